@@ -28,7 +28,8 @@ HEADER = "# Written by scripts/pin.py; use with `pip install -c constraints.txt`
 def members(root: Path = ROOT) -> list[dict[str, Any]]:
     """Return the parsed ``pyproject.toml`` of the root and of every workspace member."""
     top = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
-    folders = [folder for pattern in top["tool"]["uv"]["workspace"]["members"] for folder in root.glob(pattern)]
+    patterns = top["tool"]["uv"]["workspace"]["members"]
+    folders = [folder for pattern in patterns for folder in root.glob(pattern)]
     files = [folder / "pyproject.toml" for folder in sorted(folders)]
     return [top, *(tomllib.loads(file.read_text("utf-8")) for file in files if file.exists())]
 
@@ -49,13 +50,13 @@ def declared(projects: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def resolve(requirements: list[str], known: list[str], python: str, *, upgrade: bool) -> list[str]:
-    """Resolve requirements to sorted exact pins for all platforms, keeping the known ones unless upgrading."""
+    """Return sorted exact pins for all platforms; known ones stay unless upgrading."""
     with tempfile.TemporaryDirectory() as folder:  # outside the project, whose pins would bind the result
         source, target = Path(folder, "in.txt"), Path(folder, "out.txt")
         source.write_text("\n".join(requirements), "utf-8")
         target.write_text("\n".join(known), "utf-8")
-        command = [os.environ.get("UV", "uv"), "pip", "compile", "--quiet", "--universal", "--no-header", "--no-annotate"]
-        command += ["--python-version", python, source.name, "-o", target.name]
+        command = [os.environ.get("UV", "uv"), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+        command += ["--universal", "--python-version", python, source.name, "-o", target.name]
         subprocess.run(command + ["--upgrade"] * upgrade, cwd=folder, check=True)
         return sorted(line for line in target.read_text("utf-8").splitlines() if re.match(r"[a-z0-9]", line))
 
@@ -78,11 +79,11 @@ def main() -> None:
     projects, pyproject = members(), ROOT / "pyproject.toml"
     python = projects[0]["project"]["requires-python"].removeprefix(">=")
     settings = projects[0]["tool"]["uv"]
-    pins = resolve(sorted(set(declared(projects))), settings["constraint-dependencies"], python, upgrade=upgrade)
+    wanted = sorted(set(declared(projects)))
     backends = sorted({line for project in projects for line in project["build-system"]["requires"]})
-    known = settings["build-constraint-dependencies"]
+    pins = resolve(wanted, settings["constraint-dependencies"], python, upgrade=upgrade)
+    build = resolve(backends, settings["build-constraint-dependencies"], python, upgrade=upgrade)
     text = toml_with(pyproject.read_text("utf-8"), "constraint-dependencies", pins)
-    build = resolve(backends, known, python, upgrade=upgrade)
     pyproject.write_text(toml_with(text, "build-constraint-dependencies", build), "utf-8")
     CONSTRAINTS.write_text(HEADER + "".join(f"{pin}\n" for pin in pins), "utf-8")
 
