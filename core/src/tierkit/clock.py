@@ -1,0 +1,87 @@
+"""Time and versions.
+
+Inside a process time is the wall clock at open plus the time elapsed since, so that a step of the
+wall clock neither ends nor extends a life. Versions are stamps of a hybrid logical clock (Kulkarni et
+al., "Logical Physical Clocks", 2014) and order the writes of a key without a lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+VERSION_MAX: Final = 2**63 - 2**43
+"""Above any version that a sane clock gives before the year 2250; a larger one is damage."""
+
+_SEQUENCE: Final = 1024  # ten random bits per process below the microseconds
+
+
+class Clock(Protocol):
+    """Where a cache gets its time from. Tests inject `tierkit.testing.FakeClock`."""
+
+    def wall(self) -> float:
+        """The time of day, in POSIX seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment, never going back."""
+        ...
+
+
+class SystemClock:
+    """The clocks of the machine; the monotonic one also counts while the machine is suspended, where it can."""
+
+    wall = staticmethod(time.time)
+    monotonic: Callable[[], float] = staticmethod(
+        partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    )
+
+
+class CacheTime:
+    """The time inside one open cache: wall clock at open plus monotonic time since.
+
+    Attributes:
+        monotonic: The clock's monotonic reading, in seconds.
+        offset: What to add to `monotonic()` to get POSIX seconds.
+    """
+
+    __slots__ = ("monotonic", "offset")
+
+    def __init__(self, clock: Clock) -> None:
+        """Anchor the time at the clock's present reading."""
+        self.monotonic = clock.monotonic
+        self.offset = clock.wall() - clock.monotonic()
+
+    def now(self) -> float:
+        """The present time, in POSIX seconds."""
+        return self.monotonic() + self.offset
+
+
+class VersionClock:
+    """Stamps for writes: wall microseconds times 1024 plus ten random bits per process.
+
+    Every stamp is above the one before and above every version observed. Thread-safe.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Stamp by `now`, which gives POSIX seconds."""
+        self._now = now
+        self._tag = secrets.randbelow(_SEQUENCE)
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        """A stamp that no other process gives and that is above all before it."""
+        with self._lock:
+            self._last = max(int(self._now() * 1_000_000), self._last + 1)
+            return self._last * _SEQUENCE + self._tag
+
+    def observe(self, version: int) -> None:
+        """Make every later stamp larger than `version`. Versions beyond `VERSION_MAX` are damage and ignored."""
+        if version <= VERSION_MAX:
+            with self._lock:
+                self._last = max(self._last, version // _SEQUENCE)

@@ -1,0 +1,27 @@
+"""What a plugin may hook, as a menu.
+
+A plugin is a module named by an entry point in the group `tierkit`; it marks its functions with `tierkit.hookimpl`. Hooks
+run while a cache is being built, never while it serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import pluggy
+
+from tierkit.tier import TierSpec
+
+ENTRY_POINT_GROUP: Final = "tierkit"
+
+hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
+hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
+
+
+@hookspec
+def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
+    """The kinds of tier that this plugin offers.
+
+    Called once, at discovery. Import backends inside the factories: every cache start pays for what is imported here.
+    """

@@ -1,0 +1,112 @@
+"""Proxy URLs: taking the credentials out, one normal form, and a rendering that is safe to show."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from tierkit.errors import CacheValidationError
+
+DEFAULT_PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+
+_SPLIT = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,31})://"
+    r"(?:(?P<userinfo>.*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)"
+    r"(?::(?P<port>[0-9]{1,9}))?/?"
+)
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_NORMAL = re.compile(
+    r"[a-z][a-z0-9+.\-]{0,31}://"
+    rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|(?:[a-z0-9_]+(?:-+[a-z0-9_]+)*\.)*[a-z_][a-z0-9_]*(?:-+[a-z0-9_]+)*)"
+    r":([1-9][0-9]{0,4})"
+)
+_SHOWN = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]{0,31}://)?[A-Za-z0-9.\-]{0,64}(?::[0-9]{1,9}(?=/?$))?")
+
+
+class ProxyAddress(NamedTuple):
+    """A proxy's bare, normalised URL and the credentials that stood in it, if any."""
+
+    url: str
+    username: str | None
+    password: str | None
+
+
+def redact(url: object) -> str:
+    """Show `url` without anything that could be a credential: for messages and logs.
+
+    What stands before the last `@` becomes `***`; of the rest only a scheme, a host and a closing port are kept.
+    """
+    if not isinstance(url, str):
+        return f"a value of type {type(url).__name__}"
+    before, at, rest = url.rpartition("@")
+    shown = _SHOWN.match(rest)
+    text = shown.group() if shown else ""
+    return ("***@" if at else "") + text + ("" if text == rest else "...")
+
+
+def is_normal(url: str) -> bool:
+    """Whether `url` is in the normal form already (the common case, told by one match)."""
+    match = _NORMAL.fullmatch(url) if len(url) <= 253 else None
+    return match is not None and int(match.group(1)) <= 65535
+
+
+def parse_proxy_url(url: str) -> ProxyAddress:
+    """Split `url` into its normal form (`scheme://host:port`, lower case) and its credentials.
+
+    Raises:
+        CacheValidationError: Not a URL of the form `scheme://[user[:password]@]host[:port]`.
+    """
+    if not isinstance(url, str):
+        raise CacheValidationError(f"proxy_url must be a string, not {redact(url)}")
+    if is_normal(url):
+        return ProxyAddress(url, None, None)
+    match = _SPLIT.fullmatch(url)
+    if match is None or not url.isprintable():
+        raise CacheValidationError(f"proxy_url {redact(url)!r} is not of the form scheme://[user:password@]host:port")
+    scheme = match["scheme"].lower()
+    bare = f"{scheme}://{_host(match['host'])}:{_port(match['port'], scheme)}"
+    username, password = _credentials(match["userinfo"])
+    return ProxyAddress(bare, username, password)
+
+
+def _credentials(userinfo: str | None) -> tuple[str | None, str | None]:
+    if not userinfo:
+        return None, None
+    username, colon, password = userinfo.partition(":")
+    return unquote(username) or None, unquote(password) if colon else None
+
+
+def _host(host: str) -> str:
+    if host.startswith("["):
+        try:
+            return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+        except ValueError:
+            raise CacheValidationError(f"proxy_url has a host {host!r} that is not an IPv6 address") from None
+    host = host.lower().rstrip(".")
+    labels = host.split(".")
+    if len(host) > 253 or not all(labels) or any(label[0] == "-" or label[-1] == "-" for label in labels):
+        raise CacheValidationError(f"proxy_url has a host {host[:64]!r} that is not a host name")
+    if labels[-1].isdigit():
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            raise CacheValidationError(f"proxy_url has a host {host!r} that is not an IPv4 address") from None
+    return host
+
+
+def _port(port: str | None, scheme: str) -> int:
+    number = int(port) if port else DEFAULT_PORTS.get(scheme, 0)
+    if not 1 <= number <= 65535:
+        shown = port if port else f"missing, and {scheme!r} has no default one"
+        raise CacheValidationError(f"proxy_url has a port out of range 1 to 65535: {shown}")
+    return number

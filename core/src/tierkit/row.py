@@ -1,0 +1,118 @@
+"""Rows: what a persistent tier stores.
+
+A row is an entry sealed: flat, encoded, its secrets already ciphertext. A tier author never holds a plaintext secret.
+A tier that stores plain bytes uses `pack_row` and `unpack_row`; a rich tier keeps the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from tierkit.errors import TierCorrupt
+
+ColumnType = Literal["text", "integer", "real", "blob"]
+"""How a column is kept: the names are SQLite's."""
+ColumnValue = str | int | float | bytes | None
+"""What a column holds. A tier that cannot tell 1.0 from 1 may hand either back."""
+
+
+class Record(Protocol):
+    """What rows and live entries have in common, and all that a tier needs to order them."""
+
+    @property
+    def key(self) -> str:
+        """Names the record."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The stamp of the write that made it; fits a signed 64-bit integer."""
+        ...
+
+    @property
+    def purge_at(self) -> float:
+        """When a tier may drop it, in POSIX seconds; kept exactly."""
+        ...
+
+
+class Row(msgspec.Struct, frozen=True, eq=False, array_like=True):
+    """An entry as a persistent tier stores it.
+
+    Attributes:
+        key: Names the record.
+        version: The stamp of the write that made it; fits a signed 64-bit integer.
+        purge_at: When a tier may drop it, in POSIX seconds; kept exactly.
+        check: Covers key, version, purge_at and columns; written and verified by the core.
+        columns: By name, secrets as ciphertext. None and absent mean the same.
+        access_count: Usage, outside version and check: how often the record was read.
+        last_accessed: Usage: when it was last read, in POSIX seconds, or 0.0.
+    """
+
+    key: str
+    version: int
+    purge_at: float
+    check: str
+    columns: Mapping[str, Any]  # of ColumnValue: msgspec cannot decode a union of str and bytes
+    access_count: int = 0
+    last_accessed: float = 0.0
+
+    def same_content(self, other: Row) -> bool:
+        """Whether both hold the same, usage aside. Tiers ask this of two rows of one version."""
+        return self.purge_at == other.purge_at and _present(self.columns) == _present(other.columns)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in everything, usage aside; None equals absent."""
+        if not isinstance(other, Row):
+            return NotImplemented
+        same = (self.key, self.version, self.check) == (other.key, other.version, other.check)
+        return same and self.same_content(other)
+
+    def __hash__(self) -> int:
+        """By key and version."""
+        return hash((self.key, self.version))
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """Usage to add to a record: `count` more reads, the last of them at `last_accessed` (POSIX seconds)."""
+
+    count: int
+    last_accessed: float
+
+
+def with_usage(row: Row, count: int, last_accessed: float) -> Row:
+    """`row` with at least this usage. Merging by the larger value can be repeated without counting twice."""
+    if count <= row.access_count and last_accessed <= row.last_accessed:
+        return row
+    return msgspec.structs.replace(
+        row,
+        access_count=max(row.access_count, count),
+        last_accessed=max(row.last_accessed, last_accessed),
+    )
+
+
+def pack_row(row: Row) -> bytes:
+    """`row` as bytes (MessagePack), for tiers that store blobs."""
+    return _encoder.encode(row)
+
+
+def unpack_row(blob: bytes) -> Row:
+    """The row that `pack_row` packed.
+
+    Raises:
+        TierCorrupt: The bytes are not a packed row.
+    """
+    try:
+        return _decoder.decode(blob)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise TierCorrupt(f"{len(blob)} bytes are not a packed row: {error}") from None
+
+
+def _present(columns: Mapping[str, Any]) -> dict[str, ColumnValue]:
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Row)

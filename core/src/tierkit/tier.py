@@ -1,0 +1,460 @@
+"""The contract of a storage backend.
+
+A tier is storage only: no TTL arithmetic, no statistics, no encryption, no retries, no knowledge of its neighbours. It
+never calls the engine, and holds no lock while anyone else runs. It raises, never swallows: `TierUnavailable`,
+`TierFull`, `TierReadOnly`, `TierTimeout` for its own trouble, `TierCorrupt` for one record's.
+
+Writes of a key are ordered by version, not by locks. For each key a tier holds at most one record and keeps a *mark*, the
+lowest version that it still takes: a delete at version v sets v + 1, a discard at v sets v. Marks are kept for
+`context.tombstone_seconds`, in the storage where that is persistent. Without them a late write would bring a deleted or
+evicted version back.
+
+To write a tier, subclass `CacheTier` and write five methods, or subclass `BlobTier` and write load, store, remove and
+iterate. Everything else has a default that is correct and slow. `tierkit.testing.TierContract` tests the result.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
+
+import msgspec
+from pydantic import BaseModel
+
+from tierkit.errors import TierCorrupt, TierUnavailable
+from tierkit.row import ColumnType, Delta, Record, Row, with_usage
+
+API_VERSION: Final = 1
+"""The version of this contract. A tier that was written for another one is refused by name."""
+
+Durability = Literal["full", "process", "none"]
+"""What an acknowledged write survives: a power cut, the death of the process, or nothing."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Trait(enum.Flag):
+    """Claims that a tier makes about itself. The contract tests try to refute them, in both directions."""
+
+    NONE = 0
+    PERSISTENT = enum.auto()
+    """What it holds outlives the tier object."""
+    CRASH_SAFE = enum.auto()
+    """An acknowledged write outlives kill -9 of the process."""
+    SHARED = enum.auto()
+    """Many processes may open it at once; put, delete and replace are atomic between them."""
+    LIVE = enum.auto()
+    """It holds live entries of this process, not rows."""
+    NATIVE_TTL = enum.auto()
+    """It drops records at `purge_at` by itself."""
+    QUERYABLE = enum.auto()
+    """It can answer filters on columns with an index."""
+    WATCHABLE = enum.auto()
+    """It can tell of writes made by other processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierContext:
+    """What a tier is told when it is made.
+
+    Attributes:
+        name: The level's name, for messages: L1, L2, ...
+        namespace: Keeps entry types apart in one storage: a table, a folder, a key prefix. An identifier.
+        columns: The columns that the entry type declares, with their types, in order. A row may hold others, written
+            by an earlier class; they are kept.
+        max_entries: The bound that `overflow` goes by; None for none.
+        eviction_policy: Which record `overflow` names first: "lru" or "fifo".
+        durability: What an acknowledgement must mean.
+        tombstone_seconds: How long a mark is kept.
+        read_only: Create, repair, and write nothing; a storage that is not there reads as empty.
+        now: The time, in POSIX seconds. Use no other clock.
+    """
+
+    name: str = "tier"
+    namespace: str = "entries"
+    columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    max_entries: int | None = None
+    eviction_policy: str = "lru"
+    durability: Durability = "process"
+    tombstone_seconds: float = 900.0
+    read_only: bool = False
+    now: Callable[[], float] = time.time
+
+
+class CacheTier(ABC, Generic[R]):
+    """A storage backend. `R` is `Row`, or `CacheEntry` for a tier with the trait `LIVE`.
+
+    The defaults are atomic between threads of one process, by `self.lock`; a tier with the trait `SHARED` makes put,
+    delete and replace atomic between processes. Methods may block on I/O but not without a time limit.
+    """
+
+    api: ClassVar[int] = API_VERSION
+    traits: ClassVar[Trait] = Trait.NONE
+
+    def __init__(self, context: TierContext) -> None:
+        """Keep the context; make the lock that the defaults use."""
+        self.context = context
+        self.lock = threading.RLock()
+
+    # -- the five that a tier must write ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, key: str) -> R | None:
+        """The record held for `key`, or None.
+
+        Raises:
+            TierCorrupt: What is held cannot be decoded. It has been set aside: the next call answers None.
+        """
+
+    @abstractmethod
+    def put(self, record: R) -> int | None:
+        """Hold `record` if nothing newer is known: see `refusal`. Never evicts.
+
+        Usage is merged with that of the record it replaces, by the larger value.
+
+        Returns:
+            None if taken, else the version that refused.
+        """
+
+    @abstractmethod
+    def delete(self, key: str, version: int) -> int | None:
+        """Hold nothing for `key` up to `version`, and set the mark to `version + 1`, held record or not.
+
+        Returns:
+            None if taken, else the newer version that refused.
+        """
+
+    @abstractmethod
+    def scan(self) -> Iterator[R]:
+        """Every record held, in any order, each once; what cannot be decoded is left out.
+
+        Records written or removed meanwhile may or may not be seen; the others all are. No lock is held between two
+        steps, and memory does not grow with the number of records beyond their keys.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. May be called twice."""
+
+    # -- defaults: correct and slow --------------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, R]:
+        """What is held of `keys`, by key. Records that cannot be decoded are left out."""
+        found = {}
+        for key in keys:
+            try:
+                record = self.get(key)
+            except TierCorrupt:
+                continue
+            if record is not None:
+                found[key] = record
+        return found
+
+    def put_many(self, records: Sequence[R]) -> list[int | None]:
+        """Put each record in order; the answers in the same order. Atomic one by one, not as a whole."""
+        return [self.put(record) for record in records]
+
+    def delete_many(self, versions: Mapping[str, int]) -> dict[str, int]:
+        """Delete each key at its version. Answers what refused, by key: empty if all were taken."""
+        answers = {key: self.delete(key, version) for key, version in versions.items()}
+        return {key: refused for key, refused in answers.items() if refused is not None}
+
+    def replace(self, record: R, expected_version: int) -> bool:
+        """Compare and set: put `record` if the version held for its key is `expected_version` (0: none). Atomic.
+
+        Returns:
+            Whether it was put.
+        """
+        with self.lock:
+            held = self.get(record.key)
+            if (held.version if held else 0) != expected_version:
+                return False
+            return self.put(record) is None
+
+    def discard(self, record: R) -> bool:
+        """Remove what is held for `record.key` if it still has `record.version`, and set the mark to that version.
+
+        The record lives on elsewhere, so the same version may come back. This default sets the mark of a deletion, so
+        that it may not, for as long as marks are kept: correct, but it costs hits.
+
+        Returns:
+            Whether a record was removed.
+        """
+        with self.lock:
+            held = self.get(record.key)
+            if held is None or held.version != record.version:
+                return False
+            return self.delete(record.key, record.version) is None
+
+    def overflow(self) -> list[R]:
+        """The records to evict so that `context.max_entries` holds, coldest first. Removes none."""
+        limit = self.context.max_entries
+        if limit is None:
+            return []
+        records = list(self.scan())
+        cold = coldness(self.context.eviction_policy)
+        return heapq.nsmallest(max(0, len(records) - limit), records, key=cold)
+
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        """Add usage to the records held; keys that are not held are left out. Changes no version."""
+        for key, delta in deltas.items():
+            with self.lock:
+                held = self.get(key)
+                if isinstance(held, Row):
+                    self.put(cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed)))
+
+    def purge(self, now: float) -> int:
+        """Discard every record whose `purge_at` has come, and forget marks that are old enough.
+
+        Returns:
+            How many records were removed.
+        """
+        return sum(self.discard(record) for record in self.scan() if record.purge_at <= now)
+
+    def keys(self) -> Iterator[str]:
+        """The key of every record held; else like `scan`."""
+        return (record.key for record in self.scan())
+
+    def size(self) -> int:
+        """How many records are held."""
+        return sum(1 for _ in self.keys())
+
+    def clear(self) -> None:
+        """Delete every record at its own version."""
+        for record in self.scan():
+            self.delete(record.key, record.version)
+
+    def highest_version(self) -> int:
+        """The highest version held by a record or known by a mark, or 0."""
+        return max((record.version for record in self.scan()), default=0)
+
+    def bytes_on_disk(self) -> int | None:
+        """What the storage occupies, in bytes, or None where that has no meaning."""
+        return None
+
+    def __enter__(self) -> Self:
+        """The tier itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class _Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """What `BlobTier` stores for a key: a row, a mark, or both."""
+
+    format: int
+    key: str
+    row: Row | None
+    mark: int = 0
+    marked_at: float = 0.0
+
+    @property
+    def damaged(self) -> bool:
+        return self.format == _DAMAGED
+
+
+class BlobTier(CacheTier[Row]):
+    """The short way for backends that keep plain bytes by key: versions, marks and packing come with it.
+
+    Write `load`, `store`, `remove` and `iterate`. For the trait `SHARED` override `exclusive` as well.
+    """
+
+    @abstractmethod
+    def load(self, key: str) -> bytes | None:
+        """The bytes stored for `key`, or None."""
+
+    @abstractmethod
+    def store(self, key: str, blob: bytes) -> None:
+        """Store `blob` for `key`, whole or not at all."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Store nothing for `key`. It need not be there."""
+
+    @abstractmethod
+    def iterate(self) -> Iterator[bytes]:
+        """Every blob that is stored."""
+
+    def exclusive(self, key: str) -> AbstractContextManager[Any]:
+        """Keeps all others from writing `key`: by default the other threads of this process."""
+        return self.lock
+
+    def get(self, key: str) -> Row | None:
+        """The row held for `key`, or None."""
+        with self.exclusive(key):
+            there = self._there(key)
+            if there.damaged:
+                self.remove(key)
+                raise TierCorrupt(f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed")
+            return there.row
+
+    def put(self, record: Row) -> int | None:
+        """Hold `record` if nothing newer is known."""
+        with self.exclusive(record.key):
+            there = self._there(record.key)
+            refused = refusal(record, there.row, there.mark)
+            if refused is None:
+                if there.row is not None:
+                    record = with_usage(record, there.row.access_count, there.row.last_accessed)
+                self._seal(_Envelope(_FORMAT, record.key, record, there.mark, there.marked_at))
+            return refused
+
+    def delete(self, key: str, version: int) -> int | None:
+        """Hold nothing for `key` up to `version`; set the mark."""
+        with self.exclusive(key):
+            there = self._there(key)
+            refused = delete_refusal(version, there.row, there.mark)
+            if refused is None:
+                self._seal(_Envelope(_FORMAT, key, None, version + 1, self.context.now()))
+            return refused
+
+    def replace(self, record: Row, expected_version: int) -> bool:
+        """Compare and set."""
+        with self.exclusive(record.key):
+            held = self._there(record.key).row
+            return (held.version if held else 0) == expected_version and self.put(record) is None
+
+    def discard(self, record: Row) -> bool:
+        """Remove the row if it still has this version; the same version may come back."""
+        with self.exclusive(record.key):
+            held = self._there(record.key).row
+            if held is None or held.version != record.version:
+                return False
+            self._seal(_Envelope(_FORMAT, record.key, None, record.version, self.context.now()))
+            return True
+
+    def scan(self) -> Iterator[Row]:
+        """Every row held."""
+        return (envelope.row for envelope in self._envelopes() if envelope.row is not None)
+
+    def purge(self, now: float) -> int:
+        """Discard rows whose `purge_at` has come; forget old marks."""
+        purged = 0
+        for envelope in self._envelopes():
+            if envelope.row is not None:
+                purged += envelope.row.purge_at <= now and self.discard(envelope.row)
+            elif envelope.marked_at + self.context.tombstone_seconds <= now:
+                with self.exclusive(envelope.key):
+                    if self._there(envelope.key) == envelope:
+                        self.remove(envelope.key)
+        return purged
+
+    def highest_version(self) -> int:
+        """The highest version held by a row or known by a mark, or 0."""
+        versions = (max(e.row.version if e.row else 0, e.mark - 1) for e in self._envelopes())
+        return max(versions, default=0)
+
+    def _there(self, key: str) -> _Envelope:
+        blob = self.load(key)
+        envelope = _Envelope(_FORMAT, key, None) if blob is None else _unpack(blob)
+        return envelope if envelope is not None and envelope.key == key else _Envelope(_DAMAGED, key, None)
+
+    def _seal(self, envelope: _Envelope) -> None:
+        self.store(envelope.key, _encoder.encode(envelope))
+
+    def _envelopes(self) -> Iterator[_Envelope]:
+        return (envelope for envelope in map(_unpack, self.iterate()) if envelope is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierSpec:
+    """What a plugin registers for each kind of tier that it offers.
+
+    Attributes:
+        kind: The name by which a configuration asks for it (`backend = "..."`).
+        factory: Makes the tier; imports what it needs when it is called, not before.
+        options: A pydantic model of the settings of this kind; unknown ones are refused.
+        traits: The traits of the tiers it makes.
+        summary: One line for `tierkit plugins`.
+        eviction_policies: Those that its `overflow` honours.
+        api: The version of the contract that it was written for.
+    """
+
+    kind: str
+    factory: Callable[[TierContext, Any], CacheTier[Any]]
+    options: type[BaseModel]
+    traits: Trait
+    summary: str = ""
+    eviction_policies: frozenset[str] = frozenset({"lru", "fifo"})
+    api: int = API_VERSION
+
+
+def refusal(record: Record, held: Record | None, mark: int) -> int | None:
+    """Whether a put of `record` is refused where `held` is held and `mark` is kept (0: none).
+
+    An older version never wins. An equal one is taken when its content is equal, and refused when it is different or
+    when a deletion has it.
+
+    Returns:
+        None if it must be taken, else the version that refuses.
+    """
+    if record.version < mark:
+        return mark - 1
+    if held is None or held.version < record.version:
+        return None
+    if held.version == record.version and _same(record, held):
+        return None
+    return held.version
+
+
+def delete_refusal(version: int, held: Record | None, mark: int) -> int | None:
+    """Whether a delete at `version` is refused: as `refusal` says for a put."""
+    if held is not None and held.version > version:
+        return held.version
+    return mark - 1 if mark > version + 1 else None
+
+
+def coldness(eviction_policy: str) -> Callable[[Record], tuple[float, int]]:
+    """A sort key that puts first what `eviction_policy` ("lru" or "fifo") evicts first."""
+    if eviction_policy == "fifo":
+        return lambda record: (0.0, record.version)
+    return lambda record: (_last_used(record), record.version)
+
+
+def key_digest(key: str) -> str:
+    """A name for `key` that is safe as a file name: 32 hexadecimal digits."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _last_used(record: Record) -> float:
+    """Last read or, if that is later, last written: a version starts with the microseconds of its write."""
+    written = record.version / 1024 / 1_000_000
+    return max(written, getattr(record, "last_accessed", 0.0)) if isinstance(record, Row) else written
+
+
+def _same(record: Record, held: Record) -> bool:
+    return record.same_content(held) if isinstance(record, Row) and isinstance(held, Row) else record == held
+
+
+def _unpack(blob: bytes) -> _Envelope | None:
+    """The envelope in `blob`, or None if that is damaged.
+
+    Raises:
+        TierUnavailable: It was written in a newer format.
+    """
+    try:
+        envelope = _decoder.decode(blob)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if envelope.format > _FORMAT:
+        raise TierUnavailable(f"a record has format {envelope.format}, newer than {_FORMAT}: upgrade tierkit to read it")
+    return envelope if envelope.format == _FORMAT else None
+
+
+_FORMAT: Final = 1
+_DAMAGED: Final = 0
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Envelope)
