@@ -210,7 +210,9 @@ class CacheTier(ABC, Generic[R]):
             with self.lock:
                 held = self.get(key)
                 if isinstance(held, Row):
-                    self.put(cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed)))
+                    self.put(
+                        cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed))
+                    )
 
     def purge(self, now: float) -> int:
         """Discard every record whose `purge_at` has come, and forget marks that are old enough.
@@ -298,7 +300,9 @@ class BlobTier(CacheTier[Row]):
             there = self._there(key)
             if there.damaged:
                 self.remove(key)
-                raise TierCorrupt(f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed")
+                raise TierCorrupt(
+                    f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed"
+                )
             return there.row
 
     def put(self, record: Row) -> int | None:
@@ -450,7 +454,9 @@ def _unpack(blob: bytes) -> _Envelope | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if envelope.format > _FORMAT:
-        raise TierUnavailable(f"a record has format {envelope.format}, newer than {_FORMAT}: upgrade tierkit to read it")
+        raise TierUnavailable(
+            f"a record has format {envelope.format}, newer than {_FORMAT}: upgrade tierkit to read it"
+        )
     return envelope if envelope.format == _FORMAT else None
 
 

@@ -1,0 +1,302 @@
+"""How the fields of an entry class become the columns of a row, and back.
+
+A class is checked once, when it is first used. Fields may be of type `str`, `int`, `float`, `bool`, `bytes`, `datetime`,
+`SecretStr`, a string enum, a tuple or a frozen msgspec Struct of these, each also as `X | None`. A secret becomes the
+column `<name>_encrypted`. Metadata columns come first, in the order of the documented table.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from pydantic import SecretStr
+
+from tierkit.entry import CacheEntry, Usage
+from tierkit.errors import CacheValidationError, SchemaMismatchError
+from tierkit.row import ColumnType, ColumnValue
+from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, type_name
+
+MAX_RECORD_BYTES: Final = 960 * 1024
+"""A record with more text and bytes than this is refused: a line of a file stays under 1 MiB."""
+
+_ROW_FIELDS: Final = frozenset({"key", "version"})
+_RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an entry class.
+
+    Attributes:
+        name: The field's name.
+        column: The column's name.
+        type: The column's type.
+        encode: From the field's value to the column's; for a secret, to the plaintext.
+        decode: The way back.
+        normalise: Makes what a tier handed back the column's type again.
+        secret: Whether the column holds ciphertext.
+        optional: Whether None is allowed.
+        required: Whether the class gives no default.
+    """
+
+    name: str
+    column: str
+    type: ColumnType
+    encode: Codec
+    decode: Codec
+    normalise: Codec
+    secret: bool
+    optional: bool
+    required: bool
+
+
+class EntrySchema:
+    """An entry class, compiled.
+
+    Attributes:
+        entry_type: The class.
+        namespace: Its name in a storage.
+        fields: Its fields without key and version.
+        columns: Column types by name, in order.
+        secrets: The fields that are secret.
+        bound: The public fields that secrets are bound to.
+    """
+
+    def __init__(self, entry_type: type[CacheEntry]) -> None:
+        """Check the class.
+
+        Raises:
+            CacheValidationError: A field has a type or a name that cannot be stored, or the class is not frozen.
+        """
+        self.entry_type = entry_type
+        self.namespace = namespace_of(entry_type)
+        self.fields = _fields(entry_type)
+        self.columns: dict[str, ColumnType] = {field.column: field.type for field in self.fields}
+        self.secrets = tuple(field for field in self.fields if field.secret)
+        self.bound = _bound(entry_type, self.fields)
+        self._normalise = {field.column: field.normalise for field in self.fields}
+
+    def encode(self, entry: CacheEntry) -> dict[str, Any]:
+        """The columns of `entry`; secrets as plaintext strings, None left out.
+
+        Raises:
+            CacheValidationError: A field holds what its type does not allow, or the record is too large.
+        """
+        columns: dict[str, Any] = {}
+        size = 0
+        for field in self.fields:
+            value = getattr(entry, field.name)
+            if value is None:
+                if not field.optional:
+                    raise CacheValidationError(f"{self._name(field)} must not be None")
+                continue
+            columns[field.column] = encoded = self._encoded(field, value)
+            if isinstance(encoded, (str, bytes)):
+                size += len(encoded)
+        if size > MAX_RECORD_BYTES:
+            raise CacheValidationError(
+                f"the record {entry.key[:80]!r} holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
+            )
+        return columns
+
+    def decode(
+        self,
+        key: str,
+        version: int,
+        columns: Mapping[str, Any],
+        secrets: Mapping[str, SecretStr],
+        usage: Usage,
+    ) -> CacheEntry:
+        """The entry whose normalised columns and opened secrets (by field name) are given.
+
+        Raises:
+            SchemaMismatchError: A column is missing that the class requires, or does not fit it.
+        """
+        values: dict[str, Any] = {"key": key, "version": version, "_usage": usage, **secrets}
+        for field in self.fields:
+            value = columns.get(field.column)
+            if value is None or field.secret:
+                if field.required and not field.optional and field.name not in values:
+                    raise SchemaMismatchError(
+                        f"record {key!r} has no {field.column!r}, which {self.entry_type.__name__} requires: "
+                        "give the field a default"
+                    )
+                if field.required or (field.optional and field.name not in values):
+                    values.setdefault(field.name, None)
+                continue
+            values[field.name] = self._decoded(key, field, value)
+        return self.entry_type(**values)
+
+    def normalise(self, columns: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
+        """`columns` with None left out and each declared one of its own type again.
+
+        Raises:
+            ValueError, TypeError: A column holds what its type cannot have come from.
+        """
+        own = self._normalise
+        return {
+            name: own[name](value) if name in own else value
+            for name, value in columns.items()
+            if value is not None
+        }
+
+    def _name(self, field: Field) -> str:
+        return f"{self.entry_type.__name__}.{field.name}"
+
+    def _encoded(self, field: Field, value: Any) -> Any:
+        try:
+            return field.encode(value)
+        except Unfit as unfit:
+            raise CacheValidationError(f"{self._name(field)} {unfit}") from None
+
+    def _decoded(self, key: str, field: Field, value: Any) -> Any:
+        try:
+            return field.decode(value)
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+            raise SchemaMismatchError(
+                f"record {key!r}: {self._name(field)} cannot hold what is stored: {error}"
+            ) from None
+
+
+@lru_cache(maxsize=256)
+def schema_of(entry_type: type[CacheEntry]) -> EntrySchema:
+    """The compiled schema of `entry_type`, made once.
+
+    Raises:
+        CacheValidationError: The class cannot be stored.
+    """
+    if not (isinstance(entry_type, type) and issubclass(entry_type, CacheEntry)):
+        raise CacheValidationError(f"an entry type is a subclass of CacheEntry, not {entry_type!r}")
+    return EntrySchema(entry_type)
+
+
+def namespace_of(entry_type: type[CacheEntry]) -> str:
+    """What keeps `entry_type` apart from others in one storage.
+
+    Its `__namespace__`, or else the name, in snake case, of the class among it and its bases that stands directly below
+    `CacheEntry`: a subclass shares the storage of the class that it extends.
+    """
+    named = entry_type.__namespace__ or _snake(_family(entry_type).__name__)
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,47}", named):
+        raise CacheValidationError(
+            f"{entry_type.__name__}.__namespace__ {named!r} is not of the form [a-z][a-z0-9_]*"
+        )
+    return named
+
+
+def _family(entry_type: type[CacheEntry]) -> type[CacheEntry]:
+    lineage = [base for base in entry_type.__mro__ if issubclass(base, CacheEntry)]
+    return lineage[-2] if len(lineage) > 1 else CacheEntry
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().lstrip("_")
+
+
+# -- checking a class ----------------------------------------------------------------------------------------------
+
+
+def _fields(entry_type: type[CacheEntry]) -> tuple[Field, ...]:
+    if not entry_type.__struct_config__.frozen:
+        raise CacheValidationError(f"{entry_type.__name__} is not frozen: leave out frozen=False")
+    try:
+        declared = msgspec.structs.fields(entry_type)
+    except (NameError, TypeError) as error:
+        raise CacheValidationError(
+            f"the annotations of {entry_type.__name__} cannot be read: {error}"
+        ) from None
+    private = {name for name in CacheEntry.__struct_fields__ if name.startswith("_")}
+    fields = tuple(_field(entry_type, info) for info in declared if info.name not in _ROW_FIELDS | private)
+    _check_names(entry_type, fields)
+    return fields
+
+
+def _check_names(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> None:
+    seen: dict[str, str] = {name: name for name in _ROW_FIELDS | _RESERVED}
+    for field in fields:
+        if field.name.startswith("_"):
+            raise CacheValidationError(
+                f"{entry_type.__name__}.{field.name}: a field's name cannot start with '_'"
+            )
+        for name in {field.name, field.column}:
+            other = seen.setdefault(name.lower(), field.name)
+            if other != field.name:
+                raise CacheValidationError(
+                    f"{entry_type.__name__}.{field.name} collides with {other!r}: column names differ by more than case"
+                )
+
+
+def _bound(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    public = {field.name: field for field in fields if not field.secret}
+    missing = [name for name in entry_type.__bind__ if name not in public]
+    if missing:
+        raise CacheValidationError(
+            f"{entry_type.__name__}.__bind__ names {missing[0]!r}, which is not a public field"
+        )
+    return tuple(public[name] for name in entry_type.__bind__)
+
+
+def _field(entry_type: type[CacheEntry], info: msgspec.structs.FieldInfo) -> Field:
+    core, optional = _split_optional(info.type)
+    kind = _kind(core)
+    if kind is None:
+        raise CacheValidationError(
+            f"{entry_type.__name__}.{info.name} has type {type_name(info.type)}, which cannot be stored; use str, int, "
+            "float, bool, bytes, datetime, SecretStr, a string enum, or a tuple or frozen Struct of these"
+        )
+    secret = core is SecretStr
+    return Field(
+        name=info.name,
+        column=f"{info.name}_encrypted" if secret else info.name,
+        type=kind[0],
+        encode=kind[1],
+        decode=kind[2],
+        normalise=NORMALISE[kind[0]],
+        secret=secret,
+        optional=optional,
+        required=info.required,
+    )
+
+
+def _split_optional(annotation: Any) -> tuple[Any, bool]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
+        if len(rest) == 1:
+            return rest[0], True
+    return annotation, False
+
+
+def _kind(core: Any) -> tuple[ColumnType, Codec, Codec] | None:
+    if core in KINDS:
+        return KINDS[core]
+    if isinstance(core, type) and issubclass(core, Enum) and issubclass(core, str):
+        return "text", enum_encoder(core), core
+    if _storable(core):
+        return "text", json_encoder(core), msgspec.json.Decoder(core).decode
+    return None
+
+
+def _storable(part: Any) -> bool:
+    """Whether `part` is a tuple or a frozen Struct all the way down to plain immutable types."""
+    part, _ = _split_optional(part)
+    if typing.get_origin(part) is tuple:
+        return all(_nestable(item) for item in typing.get_args(part) if item is not Ellipsis)
+    if isinstance(part, type) and issubclass(part, msgspec.Struct):
+        return bool(part.__struct_config__.frozen) and all(
+            _nestable(info.type) for info in msgspec.structs.fields(part)
+        )
+    return False
+
+
+def _nestable(part: Any) -> bool:
+    core, _ = _split_optional(part)
+    return core in {str, int, float, bool, bytes, datetime} or _storable(core)
