@@ -1,0 +1,133 @@
+"""Expiry: how long a record lives, by its own word, its source's rule or the default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import MAXYEAR, UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from tierkit.entry import CacheEntry
+from tierkit.errors import CacheValidationError
+
+E = TypeVar("E", bound=CacheEntry)
+
+
+class TTLManager:
+    """The rules that give a record its deadline.
+
+    A record's own `expires_at` comes first, then its own `ttl_seconds`, then the rule of its source, then the
+    default. Rules may be changed while the cache runs and hold for later puts. Thread-safe.
+    """
+
+    def __init__(
+        self, default_ttl_seconds: float = 3600.0, per_source: Mapping[str, float] | None = None
+    ) -> None:
+        """Start with these rules, in seconds.
+
+        Raises:
+            CacheValidationError: A rule is not a positive, finite number.
+        """
+        self._default = _seconds("default_ttl_seconds", default_ttl_seconds)
+        self._rules = {
+            source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()
+        }
+
+    @property
+    def rules(self) -> dict[str | None, float]:
+        """A copy of the rules, in seconds by source; None stands for the default."""
+        rules: dict[str | None, float] = {None: self._default}
+        rules.update(self._rules)
+        return rules
+
+    def ttl_for(self, source: str) -> float:
+        """Seconds that a record from `source` lives if it does not say itself."""
+        return self._rules.get(source, self._default)
+
+    def set_ttl(self, source: str | None, seconds: float) -> None:
+        """From now on give new records from `source` (None: from any without a rule) this many seconds.
+
+        Raises:
+            CacheValidationError: `seconds` is not a positive, finite number.
+        """
+        if source is None:
+            self._default = _seconds("default_ttl_seconds", seconds)
+        else:
+            self._rules[source] = _seconds(f"ttl of {source!r}", seconds)
+
+    def stamp(self, entry: E, now: float, **changes: Any) -> E:
+        """A copy of `entry` with every time filled in, as put at `now`.
+
+        Args:
+            entry: What it says itself is kept; `updated_at` is always `now`.
+            now: POSIX seconds.
+            changes: Other fields to change in the same copy.
+
+        Raises:
+            CacheValidationError: A TTL is not a positive, finite number, a time is not an aware datetime, or
+                the deadline is further away than a datetime can hold.
+        """
+        moment = datetime.fromtimestamp(now, UTC)
+        fetched = moment if entry.fetch_time is None else _utc("fetch_time", entry.fetch_time)
+        created = moment if entry.created_at is None else _utc("created_at", entry.created_at)
+        ttl, deadline = self._life(entry, fetched)
+        return replace(
+            entry,
+            fetch_time=fetched,
+            ttl_seconds=ttl,
+            expires_at=deadline,
+            created_at=created,
+            updated_at=moment,
+            **changes,
+        )
+
+    def _life(self, entry: CacheEntry, fetched: datetime) -> tuple[float, datetime]:
+        if entry.expires_at is None:
+            given = entry.ttl_seconds
+            ttl = self.ttl_for(entry.source) if given is None else _seconds("ttl_seconds", given)
+            return ttl, _deadline(fetched, ttl)
+        deadline = _utc("expires_at", entry.expires_at)
+        if entry.ttl_seconds is not None:
+            return _seconds("ttl_seconds", entry.ttl_seconds), deadline
+        if deadline <= fetched:
+            raise CacheValidationError(
+                f"expires_at = {deadline.isoformat()}: must be after fetch_time = {fetched.isoformat()}"
+            )
+        return (deadline - fetched).total_seconds(), deadline
+
+
+def _seconds(name: str, value: Any) -> float:
+    if type(value) is float and 0.0 < value < math.inf:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LONGEST:
+        return float(value)
+    raise CacheValidationError(f"{name} = {value!r}: must be a positive, finite number of seconds")
+
+
+def _utc(name: str, value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise CacheValidationError(f"{name} = {value!r}: must be a datetime")
+    if value.tzinfo is UTC:
+        return value
+    if value.utcoffset() is None:
+        raise CacheValidationError(
+            f"{name} = {value.isoformat()}: has no time zone; add one, such as datetime.UTC"
+        )
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise CacheValidationError(f"{name} = {value.isoformat()}: cannot be told in UTC") from None
+
+
+def _deadline(fetched: datetime, ttl: float) -> datetime:
+    try:
+        return fetched + timedelta(seconds=ttl)
+    except OverflowError:
+        raise CacheValidationError(
+            f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}"
+        ) from None
+
+
+_LONGEST = 1e300  # an int beyond any float cannot even be converted
