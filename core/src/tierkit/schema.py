@@ -40,7 +40,7 @@ class Field:
         name: The field's name.
         column: The column's name.
         type: The column's type.
-        encode: From the field's value to the column's; for a secret, to the plaintext.
+        encode: From the field's value to the column's; a secret stays as it is.
         decode: The way back.
         normalise: Makes what a tier handed back the column's type again.
         secret: Whether the column holds ciphertext.
@@ -86,7 +86,7 @@ class EntrySchema:
         self._normalise = {field.column: field.normalise for field in self.fields}
 
     def encode(self, entry: CacheEntry) -> dict[str, Any]:
-        """The columns of `entry`; secrets as plaintext strings, None left out.
+        """The columns of `entry`; secrets as they are, masked, and None left out.
 
         Raises:
             CacheValidationError: A field holds what its type does not allow, or the record is too large.
@@ -100,7 +100,7 @@ class EntrySchema:
                     raise CacheValidationError(f"{self._name(field)} must not be None")
                 continue
             columns[field.column] = encoded = self._encoded(field, value)
-            if isinstance(encoded, (str, bytes)):
+            if isinstance(encoded, (str, bytes, SecretStr)):
                 size += len(encoded)
         if size > MAX_RECORD_BYTES:
             raise CacheValidationError(

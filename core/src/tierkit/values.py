@@ -45,8 +45,26 @@ def check_text(value: Any) -> str:
     return value if type(value) is str else str(value)
 
 
-def _secret_text(value: Any) -> str:
-    return check_text(_exactly(SecretStr, value).get_secret_value())
+def secret_problem(secret: SecretStr) -> str:
+    """Why `secret` cannot be stored, or nothing.
+
+    Answers instead of raising: the error of an encoder carries the whole text along.
+    """
+    try:
+        secret.get_secret_value().encode()
+    except UnicodeEncodeError as error:
+        return f"holds a lone surrogate at position {error.start}, which no file can hold"
+    except AttributeError:
+        return "must hold a str"
+    return ""
+
+
+def _secret(value: Any) -> SecretStr:
+    secret: SecretStr = _exactly(SecretStr, value)
+    problem = secret_problem(secret)
+    if problem:
+        raise Unfit(problem)
+    return secret
 
 
 def _integer(value: Any) -> int:
@@ -139,7 +157,7 @@ KINDS: Final[dict[Any, tuple[ColumnType, Codec, Codec]]] = {
     bool: ("integer", _boolean, bool),
     bytes: ("blob", lambda value: _exactly(bytes, value), _same),
     datetime: ("real", _moment, _from_moment),
-    SecretStr: ("blob", _secret_text, _same),
+    SecretStr: ("blob", _secret, _same),
 }
 NORMALISE: Final[dict[ColumnType, Codec]] = {
     "text": _strictly(str),
