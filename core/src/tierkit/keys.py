@@ -157,11 +157,25 @@ def resolve_key_ring(
     Raises:
         EncryptionKeyError: No source has a key and none may be generated, or a source is malformed or unsafe.
     """
-    ring = _from_caller(explicit) or ring_from_environment(env_names, environ) or _from_file(key_file)
+    ring = find_key_ring(explicit, env_names, environ, key_file)
     if ring is None:
         _may_generate(key_file, env_names, may_generate, key_policy, ciphertext_present)
         ring = _generated(key_file)
     return ring
+
+
+def find_key_ring(
+    explicit: SecretStr | Callable[[], SecretStr] | None,
+    env_names: Sequence[str],
+    environ: Mapping[str, str],
+    key_file: Path,
+) -> KeyRing | None:
+    """The keys in the first source that has any, or None; the arguments are those of `resolve_key_ring`.
+
+    Raises:
+        EncryptionKeyError: A source is malformed or unsafe.
+    """
+    return _from_caller(explicit) or ring_from_environment(env_names, environ) or _from_file(key_file)
 
 
 def ring_from_environment(names: Sequence[str], environ: Mapping[str, str]) -> KeyRing | None:

@@ -1,8 +1,8 @@
 """How the fields of an entry class become the columns of a row, and back.
 
-A class is checked once, when it is first used. Fields may be of type `str`, `int`, `float`, `bool`, `bytes`, `datetime`,
-`SecretStr`, a string enum, a tuple or a frozen msgspec Struct of these, each also as `X | None`. A secret becomes the
-column `<name>_encrypted`. Metadata columns come first, in the order of the documented table.
+A class is checked once, when it is first used. Fields may be of type `str`, `int`, `float`, `bool`, `bytes`,
+`datetime`, `SecretStr`, a string enum, a tuple or a frozen msgspec Struct of these, each also as `X | None`. A secret
+becomes the column `<name>_encrypted`. Metadata columns come first, in the order of the documented table.
 """
 
 from __future__ import annotations
@@ -84,6 +84,12 @@ class EntrySchema:
         self.secrets = tuple(field for field in self.fields if field.secret)
         self.bound = _bound(entry_type, self.fields)
         self._normalise = {field.column: field.normalise for field in self.fields}
+        self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
+        self._decoding = [
+            (field.name, field.column, field.decode) for field in self.fields if not field.secret
+        ]
+        self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
+        self._expected = [field for field in self.fields if field.required or field.optional]
 
     def encode(self, entry: CacheEntry) -> dict[str, Any]:
         """The columns of `entry`; secrets as they are, masked, and None left out.
@@ -92,20 +98,17 @@ class EntrySchema:
             CacheValidationError: A field holds what its type does not allow, or the record is too large.
         """
         columns: dict[str, Any] = {}
-        size = 0
-        for field in self.fields:
-            value = getattr(entry, field.name)
-            if value is None:
-                if not field.optional:
-                    raise CacheValidationError(f"{self._name(field)} must not be None")
-                continue
-            columns[field.column] = encoded = self._encoded(field, value)
-            if isinstance(encoded, (str, bytes, SecretStr)):
-                size += len(encoded)
-        if size > MAX_RECORD_BYTES:
-            raise CacheValidationError(
-                f"the record {entry.key[:80]!r} holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
-            )
+        name = ""
+        try:
+            for name, column, encode, optional in self._encoding:
+                value = getattr(entry, name)
+                if value is not None:
+                    columns[column] = encode(value)
+                elif not optional:
+                    raise Unfit("must not be None")
+        except Unfit as unfit:
+            raise CacheValidationError(f"{self.entry_type.__name__}.{name} {unfit}") from None
+        self._check_size(entry.key, columns)
         return columns
 
     def decode(
@@ -122,19 +125,21 @@ class EntrySchema:
             SchemaMismatchError: A column is missing that the class requires, or does not fit it.
         """
         values: dict[str, Any] = {"key": key, "version": version, "_usage": usage, **secrets}
-        for field in self.fields:
-            value = columns.get(field.column)
-            if value is None or field.secret:
-                if field.required and not field.optional and field.name not in values:
-                    raise SchemaMismatchError(
-                        f"record {key!r} has no {field.column!r}, which {self.entry_type.__name__} requires: "
-                        "give the field a default"
-                    )
-                if field.required or (field.optional and field.name not in values):
-                    values.setdefault(field.name, None)
-                continue
-            values[field.name] = self._decoded(key, field, value)
-        return self.entry_type(**values)
+        name = ""
+        try:
+            for name, column, decode in self._decoding:
+                value = columns.get(column)
+                if value is not None:
+                    values[name] = decode(value)
+        except (ValueError, TypeError, OverflowError, OSError) as error:
+            raise SchemaMismatchError(
+                f"record {key!r}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
+            ) from None
+        for field in self._expected:
+            if field.name not in values:
+                self._check_optional(key, field)
+                values[field.name] = None
+        return self._made(key, values)
 
     def normalise(self, columns: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
         """`columns` with None left out and each declared one of its own type again.
@@ -149,21 +154,26 @@ class EntrySchema:
             if value is not None
         }
 
-    def _name(self, field: Field) -> str:
-        return f"{self.entry_type.__name__}.{field.name}"
+    def _check_size(self, key: str, columns: Mapping[str, Any]) -> None:
+        size = sum([len(columns[column]) for column in self._sized if column in columns])
+        if size > MAX_RECORD_BYTES:
+            raise CacheValidationError(
+                f"the record {key[:80]!r} holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
+            )
 
-    def _encoded(self, field: Field, value: Any) -> Any:
-        try:
-            return field.encode(value)
-        except Unfit as unfit:
-            raise CacheValidationError(f"{self._name(field)} {unfit}") from None
-
-    def _decoded(self, key: str, field: Field, value: Any) -> Any:
-        try:
-            return field.decode(value)
-        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+    def _check_optional(self, key: str, field: Field) -> None:
+        if not field.optional:
             raise SchemaMismatchError(
-                f"record {key!r}: {self._name(field)} cannot hold what is stored: {error}"
+                f"record {key!r} has no {field.column!r}, which {self.entry_type.__name__} requires: "
+                "give the field a default"
+            )
+
+    def _made(self, key: str, values: dict[str, Any]) -> CacheEntry:
+        try:
+            return self.entry_type(**values)
+        except (ValueError, TypeError) as error:  # from a __post_init__
+            raise SchemaMismatchError(
+                f"record {key!r}: {self.entry_type.__name__} refuses what is stored: {error}"
             ) from None
 
 
@@ -174,7 +184,8 @@ def schema_of(entry_type: type[CacheEntry]) -> EntrySchema:
     Raises:
         CacheValidationError: The class cannot be stored.
     """
-    if not (isinstance(entry_type, type) and issubclass(entry_type, CacheEntry)):
+    given: object = entry_type
+    if not (isinstance(given, type) and issubclass(given, CacheEntry)):
         raise CacheValidationError(f"an entry type is a subclass of CacheEntry, not {entry_type!r}")
     return EntrySchema(entry_type)
 

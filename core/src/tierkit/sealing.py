@@ -93,8 +93,8 @@ class CredentialEncryptor(HoldsKeys):
             KeyNotHeldError: It was encrypted with a key that is not held.
             TamperedError: It is not a token that `encrypt` made.
         """
-        key = _key_of(self._ring, token, "the token")
-        return _open(key, token, _unbound(key), "the token")
+        key = _key_of(self._ring, token)
+        return _open(key, token, _unbound(key))
 
 
 class Sealer(HoldsKeys):
@@ -190,23 +190,27 @@ class Sealer(HoldsKeys):
 
     def _seal_secrets(self, key: str, columns: dict[str, Any], sealed: Mapping[str, Any]) -> None:
         primary = self._primary()
+        where = self._where(columns)
         for name, column in self._secrets:
             if column in columns:
                 columns[column] = sealed.get(column) or _seal(
-                    primary, columns[column], self._binding(primary, key, name, columns)
+                    primary, columns[column], self._binding(primary, key, name, where)
                 )
 
     def _open_secrets(self, row: Row, columns: dict[str, Any]) -> dict[str, SecretStr]:
+        where = self._where(columns)
         opened = {}
         for name, column in self._secrets:
             token = columns.get(column)
             if token is not None:
-                key = _key_of(self._ring, token, _name(row))
-                opened[name] = _open(key, token, self._binding(key, row.key, name, columns), _name(row))
+                key = _key_of(self._ring, token, row)
+                opened[name] = _open(key, token, self._binding(key, row.key, name, where), row)
         return opened
 
-    def _binding(self, key: Key, record: str, field: str, columns: Mapping[str, Any]) -> bytes:
-        where = [(column, columns.get(column)) for column in self._bound]
+    def _where(self, columns: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        return [(column, columns.get(column)) for column in self._bound]
+
+    def _binding(self, key: Key, record: str, field: str, where: list[tuple[str, Any]]) -> bytes:
         return _encode((self.schema.namespace, SCHEMA_VERSION, key.id, record, field, where))
 
     def _primary(self) -> Key:
@@ -238,7 +242,7 @@ class Sealer(HoldsKeys):
         check = _text(row.check)
         keyed = _KEYED.fullmatch(check)
         if keyed is not None:
-            return _held(self._ring, keyed[1], _name(row))
+            return _held(self._ring, keyed[1], row)
         if not check.startswith("c1."):
             raise CacheCorruptionError(f"{_name(row)} has no check that can be read")
         if self._secrets:
@@ -246,8 +250,8 @@ class Sealer(HoldsKeys):
         return None
 
 
-def _name(row: Row) -> str:
-    return f"record {row.key[:80]!r}"
+def _name(row: Row | None) -> str:
+    return "the token" if row is None else f"record {row.key[:80]!r}"
 
 
 def _text(value: object) -> str:
@@ -280,28 +284,28 @@ def _seal(key: Key, secret: SecretStr, bound_to: bytes) -> bytes:
     return b"s1.%b.%b" % (key.id.encode(), _to_base64url(sealed))
 
 
-def _key_of(ring: KeyRing | None, token: object, what: str) -> Key:
+def _key_of(ring: KeyRing | None, token: object, row: Row | None = None) -> Key:
     found = _TOKEN.fullmatch(token) if isinstance(token, bytes) else None
     if found is None:
-        raise TamperedError(f"{what} holds something that is not a sealed secret")
-    return _held(ring, found[1].decode(), what)
+        raise TamperedError(f"{_name(row)} holds something that is not a sealed secret")
+    return _held(ring, found[1].decode(), row)
 
 
-def _held(ring: KeyRing | None, key_id: str, what: str) -> Key:
+def _held(ring: KeyRing | None, key_id: str, row: Row | None) -> Key:
     key = None if ring is None else ring.get(key_id)
     if key is None:
         held = "no key is held" if ring is None else f"held: {', '.join(ring.ids)}"
         raise KeyNotHeldError(
-            f"{what} was sealed with the key {key_id}, which is not in the key ring ({held}): add that key"
+            f"{_name(row)} was sealed with the key {key_id}, which is not in the key ring ({held}): add it"
         )
     return key
 
 
-def _open(key: Key, token: bytes, bound_to: bytes, what: str) -> SecretStr:
+def _open(key: Key, token: bytes, bound_to: bytes, row: Row | None = None) -> SecretStr:
     secret = _opened(key, token[12:], bound_to)
     if secret is None:
         raise TamperedError(
-            f"{what} holds a sealed secret that was changed, or that was sealed for another place"
+            f"{_name(row)} holds a sealed secret that was changed, or that was sealed for another place"
         )
     return secret
 
