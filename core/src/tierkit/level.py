@@ -1,0 +1,150 @@
+"""A tier in its place: its counters, its failures, and whether it is in service.
+
+Only a tier's own failure counts: `CacheStorageError`, or an exception of another library that a tier let through,
+which becomes `TierUnavailable`. After `threshold` failures in a row the level is taken out of service: nothing is
+read from it or written to it until `reset_failures`. A record's trouble (`CacheCorruptionError`) never counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from tierkit.errors import CacheStorageError, TierkitError, TierUnavailable
+from tierkit.row import Record
+from tierkit.statistics import Counters, TierStatistics
+from tierkit.tier import CacheTier, TierSpec, Trait
+
+logger = logging.getLogger("tierkit.level")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Level:
+    """A tier in its place in a stack.
+
+    Attributes:
+        name: L1, L2, ..., or what the configuration says.
+        kind: The kind of its tier.
+        tier: The tier.
+        live: Whether it holds live entries of this process.
+        persistent: Whether what it holds outlives the process.
+        max_entries: Its bound, or None.
+        policy: The eviction policy of a bounded level.
+        counters: What was counted since the cache was opened.
+        in_service: Whether it is read and written.
+        missed_writes: Whether a write passed it by; then it must be emptied before it is used again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: TierSpec,
+        tier: CacheTier[Any],
+        threshold: int = 3,
+        counting: bool = True,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        """Put `tier` in its place; call `on_change` when the level goes out of service or comes back."""
+        self.name = name
+        self.kind = spec.kind
+        self.tier = tier
+        self.live = bool(tier.traits & Trait.LIVE)
+        self.persistent = bool(tier.traits & Trait.PERSISTENT)
+        self.max_entries = tier.context.max_entries
+        self.policy = tier.context.eviction_policy
+        self.counters = Counters(counting)
+        self.in_service = True
+        self.missed_writes = False
+        self.on_change = on_change
+        self._threshold = threshold
+        self._failures = 0
+
+    def call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of the tier, counting its failures.
+
+        Raises:
+            CacheStorageError: The tier failed.
+        """
+        try:
+            result = operation(*args, **kwargs)
+        except CacheStorageError as error:
+            self.handle_failure(error)
+            raise
+        except TierkitError:
+            raise
+        except Exception as error:
+            failure = TierUnavailable(f"{self.name} ({self.kind}) failed: {type(error).__name__}: {error}")
+            self.handle_failure(failure)
+            raise failure from error
+        self._failures = 0
+        return result
+
+    def scan(self) -> Iterator[Any]:
+        """Every record that the tier holds, counting a failure on the way."""
+        records = iter(self.call(self.tier.scan))
+        end = object()
+        while (record := self.call(next, records, end)) is not end:
+            yield record
+
+    def handle_failure(self, error: Exception) -> None:
+        """Count a failure; take the level out of service when there were enough of them in a row."""
+        self.counters.failures += self.counters.step
+        self._failures += 1
+        if self._failures >= self._threshold:
+            self.take_out(error)
+
+    def take_out(self, error: Exception) -> None:
+        """Take the level out of service, which is logged once at ERROR."""
+        if self.in_service:
+            self.in_service = False
+            logger.error("%s (%s) is out of service after %d failures: %s", self.name, self.kind, self._failures, error)
+            self._changed()
+
+    def reset_failures(self) -> None:
+        """Bring the level back into service. If writes passed it by, it is emptied first.
+
+        Raises:
+            CacheStorageError: It had to be emptied and its tier failed to.
+        """
+        if self.missed_writes:
+            self.call(self.tier.clear)
+            self.missed_writes = False
+        self._failures = 0
+        if not self.in_service:
+            self.in_service = True
+            logger.info("%s (%s) is back in service", self.name, self.kind)
+            self._changed()
+
+    def drop(self, key: str, version: int) -> None:
+        """Discard what is held for `key` at `version` or older."""
+        held: Record | None = self.call(self.tier.get, key)
+        if held is not None and held.version <= version:
+            self.call(self.tier.discard, held)
+
+    def snapshot(self) -> TierStatistics:
+        """The level's statistics as of now. Asks the tier for its size, which may block on I/O."""
+        counters = self.counters
+        names = ("hits", "misses", "promotions", "demotions", "failures", "corruptions", "unreadable")
+        counts = {name: getattr(counters, name) for name in names}
+        evictions = {f"evictions_{cause}": count for cause, count in counters.evictions.items()}
+        return TierStatistics(
+            name=self.name,
+            backend=self.kind,
+            size=self._size(),
+            degraded=not self.in_service,
+            **counts,
+            **evictions,
+        )
+
+    def _size(self) -> int:
+        try:
+            return self.call(self.tier.size) if self.in_service else -1
+        except TierkitError:
+            return -1
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()

@@ -1,0 +1,383 @@
+"""`CacheManager`: the face of the engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
+
+from tierkit.clock import CacheTime, Clock, SystemClock
+from tierkit.config import CacheConfig
+from tierkit.entry import CacheEntry, ProxyEntry
+from tierkit.errors import CacheClosedError, CacheValidationError, TierReadOnly
+from tierkit.expiry import TTLManager
+from tierkit.level import Level
+from tierkit.opening import open_stack
+from tierkit.stack import Found, Stack
+from tierkit.statistics import CacheStatistics, Counters
+from tierkit.sweeper import Sweeper
+from tierkit.writing import OnInvalid, Writer, check_entry, check_key
+
+if TYPE_CHECKING:
+    from tierkit.transfer import OnProgress, WarmResult
+
+logger = logging.getLogger("tierkit")
+
+E = TypeVar("E", bound=CacheEntry)
+
+
+class CacheManager(Generic[E]):
+    """A stack of tiers that holds one type of entry.
+
+    Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.
+    Those that go below L1 block on I/O. After `close` every call raises `CacheClosedError`.
+    """
+
+    @overload
+    def __init__(
+        self: CacheManager[ProxyEntry],
+        config: CacheConfig | None = ...,
+        *,
+        read_only: bool = ...,
+        clock: Clock = ...,
+        plugins: Sequence[object] = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        config: CacheConfig | None = ...,
+        *,
+        entry_type: type[E],
+        read_only: bool = ...,
+        clock: Clock = ...,
+        plugins: Sequence[object] = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        config: CacheConfig | None = None,
+        *,
+        entry_type: type[Any] = ProxyEntry,
+        read_only: bool = False,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        plugins: Sequence[object] = (),
+    ) -> None:
+        """Open the tiers that `config` names.
+
+        Args:
+            config: What to open; by default what `CacheConfig.load()` finds.
+            entry_type: The class of the entries.
+            read_only: Create, repair and change nothing, generate no key, and do not sweep. Writing raises `TierReadOnly`.
+            clock: Where the time comes from.
+            plugins: Plugin modules or objects besides those that are installed.
+
+        Raises:
+            CacheConfigError: The configuration cannot work; nothing was opened.
+            CacheValidationError: The entry type cannot be stored.
+            EncryptionKeyError: There is no usable encryption key.
+            CacheStorageError: A tier could not be opened.
+        """
+        self.config = config if config is not None else CacheConfig.load()
+        self.entry_type = entry_type
+        self.read_only = read_only
+        self._time = CacheTime(clock)
+        self._monotonic, self._offset = self._time.monotonic, self._time.offset
+        self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, plugins)
+        self.ttl = TTLManager(self.config.default_ttl_seconds, self.config.per_source_ttl)
+        self._writer: Writer[E] = Writer(self._stack, self.ttl)
+        self._closed = False
+        self._hot: Callable[[str], E | None] = _nothing
+        self._hot_counters = Counters()
+        self._close_lock = threading.Lock()
+        self._find_hot_path()
+        find_hot_path = weakref.WeakMethod(self._find_hot_path)  # a level must not keep a dropped cache alive
+        for level in self._stack.levels:
+            level.on_change = lambda: (found := find_hot_path()) and found()
+        self._sweeper = None if read_only else Sweeper(self._stack, self.config.cleanup_interval_seconds)
+        self._finalizer = weakref.finalize(self, _dropped_open, self._stack, self._sweeper)
+        self._warm_at_start()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> E | None:
+        """The entry for `key`, or None if there is none that may be returned.
+
+        A hit in L1 takes no lock. Below, the record is read once for all callers who want it, and promoted.
+
+        Raises:
+            CacheValidationError: `key` cannot be a key.
+        """
+        # The whole of an L1 hit, kept in one place: no call but the tier's own look-up and the clock.
+        try:
+            entry = self._hot(key)
+        except Exception:
+            entry = None  # the slow path says what is wrong
+        if entry is not None:
+            now = self._monotonic() + self._offset
+            if now < entry._fresh_until:
+                usage = entry._usage
+                usage.hits += 1
+                usage.last_accessed = now
+                counters = self._hot_counters
+                counters.hits += counters.step
+                return entry
+        found = self._find(key)
+        return None if found is None else found.entry
+
+    def get_with_level(self, key: str) -> tuple[E | None, str | None]:
+        """As `get`, and the name of the level that answered."""
+        found = self._find(key)
+        return (None, None) if found is None else (found.entry, found.level.name)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, E]:
+        """What is there of `keys`, by key."""
+        return {key: entry for key in keys if (entry := self.get(key)) is not None}
+
+    def keys(self) -> Iterator[str]:
+        """The keys of the records that may be returned, from the authority. Touches neither usage nor statistics."""
+        return (entry.key for entry in self.scan())
+
+    def scan(self, *, include_expired: bool = False) -> Iterator[E]:
+        """Every entry, from the authority, in any order. Touches neither usage nor statistics.
+
+        Damaged records are evicted, unless the cache is read-only, and left out.
+        """
+        self._check_open()
+        now = self._time.now()
+        return (entry for entry in self._stack.scan() if include_expired or now < entry.purge_at)
+
+    def size(self) -> int:
+        """How many records the authority holds, expired ones that were not swept yet included."""
+        self._check_open()
+        authority = self._stack.authority
+        return 0 if authority is None else authority.call(authority.tier.size)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def put(self, entry: E) -> E:
+        """Write `entry` to every level, the authority first; what it held for the key is replaced.
+
+        When it returns, the authority has the record as durably as `durability` says, and the bounds of all levels
+        hold.
+
+        Returns:
+            The entry as stored: with version, deadline and times.
+
+        Raises:
+            CacheValidationError: The entry cannot be stored. Nothing was written.
+            CacheStorageError: The authority did not take it. It may or may not be there.
+        """
+        self._check_writable()
+        return self._writer.put(check_entry(entry, self.entry_type))
+
+    def put_many(self, entries: Iterable[E], *, on_invalid: OnInvalid | None = None) -> int:
+        """Put `entries`, in batches that use the bulk methods of the tiers. Atomic one by one, not as a whole.
+
+        Args:
+            entries: Consumed as they are written.
+            on_invalid: Called with the position and the error of each entry that cannot be stored, which is then left
+                out. Without it the first one raises, after those before it were written.
+
+        Returns:
+            How many were written.
+
+        Raises:
+            CacheValidationError: An entry cannot be stored.
+            CacheStorageError: The authority failed; earlier batches are there.
+        """
+        self._check_writable()
+        return self._writer.put_many(entries, on_invalid)
+
+    def delete(self, key: str) -> bool:
+        """Remove `key` from every level, the authority first. No late write brings the record back.
+
+        Returns:
+            Whether there was a record, as seen just before: another process may have come between.
+        """
+        self._check_writable()
+        check_key(key)
+        present = self._present(key)
+        if self._stack.levels:
+            self._writer.delete(key)
+        return present
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Delete each of `keys`. Answers how many there were."""
+        return sum(self.delete(key) for key in keys)
+
+    def clear(self) -> None:
+        """Remove every record from every level."""
+        self._check_writable()
+        self._writer.clear()
+
+    def invalidate_by_health(self, key: str) -> E | None:
+        """Count a failure of the record, mark it UNHEALTHY, and remove it everywhere when the threshold is reached.
+
+        The count is kept by compare and set: no failure is lost between threads or processes, or by a restart. With
+        `enable_health_invalidation = false` failures are counted and nothing is removed.
+
+        Returns:
+            The entry as it is now, or None if it is not there any more.
+        """
+        self._check_writable()
+        check_key(key)
+        if not self._stack.levels:
+            return None
+        return self._writer.record_failure(key, self.config.failure_threshold, self.config.enable_health_invalidation)
+
+    def warm_from_file(
+        self,
+        path: str | os.PathLike[str],
+        ttl_override: float | None = None,
+        *,
+        source: str | None = None,
+        scheme: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> WarmResult:
+        """Put the records of a file: JSON, JSONL, CSV or a list of `host:port` lines, each also gzipped.
+
+        Args:
+            path: The file; its ending says the format.
+            ttl_override: Seconds to live from now on for all of them, whatever the file says.
+            source: Their source, whatever the file says.
+            scheme: The scheme of lines that have none.
+            on_progress: Called with the number of records done and the number there are, if known.
+
+        Returns:
+            What was found, loaded, skipped and failed, and why.
+
+        Raises:
+            TransferError: The file cannot be imported at all.
+            CacheStorageError: The authority failed; the records before are there.
+        """
+        from tierkit.transfer import warm
+
+        self._check_writable()
+        return warm(
+            Path(path),
+            entry_type=self.entry_type,
+            put_many=self.put_many,
+            now=self._time.now,
+            source=source,
+            scheme=scheme,
+            ttl_override=ttl_override,
+            on_progress=on_progress,
+        )
+
+    # -- looking after it ----------------------------------------------------------------------------------------------
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels, from the top."""
+        return self._stack.levels
+
+    def get_statistics(self) -> CacheStatistics:
+        """What was counted since the cache was opened. Asks the tiers for their sizes."""
+        self._check_open()
+        tiers = tuple(level.snapshot() for level in self._stack.levels)
+        answered = sum(tier.hits for tier in tiers)
+        return CacheStatistics(
+            enabled=self.config.enable_statistics,
+            requests=answered + self._stack.misses,
+            answered=answered,
+            tiers=tiers,
+        )
+
+    def flush(self) -> None:
+        """Bring usage (counts and times of reads) to the persistent levels now."""
+        self._check_open()
+        self._stack.flush()
+
+    def sweep(self) -> int:
+        """Remove what expired from every level now, as the background sweeper does. Answers how many, over all levels."""
+        self._check_writable()
+        return self._stack.sweep()
+
+    def close(self) -> None:
+        """Stop the sweeper, flush usage, close the tiers. May be called twice."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._hot = _nothing  # so that the next call comes to where it is refused
+            self._finalizer.detach()
+            if self._sweeper is not None:
+                self._sweeper.stop()
+            self._stack.close()
+
+    @staticmethod
+    def generate_cache_key(url: str, username: str | None = None) -> str:
+        """The key of the proxy at `url` as `username`: see `ProxyEntry.key_for`."""
+        return ProxyEntry.key_for(url, username)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `get` would find `key`; counts as a read."""
+        return isinstance(key, str) and self.get(key) is not None
+
+    def __len__(self) -> int:
+        """As `size`."""
+        return self.size()
+
+    def __enter__(self) -> Self:
+        """The cache itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refused: a pickled cache would carry its key."""
+        raise TypeError("a CacheManager cannot be pickled: open one in each process")
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _find(self, key: str) -> Found[E] | None:
+        self._check_open()
+        check_key(key)
+        return self._stack.find(key)
+
+    def _find_hot_path(self) -> None:
+        top = self._stack.levels[0] if self._stack.levels else None
+        serves = top is not None and top.live and top.in_service and not self._closed
+        self._hot = top.tier.get if top and serves else _nothing
+        self._hot_counters = top.counters if top else Counters()
+
+    def _present(self, key: str) -> bool:
+        authority = self._stack.authority
+        held = self._stack.fetch(authority, key) if authority is not None else None
+        return held is not None and self._time.now() < held.purge_at
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CacheClosedError("this cache has been closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.read_only:
+            raise TierReadOnly("this cache was opened with read_only=True")
+
+    def _warm_at_start(self) -> None:
+        if not self.read_only:
+            for path in self.config.warm_files:
+                self.warm_from_file(path)
+
+
+def _nothing(key: str) -> None:
+    return None
+
+
+def _dropped_open(stack: Stack[Any], sweeper: Sweeper | None) -> None:
+    if sweeper is not None:
+        sweeper.stop()
+    stack.close()
+    warnings.warn("a CacheManager was dropped without close(); it was closed now", ResourceWarning, stacklevel=2)
