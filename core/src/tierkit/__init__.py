@@ -1,5 +1,6 @@
 """tierkit: records that go bad, kept in a stack of storage tiers."""
 
+from tierkit.config import CacheConfig, CacheTierConfig
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, Usage, ValueEntry
 from tierkit.errors import (
     CacheClosedError,
@@ -22,6 +23,7 @@ from tierkit.errors import (
     TransferError,
     UnknownTierError,
 )
+from tierkit.expiry import TTLManager
 from tierkit.hookspecs import hookimpl
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, pack_row, unpack_row, with_usage
 from tierkit.tier import (
@@ -44,11 +46,13 @@ __all__ = [
     "API_VERSION",
     "BlobTier",
     "CacheClosedError",
+    "CacheConfig",
     "CacheConfigError",
     "CacheCorruptionError",
     "CacheEntry",
     "CacheStorageError",
     "CacheTier",
+    "CacheTierConfig",
     "CacheValidationError",
     "ColumnType",
     "ColumnValue",
@@ -63,6 +67,7 @@ __all__ = [
     "Row",
     "SchemaMismatchError",
     "SealingError",
+    "TTLManager",
     "TamperedError",
     "TierContext",
     "TierCorrupt",

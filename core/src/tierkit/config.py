@@ -1,0 +1,227 @@
+"""Configuration: from code, the environment and a TOML file, checked before anything is opened."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from tierkit.errors import CacheConfigError
+from tierkit.level_config import (
+    CacheTierConfig,
+    Count,
+    ResolvedTier,
+    level_from,
+    no_bool,
+    none_by_name,
+    resolved,
+)
+from tierkit.plugins import TIER_SETTINGS, PluginRegistry
+from tierkit.settings import (
+    Given,
+    Givens,
+    Setting,
+    Where,
+    dotted,
+    origin_of,
+    problem,
+    problems_of,
+    refuse,
+    shown,
+)
+from tierkit.settings_layers import nested, overlaid, without_values
+from tierkit.settings_sources import KEY_VARIABLE, Source, all_sources, from_code, from_defaults
+from tierkit.tier import Durability, Trait
+
+__all__ = ["CacheConfig", "CacheTierConfig", "ResolvedTier", "Setting"]
+
+CLOCK_DIFFERENCE_SECONDS: Final = 60.0
+"""How far the clocks of machines that share a tier may be apart."""
+
+CENTURY_SECONDS: Final = 100 * 365.25 * 86400
+"""The longest time that a setting may give: deadlines and waits beyond it overflow."""
+
+Seconds = Annotated[float, Field(gt=0, le=CENTURY_SECONDS, allow_inf_nan=False), BeforeValidator(no_bool)]
+
+
+class CacheConfig(BaseModel):
+    """The configuration of a cache. `docs/reference/configuration.md` describes each setting.
+
+    `CacheConfig(...)` takes what the program says, and defaults; `CacheConfig.load` takes a file and the
+    environment as well. Both also take the three-tier spelling (`l1_config`, `l2_cache_dir`, ...) and the flat
+    names (`cache_default_ttl`, ...).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    cache_enabled: bool = True
+    tiers: tuple[CacheTierConfig, ...] = ()
+    default_ttl_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
+    per_source_ttl: Mapping[str, Seconds] = Field(default_factory=dict)
+    cleanup_interval_seconds: Annotated[Seconds, Field(ge=10)] = 60.0
+    encryption_key: SecretStr | Callable[[], Any] | None = None
+    encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)
+    encryption_key_file: Path | None = None
+    key_policy: Literal["generate", "require"] = "generate"
+    enable_health_invalidation: bool = True
+    failure_threshold: Count = 3
+    enable_statistics: bool = True
+    durability: Durability = "process"
+    tier_failure_threshold: Count = 3
+    late_seconds: Seconds = 10.0
+    tombstone_seconds: Seconds = Field(default=900.0, validate_default=True)
+    staleness_seconds: Annotated[Seconds | None, BeforeValidator(none_by_name)] = None
+    warm_files: tuple[Path, ...] = ()
+
+    _givens: dict[Where, Given] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, **settings: Any) -> None:
+        """Take `settings`, in any of the spellings, and defaults for the rest.
+
+        Raises:
+            CacheConfigError: A setting is unknown or has a wrong value; all such are listed.
+        """
+        known = type(self).model_fields
+        self._settle([from_defaults(known), from_code(settings, known)])
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **code: Any,
+    ) -> Self:
+        """Take `code` first, then the environment, then a TOML file, then defaults.
+
+        Args:
+            path: The file; by default the one that TIERKIT_CONFIG names, else `tierkit.toml` in the working
+                directory if it is there.
+            environ: Instead of the environment of the process.
+            code: Settings that nothing overrides.
+
+        Raises:
+            CacheConfigError: The file cannot be read, or settings are unknown or have wrong values; all such
+                are listed.
+        """
+        config = cls.__new__(cls)
+        config._settle(all_sources(path, os.environ if environ is None else environ, code, cls.model_fields))
+        return config
+
+    def _settle(self, sources: Sequence[Source]) -> None:
+        givens, problems = overlaid(sources)
+        refuse(problems)
+        settings, levels = nested(givens)
+        tiers = _levels(levels, givens, problems)
+        try:
+            BaseModel.__init__(self, **settings, tiers=tiers)
+        except ValidationError as error:
+            problems += problems_of(error, (), givens)
+        refuse(problems)
+        self._givens = without_values(givens)
+
+    @field_validator("tiers")
+    @classmethod
+    def _check_names(cls, tiers: tuple[CacheTierConfig, ...]) -> tuple[CacheTierConfig, ...]:
+        counted = Counter(tier.name.lower() for tier in tiers)
+        twice = [tier.name for tier in tiers if counted[tier.name.lower()] > 1]
+        if twice:
+            raise ValueError(f"more than one level has the name {twice[0]!r}; names must differ")
+        return tiers
+
+    @field_validator("tombstone_seconds")
+    @classmethod
+    def _check_tombstones(cls, seconds: float, info: ValidationInfo) -> float:
+        least = info.data.get("late_seconds", 0.0) + CLOCK_DIFFERENCE_SECONDS
+        if seconds <= least:
+            raise ValueError(f"must be more than {least:g}, which is late_seconds and {CLOCK_DIFFERENCE_SECONDS:g}")
+        return seconds
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value in effect came from, by dotted name."""
+        return {setting.name: setting.origin for setting in self.effective()}
+
+    def effective(self, registry: PluginRegistry | None = None) -> list[Setting]:
+        """Every value in effect, with its origin; secrets masked.
+
+        Args:
+            registry: Where known, the options of the levels are shown with their defaults.
+        """
+        return [
+            Setting(dotted(where), shown(where, value), origin_of(where, self._givens))
+            for where, value in self._values(registry)
+        ]
+
+    def _values(self, registry: PluginRegistry | None) -> Iterator[tuple[Where, Any]]:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name == "per_source_ttl" and value:
+                yield from (((name, source), seconds) for source, seconds in value.items())
+            elif name == "tiers" and value:
+                for place, tier in enumerate(value):
+                    parts = self._level_values(place, tier, registry)
+                    yield from (((name, place, part), held) for part, held in parts.items())
+            else:
+                yield (name,), value
+
+    def _level_values(self, place: int, tier: CacheTierConfig, registry: PluginRegistry | None) -> dict[str, Any]:
+        common = {name: getattr(tier, name) for name in TIER_SETTINGS}
+        if registry is None:
+            return common | tier.options
+        try:
+            return common | dict(resolved(place, tier, registry, self._givens).options)
+        except CacheConfigError:
+            return common | tier.options
+
+    def resolve(self, registry: PluginRegistry) -> tuple[ResolvedTier, ...]:
+        """The enabled levels, top first, each with its plugin and checked options.
+
+        Raises:
+            UnknownTierError: No plugin offers a backend.
+            PluginError: The plugin that offers it is broken, or there are two.
+            CacheConfigError: An option or policy is wrong, or the stack cannot work.
+        """
+        enabled = [(place, tier) for place, tier in enumerate(self.tiers) if tier.enabled]
+        levels = tuple(resolved(place, tier, registry, self._givens) for place, tier in enabled)
+        if not levels:
+            raise CacheConfigError("no level is enabled: enable one, or turn the cache off with cache_enabled")
+        for above, below in pairwise(levels):
+            _check_order(above, below)
+        return levels
+
+
+def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[str]) -> tuple[CacheTierConfig, ...]:
+    """The levels that can be made; what is wrong with the others is added to `problems`."""
+    made = []
+    for place, level in enumerate(levels):
+        try:
+            made.append(level_from(level))
+        except ValidationError as error:
+            problems += problems_of(error, ("tiers", place), givens)
+        if not level.get("backend"):
+            problems.append(problem(("tiers", place, "backend"), givens, "is missing"))
+    return tuple(made)
+
+
+def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:
+    if Trait.LIVE in below.spec.traits and Trait.LIVE not in above.spec.traits:
+        raise CacheConfigError(
+            f"level {below.name} ({below.spec.kind}) holds live entries and cannot stand below level"
+            f" {above.name} ({above.spec.kind}), which stores rows: change their order"
+        )

@@ -1,0 +1,185 @@
+"""One level of the stack: what a configuration says of it, and what that means once its plugin is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+
+from tierkit.errors import CacheConfigError
+from tierkit.plugins import TIER_SETTINGS, PluginRegistry, nearest
+from tierkit.settings import Given, Givens, Where, problem, problems_of, refuse, shown
+from tierkit.settings_sources import ENVIRONMENT, anchor, split_list
+from tierkit.tier import TierSpec
+
+
+def no_bool(value: Any) -> Any:
+    """Refuse a boolean where a number belongs: pydantic would take it for 0 or 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic takes a ValueError as an answer
+    return value
+
+
+def none_by_name(value: Any) -> Any:
+    """None for "none" and "unlimited": TOML and the environment have no other word for it."""
+    return None if isinstance(value, str) and value.lower() in {"none", "unlimited"} else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(no_bool)]
+
+
+class CacheTierConfig(BaseModel):
+    """One level of the stack. Any setting that is not listed here is an option of the backend.
+
+    Attributes:
+        name: For messages and statistics; by default L1, L2, ... by place.
+        backend: The kind of tier.
+        enabled: Whether the level is used.
+        max_entries: The most entries it keeps; None for no bound.
+        eviction_policy: What it drops first when it is full; its backend must offer it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    name: str = Field(default="", pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    backend: str = ""
+    enabled: bool = True
+    max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
+    eviction_policy: str = "lru"
+
+    def __init__(self, **settings: Any) -> None:
+        """Check these settings; the options of the backend are checked when the cache is opened.
+
+        Raises:
+            CacheConfigError: One has a wrong value.
+        """
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            given: dict[Where, Given] = {(name,): Given(None, "code", name) for name in settings}
+            refuse(list(problems_of(error, (), given)))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the backend, as given."""
+        return dict(self.model_extra or {})
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What a repr shows: options may hold secrets."""
+        for name, value in super().__repr_args__():
+            yield name, value if name in TIER_SETTINGS else shown((str(name),), value)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTier:
+    """A level that can be opened.
+
+    Attributes:
+        name: The level's name.
+        spec: What its plugin registered.
+        options: The options, validated by the plugin's model.
+        max_entries: The most entries it keeps; None for no bound.
+        eviction_policy: What it drops first; its tier offers it, or has no bound to keep.
+    """
+
+    name: str
+    spec: TierSpec
+    options: BaseModel
+    max_entries: int | None
+    eviction_policy: str
+
+
+def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
+    """A level, with pydantic's own error if a value is wrong, so that it can be listed with others.
+
+    Raises:
+        ValidationError: A value is wrong.
+    """
+    level = CacheTierConfig.__new__(CacheTierConfig)
+    BaseModel.__init__(level, **settings)
+    return level
+
+
+def resolved(place: int, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> ResolvedTier:
+    """The level at `place` with its plugin and checked options.
+
+    Raises:
+        UnknownTierError: No plugin offers its backend.
+        PluginError: The plugin that offers it is broken, or there are two.
+        CacheConfigError: An option or the eviction policy is wrong.
+    """
+    at: Where = ("tiers", place)
+    spec = _spec(at, level, registry, givens)
+    problems = [*_policy_problems(at, level, spec, givens), *_unknown_options(at, level, spec, givens)]
+    refuse(problems)
+    try:
+        options = spec.options.model_validate(_prepared(at, level, spec, givens))
+    except ValidationError as error:
+        refuse(list(problems_of(error, at, givens, hidden=_secrets(spec))))
+        raise
+    return ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy)
+
+
+def _spec(at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> TierSpec:
+    try:
+        return registry.spec(level.backend)
+    except CacheConfigError as error:
+        raise type(error)(problem((*at, "backend"), givens, str(error), level.backend)) from None
+
+
+def _policy_problems(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:
+    """A policy that nobody asked for does not matter where there is no bound."""
+    where = (*at, "eviction_policy")
+    matters = level.max_entries is not None or where in givens
+    if matters and level.eviction_policy not in spec.eviction_policies:
+        offered = ", ".join(sorted(spec.eviction_policies)) or "none"
+        text = f"backend {spec.kind!r} does not offer it; it offers {offered}"
+        yield problem(where, givens, text, level.eviction_policy)
+
+
+def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:
+    known = _option_fields(spec)
+    for option in level.options.keys() - known.keys():
+        meant = nearest(option, [*known, *TIER_SETTINGS])
+        offered = f"has the options {', '.join(known)}" if known else "has no options"
+        text = f"there is no such option; did you mean {meant!r}? Backend {spec.kind!r} {offered}"
+        yield problem((*at, option), givens, text)
+
+
+def _prepared(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> dict[str, Any]:
+    """The options, paths from a file anchored at its folder, lists from the environment split."""
+    prepared = level.options
+    for option, annotation in _option_fields(spec).items():
+        given = givens.get((*at, option))
+        if given is None or option not in prepared:
+            continue
+        if _mentions(annotation, list, tuple, set, frozenset) and _is_text(given, prepared[option]):
+            prepared[option] = split_list(prepared[option])
+        if _mentions(annotation, Path):
+            prepared[option] = anchor(prepared[option], given.base)
+    return prepared
+
+
+def _is_text(given: Given, value: Any) -> bool:
+    return given.origin.startswith(ENVIRONMENT) and isinstance(value, str)
+
+
+def _option_fields(spec: TierSpec) -> dict[str, Any]:
+    """The annotation of each option, by the name that a configuration uses."""
+    fields = spec.options.model_fields.items()
+    return {field.alias or name: field.annotation for name, field in fields}
+
+
+def _secrets(spec: TierSpec) -> set[str]:
+    fields = _option_fields(spec).items()
+    return {name for name, annotation in fields if _mentions(annotation, SecretStr, SecretBytes)}
+
+
+def _mentions(annotation: Any, *types: type) -> bool:
+    """Whether one of `types` is in the annotation: `Path`, `Path | None`, `tuple[Path, ...]`."""
+    parts = get_args(annotation)
+    inside = any(_mentions(part, *types) for part in parts)
+    return inside or annotation in types or getattr(annotation, "__origin__", None) in types

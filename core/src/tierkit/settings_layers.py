@@ -1,0 +1,76 @@
+"""How sources of settings are laid over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from tierkit.plugins import TIER_SETTINGS
+from tierkit.settings import Given, Givens, Where, problem
+from tierkit.settings_sources import PATH_OWNERS, Source
+
+
+def overlaid(sources: Iterable[Source]) -> tuple[dict[Where, Given], list[str]]:
+    """All sources as one, and what is wrong with them; the first has the least to say."""
+    merged: dict[Where, Given] = {}
+    problems: list[str] = []
+    for source in sources:
+        merged = {place: given for place, given in merged.items() if not _replaced(place, merged, source)}
+        merged.update(source.givens)
+        problems += source.problems
+    return merged, problems + list(_misplaced(merged))
+
+
+def nested(givens: Givens) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings and the levels, as the models take them."""
+    settings: dict[str, Any] = {}
+    levels: list[dict[str, Any]] = []
+    for where in sorted(givens, key=lambda place: place[1:2] if place[0] == "tiers" else ()):
+        value = givens[where].value
+        if where[0] == "tiers" and len(where) == 3:
+            if where[1] == len(levels):
+                levels.append({"name": f"L{len(levels) + 1}"})
+            levels[int(where[1])][str(where[2])] = value
+        elif len(where) == 2:
+            settings.setdefault(str(where[0]), {})[where[1]] = value
+        else:
+            settings[str(where[0])] = value
+    return settings, levels
+
+
+def without_values(givens: Givens) -> dict[Where, Given]:
+    """Only where each came from."""
+    return {where: replace(given, value=None) for where, given in givens.items()}
+
+
+def _replaced(place: Where, merged: Givens, source: Source) -> bool:
+    """Whether `source` does away with `place`: a list replaces a list, and options go with their backend."""
+    if place[0] != "tiers":
+        return False
+    if source.whole_stack or len(place) < 3:
+        return True
+    backend = (*place[:2], "backend")
+    after, before = source.givens.get(backend), merged.get(backend)
+    changed = after is not None and (before is None or before.value != after.value)
+    return changed and place[2] not in TIER_SETTINGS
+
+
+def _misplaced(givens: Givens) -> Iterator[str]:
+    """Levels that cannot be: not a table, after a gap, or of another kind than the spelling is for."""
+    places = sorted({int(place[1]) for place in givens if place[0] == "tiers" and len(place) == 3})
+    for where, given in givens.items():
+        if where[0] != "tiers":
+            continue
+        if len(where) < 3:
+            yield problem(where, givens, "must be a list of tables" if len(where) == 1 else "must be a table")
+        elif places.index(int(where[1])) != where[1]:
+            yield problem(where, givens, f"there is no level {places.index(int(where[1]))} before it")
+        elif (kind := PATH_OWNERS.get(given.spelled)) and kind != _backend(where, givens):
+            held = _backend(where, givens)
+            yield problem(where, givens, f"is for backend {kind!r}, and level {where[1]} is {held!r}")
+
+
+def _backend(where: Where, givens: Givens) -> Any:
+    given = givens.get((*where[:2], "backend"))
+    return given.value if given else None

@@ -1,0 +1,279 @@
+"""Where settings come from: defaults, a TOML file, the environment, code.
+
+Each source is translated into one map from a setting's place to what was given for it. Other spellings of a
+setting are a table here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from tierkit.errors import CacheConfigError
+from tierkit.plugins import nearest
+from tierkit.settings import Given, Where, dotted
+
+PREFIX: Final = "TIERKIT_"
+CONFIG_VARIABLE: Final = "TIERKIT_CONFIG"
+KEY_VARIABLE: Final = "TIERKIT_ENCRYPTION_KEY"
+DEFAULT_FILE: Final = "tierkit.toml"
+TABLE: Final = "tierkit"
+ENVIRONMENT: Final = "environment variable "
+"""How the origin of a value from the environment begins."""
+
+SPELLINGS: Final[Mapping[str, Where]] = {
+    "l1_config": ("tiers", 0),
+    "l2_config": ("tiers", 1),
+    "l3_config": ("tiers", 2),
+    "l2_cache_dir": ("tiers", 1, "path"),
+    "l3_database_path": ("tiers", 2, "path"),
+    "cache_l1_max_entries": ("tiers", 0, "max_entries"),
+    "cache_l2_max_entries": ("tiers", 1, "max_entries"),
+    "cache_l3_max_entries": ("tiers", 2, "max_entries"),
+    "cache_l2_dir": ("tiers", 1, "path"),
+    "cache_l3_db_path": ("tiers", 2, "path"),
+    "cache_default_ttl": ("default_ttl_seconds",),
+    "cache_cleanup_interval": ("cleanup_interval_seconds",),
+    "cache_encryption_key_env": ("encryption_key_env",),
+    "cache_health_invalidation": ("enable_health_invalidation",),
+    "cache_failure_threshold": ("failure_threshold",),
+}
+"""Names that are accepted too, and the settings that they stand for."""
+
+PATH_OWNERS: Final = {
+    "l2_cache_dir": "jsonl",
+    "cache_l2_dir": "jsonl",
+    "l3_database_path": "sqlite",
+    "cache_l3_db_path": "sqlite",
+}
+"""The backend that a spelling is for."""
+_DEFAULT_TIERS: Final = (
+    {"backend": "memory", "max_entries": 1000},
+    {"backend": "jsonl", "max_entries": 5000, "path": ".cache/proxies"},
+    {"backend": "sqlite", "path": ".cache/db/tierkit.db"},
+)
+_PATHS: Final[Collection[Where]] = (("encryption_key_file",), ("warm_files",))
+_LISTS: Final[Collection[Where]] = (("warm_files",),)
+
+
+class Source:
+    """What one source gives.
+
+    Attributes:
+        givens: By place. Lists of levels and maps are taken apart.
+        whole_stack: Whether it gives `tiers` as a list, which replaces that of the sources below.
+        problems: What is wrong with it, a line for each.
+    """
+
+    def __init__(self, known: Collection[str]) -> None:
+        """Start empty; `known` are the names of the settings."""
+        self.givens: dict[Where, Given] = {}
+        self.whole_stack = False
+        self.problems: list[str] = []
+        self._known = sorted({*known, *SPELLINGS})
+
+    def give(self, spelled: Where, value: Any, origin: str, base: Path | None = None) -> None:
+        """Take one setting as it is spelled in the source."""
+        head = str(spelled[0])
+        if head not in self._known:
+            self.problems.append(
+                f"{dotted(spelled)} ({origin}): there is no such setting; did you mean {nearest(head, self._known)!r}?"
+            )
+            return
+        target = SPELLINGS.get(head, (head,)) + spelled[1:]
+        self.whole_stack |= target == ("tiers",) and isinstance(value, list | tuple)
+        for where, leaf in _leaves(target, value):
+            name = dotted(spelled + where[len(target) :])
+            self._set(where, Given(_anchored(where, leaf, base), origin, name, base))
+
+    def check_spellings(self) -> None:
+        """Find settings of the stack that are given in two ways at once."""
+        heads = {given.spelled.partition(".")[0]: given for place, given in self.givens.items() if place[0] == "tiers"}
+        if len(heads) > 1 and ("tiers" in heads or self.whole_stack):
+            other = next(given for head, given in heads.items() if head != "tiers")
+            self.problems.append(
+                f"{other.spelled} ({other.origin}): cannot be used together with 'tiers' in one source; say it there"
+            )
+
+    def _set(self, where: Where, given: Given) -> None:
+        before = self.givens.setdefault(where, given)
+        if before is not given:
+            self.problems.append(
+                f"{given.spelled} ({given.origin}): {before.spelled} ({before.origin}) sets the same; keep one of them"
+            )
+
+
+def all_sources(
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str],
+    code: Mapping[str, Any],
+    known: Collection[str],
+) -> list[Source]:
+    """Every source, the one with the least to say first.
+
+    Raises:
+        CacheConfigError: The file cannot be read.
+    """
+    sources = [from_defaults(known), *_file_sources(path, environ, known)]
+    in_code = from_code(code, known)
+    variables = {CONFIG_VARIABLE, *_key_variables(environ, [*sources, in_code])}
+    return [*sources, from_environment(environ, known, variables), in_code]
+
+
+def from_defaults(known: Collection[str]) -> Source:
+    """The three levels that there are if nobody says otherwise; other defaults stand with the settings."""
+    source = Source(known)
+    source.give(("tiers",), _DEFAULT_TIERS, "default")
+    return source
+
+
+def from_code(settings: Mapping[str, Any], known: Collection[str]) -> Source:
+    """What a program gives."""
+    source = Source(known)
+    for name, value in settings.items():
+        source.give((name,), value, "code")
+    source.check_spellings()
+    return source
+
+
+def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
+    """The table [tierkit] of a TOML file; relative paths in it start from its folder.
+
+    Raises:
+        CacheConfigError: The file cannot be read or is not TOML.
+    """
+    document = _parsed(path, asked_by)
+    source = Source(known)
+    table = document.get(TABLE, {})
+    stray = sorted(document.keys() & set(known)) if TABLE not in document else []
+    if stray:
+        source.problems.append(f"{stray[0]} (file {path}): must stand below [{TABLE}], which the file does not have")
+    elif not isinstance(table, dict):
+        source.problems.append(f"{TABLE} (file {path}): must be a table")
+    else:
+        for name, value in table.items():
+            source.give((name,), value, f"file {path}", path.absolute().parent)
+    source.check_spellings()
+    return source
+
+
+def from_environment(environ: Mapping[str, str], known: Collection[str], not_settings: Collection[str]) -> Source:
+    """The variables TIERKIT_*, a double underscore before each further part; an empty one counts as not set.
+
+    Args:
+        environ: The environment.
+        known: The names of the settings.
+        not_settings: Variables that are used otherwise.
+    """
+    source = Source(known)
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in not_settings and environ[variable]:
+            _give_variable(source, variable, environ[variable], known)
+    source.check_spellings()
+    return source
+
+
+def split_list(text: str) -> Any:
+    """A list in an environment variable: JSON, or parts between commas."""
+    return json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",")]
+
+
+def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
+    if isinstance(value, BaseModel):
+        value = {name: part for name, part in value if name in value.model_fields_set}
+    if where == ("tiers",) and isinstance(value, list | tuple):
+        for place, level in enumerate(value):
+            yield from _leaves(("tiers", place), level)
+    elif isinstance(value, Mapping) and (where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) == 2)):
+        yield from (((*where, name), part) for name, part in value.items())
+    else:
+        yield where, value
+
+
+def _anchored(where: Where, value: Any, base: Path | None) -> Any:
+    return anchor(value, base) if where in _PATHS else value
+
+
+def anchor(value: Any, base: Path | None) -> Any:
+    """A path, or each path of a list, relative to `base`; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return [anchor(item, base) for item in value]
+    return base / value if base is not None and isinstance(value, str | Path) else value
+
+
+def _file_sources(
+    path: str | os.PathLike[str] | None, environ: Mapping[str, str], known: Collection[str]
+) -> list[Source]:
+    if path is not None:
+        return [from_file(Path(path), known, "given in code")]
+    if environ.get(CONFIG_VARIABLE):
+        return [from_file(Path(environ[CONFIG_VARIABLE]), known, ENVIRONMENT + CONFIG_VARIABLE)]
+    default = Path(DEFAULT_FILE)
+    return [from_file(default, known, "found")] if default.exists() else []
+
+
+def _key_variables(environ: Mapping[str, str], sources: Iterable[Source]) -> Iterator[str]:
+    """The variables that hold keys: the usual one, and whichever one a source names."""
+    yield KEY_VARIABLE
+    target = ("encryption_key_env",)
+    names = [target[0], *(name for name, where in SPELLINGS.items() if where == target)]
+    yield from (environ.get(PREFIX + name.upper(), "") for name in names)
+    yield from (str(source.givens[target].value) for source in sources if target in source.givens)
+
+
+def _parsed(path: Path, asked_by: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise CacheConfigError(f"file {path} ({asked_by}): cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CacheConfigError(f"file {path}, line {line}: is not UTF-8, which TOML must be") from None
+    except tomllib.TOMLDecodeError as error:
+        raise CacheConfigError(f"file {path}: is not TOML: {error}") from None
+
+
+def _give_variable(source: Source, variable: str, text: str, known: Collection[str]) -> None:
+    origin = ENVIRONMENT + variable
+    spelled = _spelled(variable, {*known, *SPELLINGS})
+    if spelled is None:
+        meant = nearest(variable, [PREFIX + name.upper() for name in (*known, *SPELLINGS)])
+        source.problems.append(f"{origin}: there is no such setting; did you mean {meant!r}?")
+        return
+    try:
+        value = _value(SPELLINGS.get(str(spelled[0]), spelled[:1]) + spelled[1:], text)
+    except ValueError as error:
+        source.problems.append(f"{dotted(spelled)} ({origin}): must be JSON: {error}")
+        return
+    source.give(spelled, value, origin)
+
+
+def _spelled(variable: str, known: Collection[str]) -> Where | None:
+    """The setting that a variable names. Only the name of a source keeps its case and double underscores."""
+    head, *rest = variable.removeprefix(PREFIX).split("__")
+    name = head.lower()
+    if name not in known or "" in rest:
+        return None
+    if not rest:
+        return (name,)
+    target = SPELLINGS.get(name, (name,))
+    if target == ("per_source_ttl",):
+        return (name, "__".join(rest))
+    if name == "tiers" and rest[0].isdecimal() and len(rest) <= 2:
+        return (name, int(rest[0]), *map(str.lower, rest[1:]))
+    if target[0] == "tiers" and len(target) == 2 and len(rest) == 1:
+        return (name, rest[0].lower())
+    return None
+
+
+def _value(where: Where, text: str) -> Any:
+    if where in _LISTS:
+        return split_list(text)
+    is_table = where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) < 3)
+    return json.loads(text) if is_table else text
