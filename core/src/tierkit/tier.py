@@ -4,10 +4,10 @@ A tier is storage only: no TTL arithmetic, no statistics, no encryption, no retr
 never calls the engine, and holds no lock while anyone else runs. It raises, never swallows: `TierUnavailable`,
 `TierFull`, `TierReadOnly`, `TierTimeout` for its own trouble, `TierCorrupt` for one record's.
 
-Writes of a key are ordered by version, not by locks. For each key a tier holds at most one record and keeps a *mark*, the
-lowest version that it still takes: a delete at version v sets v + 1, a discard at v sets v. Marks are kept for
-`context.tombstone_seconds`, in the storage where that is persistent. Without them a late write would bring a deleted or
-evicted version back.
+Writes of a key are ordered by version, not by locks. For each key a tier holds at most one record and keeps a *mark*,
+the lowest version that it still takes: a delete at version v sets v + 1, a discard at v sets v. Marks are kept for
+`context.tombstone_seconds`, in the storage where that is persistent. Without them a late write would bring a deleted
+or evicted version back.
 
 To write a tier, subclass `CacheTier` and write five methods, or subclass `BlobTier` and write load, store, remove and
 iterate. Everything else has a default that is correct and slow. `tierkit.testing.TierContract` tests the result.
@@ -21,7 +21,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import TracebackType
@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
 import msgspec
 from pydantic import BaseModel
 
-from tierkit.errors import TierCorrupt, TierUnavailable
+from tierkit.errors import TierCorrupt, TierReadOnly, TierUnavailable
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
@@ -207,12 +207,10 @@ class CacheTier(ABC, Generic[R]):
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Add usage to the records held; keys that are not held are left out. Changes no version."""
         for key, delta in deltas.items():
-            with self.lock:
+            with self.lock, suppress(TierCorrupt):
                 held = self.get(key)
                 if isinstance(held, Row):
-                    self.put(
-                        cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed))
-                    )
+                    self.put(cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed)))
 
     def purge(self, now: float) -> int:
         """Discard every record whose `purge_at` has come, and forget marks that are old enough.
@@ -271,8 +269,14 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True):
 class BlobTier(CacheTier[Row]):
     """The short way for backends that keep plain bytes by key: versions, marks and packing come with it.
 
-    Write `load`, `store`, `remove` and `iterate`. For the trait `SHARED` override `exclusive` as well.
+    Write `load`, `store`, `remove` and `iterate`. For the trait `SHARED` override `exclusive` as well. Calls after
+    `close`, and writes where the context is read-only, are refused here, before they reach these methods.
     """
+
+    def __init__(self, context: TierContext) -> None:
+        """Keep the context."""
+        super().__init__(context)
+        self._closed = False
 
     @abstractmethod
     def load(self, key: str) -> bytes | None:
@@ -290,8 +294,8 @@ class BlobTier(CacheTier[Row]):
     def iterate(self) -> Iterator[bytes]:
         """Every blob that is stored."""
 
-    def exclusive(self, key: str) -> AbstractContextManager[Any]:
-        """Keeps all others from writing `key`: by default the other threads of this process."""
+    def exclusive(self, key: str) -> AbstractContextManager[Any]:  # noqa: ARG002 - for those who override it
+        """Keeps all others from writing `key`: by default the other threads of this process. It is never nested."""
         return self.lock
 
     def get(self, key: str) -> Row | None:
@@ -299,22 +303,15 @@ class BlobTier(CacheTier[Row]):
         with self.exclusive(key):
             there = self._there(key)
             if there.damaged:
-                self.remove(key)
-                raise TierCorrupt(
-                    f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed"
-                )
+                if not self.context.read_only:
+                    self.remove(key)
+                raise TierCorrupt(f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed")
             return there.row
 
     def put(self, record: Row) -> int | None:
         """Hold `record` if nothing newer is known."""
         with self.exclusive(record.key):
-            there = self._there(record.key)
-            refused = refusal(record, there.row, there.mark)
-            if refused is None:
-                if there.row is not None:
-                    record = with_usage(record, there.row.access_count, there.row.last_accessed)
-                self._seal(_Envelope(_FORMAT, record.key, record, there.mark, there.marked_at))
-            return refused
+            return self._put(record, self._there(record.key))
 
     def delete(self, key: str, version: int) -> int | None:
         """Hold nothing for `key` up to `version`; set the mark."""
@@ -328,8 +325,9 @@ class BlobTier(CacheTier[Row]):
     def replace(self, record: Row, expected_version: int) -> bool:
         """Compare and set."""
         with self.exclusive(record.key):
-            held = self._there(record.key).row
-            return (held.version if held else 0) == expected_version and self.put(record) is None
+            there = self._there(record.key)
+            held = there.row
+            return (held.version if held else 0) == expected_version and self._put(record, there) is None
 
     def discard(self, record: Row) -> bool:
         """Remove the row if it still has this version; the same version may come back."""
@@ -339,6 +337,15 @@ class BlobTier(CacheTier[Row]):
                 return False
             self._seal(_Envelope(_FORMAT, record.key, None, record.version, self.context.now()))
             return True
+
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        """Add usage to the rows held."""
+        for key, delta in deltas.items():
+            with self.exclusive(key):
+                there = self._there(key)
+                if there.row is not None:
+                    row = with_usage(there.row, there.row.access_count + delta.count, delta.last_accessed)
+                    self._seal(msgspec.structs.replace(there, row=row))
 
     def scan(self) -> Iterator[Row]:
         """Every row held."""
@@ -353,6 +360,7 @@ class BlobTier(CacheTier[Row]):
             elif envelope.marked_at + self.context.tombstone_seconds <= now:
                 with self.exclusive(envelope.key):
                     if self._there(envelope.key) == envelope:
+                        self._check_writable()
                         self.remove(envelope.key)
         return purged
 
@@ -361,15 +369,38 @@ class BlobTier(CacheTier[Row]):
         versions = (max(e.row.version if e.row else 0, e.mark - 1) for e in self._envelopes())
         return max(versions, default=0)
 
+    def close(self) -> None:
+        """Refuse every call from now on. Override it to release more, and call this one."""
+        self._closed = True
+
     def _there(self, key: str) -> _Envelope:
+        self._check_open()
         blob = self.load(key)
         envelope = _Envelope(_FORMAT, key, None) if blob is None else _unpack(blob)
         return envelope if envelope is not None and envelope.key == key else _Envelope(_DAMAGED, key, None)
 
+    def _put(self, record: Row, there: _Envelope) -> int | None:
+        refused = refusal(record, there.row, there.mark)
+        if refused is None:
+            if there.row is not None:
+                record = with_usage(record, there.row.access_count, there.row.last_accessed)
+            self._seal(_Envelope(_FORMAT, record.key, record, there.mark, there.marked_at))
+        return refused
+
     def _seal(self, envelope: _Envelope) -> None:
+        self._check_writable()
         self.store(envelope.key, _encoder.encode(envelope))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TierUnavailable(f"{self.context.name}: the tier has been closed")
+
+    def _check_writable(self) -> None:
+        if self.context.read_only:
+            raise TierReadOnly(f"{self.context.name}: the tier was opened read-only")
+
     def _envelopes(self) -> Iterator[_Envelope]:
+        self._check_open()
         return (envelope for envelope in map(_unpack, self.iterate()) if envelope is not None)
 
 
@@ -405,10 +436,8 @@ def refusal(record: Record, held: Record | None, mark: int) -> int | None:
     Returns:
         None if it must be taken, else the version that refuses.
     """
-    if record.version < mark:
-        return mark - 1
     if held is None or held.version < record.version:
-        return None
+        return mark - 1 if record.version < mark else None
     if held.version == record.version and _same(record, held):
         return None
     return held.version

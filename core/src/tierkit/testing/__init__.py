@@ -1,0 +1,44 @@
+"""What authors of tiers test with. The only part of tierkit that imports pytest and hypothesis.
+
+```python
+from tierkit.testing import TierContract
+
+class TestMyTier(TierContract):
+    def open_tier(self, context, path):
+        return MyTier(context, path)
+```
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(f"{__name__}.suite")
+
+from tierkit.testing.clock import FakeClock  # noqa: E402 - so that its asserts explain themselves
+from tierkit.testing.contract import TierContract  # noqa: E402
+from tierkit.testing.faulty import FaultyTier  # noqa: E402
+from tierkit.testing.records import (  # noqa: E402
+    AWKWARD_KEYS,
+    AWKWARD_TIMES,
+    AWKWARD_VALUES,
+    COLUMNS,
+    Sample,
+    make_entry,
+    make_row,
+    stamp,
+)
+from tierkit.testing.storage import Storage  # noqa: E402
+
+__all__ = [
+    "AWKWARD_KEYS",
+    "AWKWARD_TIMES",
+    "AWKWARD_VALUES",
+    "COLUMNS",
+    "FakeClock",
+    "FaultyTier",
+    "Sample",
+    "Storage",
+    "TierContract",
+    "make_entry",
+    "make_row",
+    "stamp",
+]

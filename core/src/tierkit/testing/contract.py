@@ -1,0 +1,90 @@
+"""The contract of a tier, as tests to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import getattr_static
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tierkit.testing.storage import Storage
+from tierkit.testing.suite.bulk import Bulk
+from tierkit.testing.suite.concurrency import Concurrency
+from tierkit.testing.suite.durability import Durability
+from tierkit.testing.suite.eviction import Eviction
+from tierkit.testing.suite.iteration import Iteration
+from tierkit.testing.suite.lifetime import Lifetime
+from tierkit.testing.suite.marks import Marks
+from tierkit.testing.suite.model import Model
+from tierkit.testing.suite.round_trips import RoundTrips
+from tierkit.testing.suite.sharing import Sharing
+from tierkit.testing.suite.usage import Usage
+from tierkit.testing.suite.versions import Versions
+from tierkit.tier import CacheTier, TierContext
+
+
+class TierContract(
+    RoundTrips,
+    Versions,
+    Marks,
+    Usage,
+    Eviction,
+    Bulk,
+    Iteration,
+    Lifetime,
+    Durability,
+    Concurrency,
+    Sharing,
+    Model,
+):
+    """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else.
+
+    ```python
+    class TestMyTier(TierContract):
+        def open_tier(self, context: TierContext, path: pathlib.Path) -> MyTier:
+            return MyTier(context, path)
+    ```
+
+    A test that cannot apply to a tier, by what it claims, is skipped with the reason.
+    """
+
+    def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
+        """Open the tier over the storage at `path`.
+
+        Called again with the same path for the same storage; if the tier is `SHARED`, also while it is open.
+        Nothing is at `path` at first, but its parent is there. A tier that keeps nothing ignores it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define open_tier(context, path)")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a subclass in which a part of the contract is replaced or switched off.
+
+        Raises:
+            TypeError: It overrides something other than `open_tier`.
+        """
+        super().__init_subclass__(**options)
+        changed = [name for name in _WHOLE if _attribute(cls, name) is not _attribute(TierContract, name)]
+        if not getattr(cls, "__test__", True):
+            changed.append("__test__")
+        if changed:
+            raise TypeError(f"{cls.__qualname__} overrides {', '.join(changed)}: the contract of a tier is kept whole")
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Iterator[Storage]:
+        """An empty storage."""
+        with Storage(self.open_tier, tmp_path / "main" / "storage") as storage:
+            yield storage
+
+    @pytest.fixture
+    def tier(self, storage: Storage) -> CacheTier[Any]:
+        """The tier, opened over an empty storage."""
+        return storage.open()
+
+
+def _attribute(cls: type, name: str) -> object:
+    return getattr_static(cls, name, None)
+
+
+_WHOLE = [name for name in dir(TierContract) if not name.startswith("__") and name != "open_tier"]
