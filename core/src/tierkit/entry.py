@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from inspect import get_annotations
 from math import inf
 from typing import Any, ClassVar, Self, dataclass_transform
 
@@ -64,9 +66,7 @@ class Usage:
 class _EntryMeta(StructMeta):
     """Makes every subclass of `CacheEntry` keyword-only, which msgspec does not inherit."""
 
-    def __new__(  # noqa: D102 - the docstring of the class says it
-        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
-    ) -> _EntryMeta:
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> _EntryMeta:
         options.setdefault("kw_only", True)
         return super().__new__(mcls, name, bases, namespace, **options)
 
@@ -161,7 +161,10 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
     def __repr__(self) -> str:
         """The fields that are set; secrets are masked."""
         names = (name for name in self.__struct_fields__ if not name.startswith("_"))
-        shown = (f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name) is not None)
+        hidden = _secret_names(type(self))
+        shown = (
+            f"{name}={_shown(value, name in hidden)}" for name in names if (value := getattr(self, name)) is not None
+        )
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -173,8 +176,8 @@ class ProxyEntry(CacheEntry):
 
     Attributes:
         proxy_url: `scheme://host:port`, normalised.
-        username: Secret, or None.
-        password: Secret, or None.
+        username: Secret, or None; a plain string is masked.
+        password: Secret, or None; a plain string is masked.
     """
 
     __bind__: ClassVar[tuple[str, ...]] = ("proxy_url",)
@@ -192,14 +195,14 @@ class ProxyEntry(CacheEntry):
             for name, found in (("username", address.username), ("password", address.password)):
                 if found is not None and getattr(self, name) is None:
                     force(self, name, SecretStr(found))
+        _mask(self, "username", self.username)
+        _mask(self, "password", self.password)
         if not self.key:
             username = self.username.get_secret_value() if isinstance(self.username, SecretStr) else None
             msgspec.structs.force_setattr(self, "key", _proxy_key(self.proxy_url, username))
 
     @classmethod
-    def from_url(
-        cls, url: str, *, source: str = "unknown", ttl_seconds: float | None = None, **fields: Any
-    ) -> Self:
+    def from_url(cls, url: str, *, source: str = "unknown", ttl_seconds: float | None = None, **fields: Any) -> Self:
         """An entry for the proxy at `url`, which may hold credentials (percent-encoded where they need it).
 
         Args:
@@ -255,6 +258,22 @@ class ValueEntry(CacheEntry):
     def value(self) -> Any:
         """A fresh copy of the value."""
         return msgspec.msgpack.decode(self.encoded)
+
+
+def _mask(entry: ProxyEntry, name: str, given: object) -> None:
+    if isinstance(given, str):
+        msgspec.structs.force_setattr(entry, name, SecretStr(given))
+
+
+@lru_cache(maxsize=256)
+def _secret_names(entry_type: type[CacheEntry]) -> frozenset[str]:
+    annotated = [item for base in entry_type.__mro__ for item in get_annotations(base).items()]
+    return frozenset(name for name, annotation in annotated if "SecretStr" in str(annotation))
+
+
+def _shown(value: object, hidden: bool) -> str:
+    # A secret that was given as a plain string is refused when the entry is put, and masked until then.
+    return repr(value if not hidden or isinstance(value, SecretStr) else SecretStr("?"))
 
 
 def _proxy_key(bare_url: str, username: str | None) -> str:

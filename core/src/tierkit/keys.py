@@ -236,9 +236,7 @@ def _from_caller(explicit: SecretStr | Callable[[], SecretStr] | None) -> KeyRin
         return _ring(_split(given), "the encryption key that was passed")
     kind = type(given).__name__
     del explicit, given  # a traceback may show the locals of the frame that raises
-    raise EncryptionKeyError(
-        f"the encryption key that was passed is of type {kind}: wrap it in SecretStr(...)"
-    )
+    raise EncryptionKeyError(f"the encryption key that was passed is of type {kind}: wrap it in SecretStr(...)")
 
 
 def _from_file(path: Path) -> KeyRing | None:
@@ -249,9 +247,7 @@ def _from_file(path: Path) -> KeyRing | None:
         return None
     except OSError as error:
         why = "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
-        raise EncryptionKeyError(
-            f"the key file {path} {why}: make it a file of your own, and chmod 600 it"
-        ) from None
+        raise EncryptionKeyError(f"the key file {path} {why}: make it a file of your own, and chmod 600 it") from None
     with open(descriptor, "rb") as file:
         _check_private(path, os.fstat(descriptor))
         return _ring(_read(file.read), f"the key file {path}")
@@ -261,9 +257,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise EncryptionKeyError(f"the key file {path} is not a regular file")
     if status.st_uid not in (os.geteuid(), 0):
-        raise EncryptionKeyError(
-            f"the key file {path} belongs to another user: make it your own, and chmod 600 it"
-        )
+        raise EncryptionKeyError(f"the key file {path} belongs to another user: make it your own, and chmod 600 it")
     if stat.S_IMODE(status.st_mode) & 0o077:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         raise EncryptionKeyError(f"the key file {path} can be used by others (mode {mode}): chmod 600 {path}")

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.row import ColumnType, ColumnValue
-from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, type_name
+from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, refuse_none, type_name
 
 MAX_RECORD_BYTES: Final = 960 * 1024
 """A record with more text and bytes than this is refused: a line of a file stays under 1 MiB."""
@@ -85,9 +85,7 @@ class EntrySchema:
         self.bound = _bound(entry_type, self.fields)
         self._normalise = {field.column: field.normalise for field in self.fields}
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
-        self._decoding = [
-            (field.name, field.column, field.decode) for field in self.fields if not field.secret
-        ]
+        self._decoding = [(field.name, field.column, field.decode) for field in self.fields if not field.secret]
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
         self._expected = [field for field in self.fields if field.required or field.optional]
 
@@ -105,8 +103,9 @@ class EntrySchema:
                 if value is not None:
                     columns[column] = encode(value)
                 elif not optional:
-                    raise Unfit("must not be None")
+                    refuse_none()
         except Unfit as unfit:
+            value = None  # it may be a secret in the clear, and a traceback may show the locals
             raise CacheValidationError(f"{self.entry_type.__name__}.{name} {unfit}") from None
         self._check_size(entry.key, columns)
         return columns
@@ -149,9 +148,7 @@ class EntrySchema:
         """
         own = self._normalise
         return {
-            name: own[name](value) if name in own else value
-            for name, value in columns.items()
-            if value is not None
+            name: own[name](value) if name in own else value for name, value in columns.items() if value is not None
         }
 
     def _check_size(self, key: str, columns: Mapping[str, Any]) -> None:
@@ -198,9 +195,7 @@ def namespace_of(entry_type: type[CacheEntry]) -> str:
     """
     named = entry_type.__namespace__ or _snake(_family(entry_type).__name__)
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,47}", named):
-        raise CacheValidationError(
-            f"{entry_type.__name__}.__namespace__ {named!r} is not of the form [a-z][a-z0-9_]*"
-        )
+        raise CacheValidationError(f"{entry_type.__name__}.__namespace__ {named!r} is not of the form [a-z][a-z0-9_]*")
     return named
 
 
@@ -222,9 +217,7 @@ def _fields(entry_type: type[CacheEntry]) -> tuple[Field, ...]:
     try:
         declared = msgspec.structs.fields(entry_type)
     except (NameError, TypeError) as error:
-        raise CacheValidationError(
-            f"the annotations of {entry_type.__name__} cannot be read: {error}"
-        ) from None
+        raise CacheValidationError(f"the annotations of {entry_type.__name__} cannot be read: {error}") from None
     private = {name for name in CacheEntry.__struct_fields__ if name.startswith("_")}
     fields = tuple(_field(entry_type, info) for info in declared if info.name not in _ROW_FIELDS | private)
     _check_names(entry_type, fields)
@@ -235,9 +228,7 @@ def _check_names(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> Non
     seen: dict[str, str] = {name: name for name in _ROW_FIELDS | _RESERVED}
     for field in fields:
         if field.name.startswith("_"):
-            raise CacheValidationError(
-                f"{entry_type.__name__}.{field.name}: a field's name cannot start with '_'"
-            )
+            raise CacheValidationError(f"{entry_type.__name__}.{field.name}: a field's name cannot start with '_'")
         for name in {field.name, field.column}:
             other = seen.setdefault(name.lower(), field.name)
             if other != field.name:
@@ -250,9 +241,7 @@ def _bound(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> tuple[Fie
     public = {field.name: field for field in fields if not field.secret}
     missing = [name for name in entry_type.__bind__ if name not in public]
     if missing:
-        raise CacheValidationError(
-            f"{entry_type.__name__}.__bind__ names {missing[0]!r}, which is not a public field"
-        )
+        raise CacheValidationError(f"{entry_type.__name__}.__bind__ names {missing[0]!r}, which is not a public field")
     return tuple(public[name] for name in entry_type.__bind__)
 
 

@@ -216,9 +216,7 @@ class Sealer(HoldsKeys):
     def _primary(self) -> Key:
         if self._ring is None:
             name = self.schema.entry_type.__name__
-            raise EncryptionKeyError(
-                f"{name} has secrets and there is no encryption key: set {KEY_VARIABLES[0]}"
-            )
+            raise EncryptionKeyError(f"{name} has secrets and there is no encryption key: set {KEY_VARIABLES[0]}")
         return self._ring.primary
 
     # -- checks ----------------------------------------------------------------------------------------------
@@ -234,9 +232,7 @@ class Sealer(HoldsKeys):
             for name, value in columns.items()
             if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT
         }
-        return _encode(
-            (self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole})
-        )
+        return _encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole}))
 
     def _checking_key(self, row: Row) -> Key | None:
         check = _text(row.check)
@@ -316,9 +312,7 @@ def _opened(key: Key, body: bytes, bound_to: bytes) -> SecretStr | None:
     if _to_base64url(sealed) != body:
         return None  # another spelling of the same bytes
     try:
-        return SecretStr(
-            key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)[1:].decode()
-        )
+        return SecretStr(key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)[1:].decode())
     except _refusals():
         return None
 

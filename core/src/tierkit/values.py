@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from pydantic import SecretStr
@@ -25,6 +25,11 @@ class Unfit(Exception):
 def type_name(annotation: Any) -> str:
     """`annotation` as a person would write it."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def refuse_none() -> NoReturn:
+    """Refuse None in a field that must have a value."""
+    raise Unfit("must not be None")
 
 
 def _exactly(wanted: type, value: Any) -> Any:
@@ -60,11 +65,11 @@ def secret_problem(secret: SecretStr) -> str:
 
 
 def _secret(value: Any) -> SecretStr:
-    secret: SecretStr = _exactly(SecretStr, value)
-    problem = secret_problem(secret)
+    problem = secret_problem(value) if type(value) is SecretStr else f"must be SecretStr, not {type(value).__name__}"
     if problem:
+        del value  # a traceback may show the locals of the frame that raises
         raise Unfit(problem)
-    return secret
+    return value  # type: ignore[no-any-return]
 
 
 def _integer(value: Any) -> int:
@@ -82,7 +87,7 @@ def _real(value: Any) -> float:
         raise Unfit("is too large a number") from None
     if not isfinite(number):
         raise Unfit(f"must be finite, not {number}")
-    return number
+    return number + 0.0  # no -0.0: storages do not keep it
 
 
 def _boolean(value: Any) -> int:
@@ -92,10 +97,8 @@ def _boolean(value: Any) -> int:
 def _moment(value: Any) -> float:
     if not isinstance(value, datetime):
         raise Unfit(f"must be a datetime, not {type(value).__name__}")
-    if value.tzinfo is None or value.utcoffset() is None:
-        raise Unfit(
-            f"is {value.isoformat()} without a time zone: use datetime.now(UTC) or replace(tzinfo=UTC)"
-        )
+    if value.utcoffset() is None:
+        raise Unfit(f"is {value.isoformat()} without a time zone: use datetime.now(UTC) or replace(tzinfo=UTC)")
     return value.timestamp()
 
 
