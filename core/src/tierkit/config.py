@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -119,13 +118,13 @@ class CacheConfig(BaseModel):
             CacheConfigError: The file cannot be read, or settings are unknown or have wrong values; all such
                 are listed.
         """
+        environ = os.environ if environ is None else environ
         config = cls.__new__(cls)
-        config._settle(all_sources(path, os.environ if environ is None else environ, code, cls.model_fields))
+        config._settle(all_sources(path, environ, code, cls.model_fields))
         return config
 
     def _settle(self, sources: Sequence[Source]) -> None:
         givens, problems = overlaid(sources)
-        refuse(problems)
         settings, levels = nested(givens)
         tiers = _levels(levels, givens, problems)
         try:
@@ -134,15 +133,6 @@ class CacheConfig(BaseModel):
             problems += problems_of(error, (), givens)
         refuse(problems)
         self._givens = without_values(givens)
-
-    @field_validator("tiers")
-    @classmethod
-    def _check_names(cls, tiers: tuple[CacheTierConfig, ...]) -> tuple[CacheTierConfig, ...]:
-        counted = Counter(tier.name.lower() for tier in tiers)
-        twice = [tier.name for tier in tiers if counted[tier.name.lower()] > 1]
-        if twice:
-            raise ValueError(f"more than one level has the name {twice[0]!r}; names must differ")
-        return tiers
 
     @field_validator("tombstone_seconds")
     @classmethod
@@ -182,12 +172,11 @@ class CacheConfig(BaseModel):
 
     def _level_values(self, place: int, tier: CacheTierConfig, registry: PluginRegistry | None) -> dict[str, Any]:
         common = {name: getattr(tier, name) for name in TIER_SETTINGS}
-        if registry is None:
-            return common | tier.options
         try:
-            return common | dict(resolved(place, tier, registry, self._givens).options)
+            level = registry and resolved(place, tier, registry, self._givens, [])
         except CacheConfigError:
-            return common | tier.options
+            level = None
+        return common | (dict(level.options) if level else tier.options)
 
     def resolve(self, registry: PluginRegistry) -> tuple[ResolvedTier, ...]:
         """The enabled levels, top first, each with its plugin and checked options.
@@ -197,26 +186,33 @@ class CacheConfig(BaseModel):
             PluginError: The plugin that offers it is broken, or there are two.
             CacheConfigError: An option or policy is wrong, or the stack cannot work.
         """
+        problems: list[str] = []
         enabled = [(place, tier) for place, tier in enumerate(self.tiers) if tier.enabled]
-        levels = tuple(resolved(place, tier, registry, self._givens) for place, tier in enabled)
-        if not levels:
+        found = [resolved(place, tier, registry, self._givens, problems) for place, tier in enabled]
+        refuse(problems)
+        if not found:
             raise CacheConfigError("no level is enabled: enable one, or turn the cache off with cache_enabled")
+        levels = tuple(level for level in found if level)
         for above, below in pairwise(levels):
             _check_order(above, below)
         return levels
 
 
-def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[str]) -> tuple[CacheTierConfig, ...]:
+def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[str]) -> list[CacheTierConfig]:
     """The levels that can be made; what is wrong with the others is added to `problems`."""
-    made = []
+    made: list[CacheTierConfig] = []
     for place, level in enumerate(levels):
+        at: Where = ("tiers", place)
         try:
             made.append(level_from(level))
         except ValidationError as error:
-            problems += problems_of(error, ("tiers", place), givens)
+            problems += problems_of(error, at, givens)
         if not level.get("backend"):
-            problems.append(problem(("tiers", place, "backend"), givens, "is missing"))
-    return tuple(made)
+            problems.append(problem((*at, "backend"), givens, "is missing"))
+        if str(level["name"]).lower() in {str(above["name"]).lower() for above in levels[:place]}:
+            text = "is the name of two levels; names must differ, by more than case"
+            problems.append(problem((*at, "name"), givens, text, level["name"]))
+    return made
 
 
 def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:

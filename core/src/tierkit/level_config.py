@@ -103,24 +103,32 @@ def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
     return level
 
 
-def resolved(place: int, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> ResolvedTier:
-    """The level at `place` with its plugin and checked options.
+def resolved(
+    place: int, level: CacheTierConfig, registry: PluginRegistry, givens: Givens, problems: list[str]
+) -> ResolvedTier | None:
+    """The level at `place` with its plugin and checked options; None if anything is wrong with it.
+
+    Args:
+        place: Of the level in the stack, from 0.
+        level: What the configuration says.
+        registry: Where its plugin is.
+        givens: Where each setting came from.
+        problems: What is wrong is added to these.
 
     Raises:
         UnknownTierError: No plugin offers its backend.
         PluginError: The plugin that offers it is broken, or there are two.
-        CacheConfigError: An option or the eviction policy is wrong.
     """
     at: Where = ("tiers", place)
     spec = _spec(at, level, registry, givens)
-    problems = [*_policy_problems(at, level, spec, givens), *_unknown_options(at, level, spec, givens)]
-    refuse(problems)
+    wrong = [*_policy_problems(at, level, spec, givens), *_unknown_options(at, level, spec, givens)]
     try:
         options = spec.options.model_validate(_prepared(at, level, spec, givens))
     except ValidationError as error:
-        refuse(list(problems_of(error, at, givens, hidden=_secrets(spec))))
-        raise
-    return ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy)
+        problems += [*wrong, *problems_of(error, at, givens, hidden=_secrets(spec))]
+        return None
+    problems += wrong
+    return None if wrong else ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy)
 
 
 def _spec(at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> TierSpec:
@@ -150,21 +158,22 @@ def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: 
 
 
 def _prepared(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> dict[str, Any]:
-    """The options, paths from a file anchored at its folder, lists from the environment split."""
-    prepared = level.options
-    for option, annotation in _option_fields(spec).items():
-        given = givens.get((*at, option))
-        if given is None or option not in prepared:
-            continue
-        if _mentions(annotation, list, tuple, set, frozenset) and _is_text(given, prepared[option]):
-            prepared[option] = split_list(prepared[option])
-        if _mentions(annotation, Path):
-            prepared[option] = anchor(prepared[option], given.base)
-    return prepared
+    """The known options, paths from a file anchored at its folder, lists from the environment split."""
+    known = _option_fields(spec)
+    return {
+        option: _as_given(value, known[option], givens.get((*at, option)))
+        for option, value in level.options.items()
+        if option in known
+    }
 
 
-def _is_text(given: Given, value: Any) -> bool:
-    return given.origin.startswith(ENVIRONMENT) and isinstance(value, str)
+def _as_given(value: Any, annotation: Any, given: Given | None) -> Any:
+    if given is None:
+        return value
+    is_text = isinstance(value, str) and given.origin.startswith(ENVIRONMENT)
+    if is_text and _mentions(annotation, list, tuple, set, frozenset):
+        value = split_list(value)
+    return anchor(value, given.base) if _mentions(annotation, Path) else value
 
 
 def _option_fields(spec: TierSpec) -> dict[str, Any]:

@@ -6,7 +6,6 @@ someone asks for its kind.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,9 +176,7 @@ class PluginRegistry:
         return f"did you mean {nearest(kind, self._offers)!r}? Installed are {', '.join(self.kinds)}"
 
 
-def discover(
-    extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | None = None
-) -> PluginRegistry:
+def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | None = None) -> PluginRegistry:
     """Load every installed plugin, and those given in code, and ask them what they offer.
 
     Reads the metadata of what is installed, once per process, and imports every plugin.
@@ -203,6 +200,8 @@ def discover(
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The one of `known` that is most like `name`, however unlike; empty if none is known."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.0)), "")
 
 

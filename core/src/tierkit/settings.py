@@ -82,20 +82,23 @@ def shown(where: Where, value: object) -> str:
         return "unlimited" if where[-1] == "max_entries" else "none"
     if is_secret(str(where[-1]), value):
         return MASK
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence | Mapping) and not isinstance(value, str | bytes):
         return ", ".join(shown(where, item) for item in value) or "none"
     if callable(value):
         return "a callable"
     if not isinstance(value, _SCALARS):
         return f"({type(value).__name__})"
     text = str(value).lower() if isinstance(value, bool) else f"{value}".removesuffix(".0")
-    return _USERINFO.sub(rf"//{MASK}@", text if len(text) <= 200 else f"{text[:200]}...")
+    text = _USERINFO.sub(f"//{MASK}@", text)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def problem(where: Where, givens: Givens, text: str, value: object = ...) -> str:
     """One line: which setting, which value, from where, and what is allowed."""
     given = given_for(where, givens)
     name = given.spelled if given and where in givens else dotted(where)
+    if given is None and where[:1] == ("tiers",):
+        given = next((given for place, given in givens.items() if place[:2] == where[:2]), None)
     value_text = "" if value is ... else f" = {_quoted(shown(where, value), value)}"
     return f"{name}{value_text} ({given.origin if given else 'default'}): {text}"
 
@@ -144,7 +147,7 @@ def _quoted(text: str, value: object) -> str:
 
 _SCALARS = (str, bool, int, float, Path, type(None))
 _SECRET_NAME = re.compile(r"secret|passw|token|credential|auth|(^|_)key$|apikey", re.IGNORECASE)
-_USERINFO = re.compile(r"//[^/?#\s]*@")
+_USERINFO = re.compile(r"//.*@", re.DOTALL)  # up to the last @: a password may hold anything
 _ALLOWED: Final = {
     "bool_parsing": "must be true or false (or 1/0, yes/no, on/off)",
     "bool_type": "must be true or false",
@@ -157,6 +160,7 @@ _ALLOWED: Final = {
     "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
+    "list_type": "must be a list",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",

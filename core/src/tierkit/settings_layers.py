@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,9 @@ def overlaid(sources: Iterable[Source]) -> tuple[dict[Where, Given], list[str]]:
         merged = {place: given for place, given in merged.items() if not _replaced(place, merged, source)}
         merged.update(source.givens)
         problems += source.problems
-    return merged, problems + list(_misplaced(merged))
+    misplaced = _misplaced(merged)
+    problems += misplaced.values()
+    return {where: given for where, given in merged.items() if where not in misplaced}, problems
 
 
 def nested(givens: Givens) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -56,19 +58,22 @@ def _replaced(place: Where, merged: Givens, source: Source) -> bool:
     return changed and place[2] not in TIER_SETTINGS
 
 
-def _misplaced(givens: Givens) -> Iterator[str]:
-    """Levels that cannot be: not a table, after a gap, or of another kind than the spelling is for."""
+def _misplaced(givens: Givens) -> dict[Where, str]:
+    """What is wrong with the place where something was given."""
     places = sorted({int(place[1]) for place in givens if place[0] == "tiers" and len(place) == 3})
-    for where, given in givens.items():
-        if where[0] != "tiers":
-            continue
-        if len(where) < 3:
-            yield problem(where, givens, "must be a list of tables" if len(where) == 1 else "must be a table")
-        elif places.index(int(where[1])) != where[1]:
-            yield problem(where, givens, f"there is no level {places.index(int(where[1]))} before it")
-        elif (kind := PATH_OWNERS.get(given.spelled)) and kind != _backend(where, givens):
-            held = _backend(where, givens)
-            yield problem(where, givens, f"is for backend {kind!r}, and level {where[1]} is {held!r}")
+    wrong = ((where, _fault_of_place(where, givens, places)) for where in givens if where[0] == "tiers")
+    return {where: problem(where, givens, fault) for where, fault in wrong if fault}
+
+
+def _fault_of_place(where: Where, givens: Givens, places: Sequence[int]) -> str | None:
+    """Levels cannot be if they are not a table, after a gap, or of another kind than the spelling is for."""
+    if len(where) < 3:
+        return "must be a list of tables" if len(where) == 1 else "must be a table"
+    level = int(where[1])
+    if (above := places.index(level)) != level:
+        return f"there is no level {above} above it"
+    kind, held = PATH_OWNERS.get(givens[where].spelled), _backend(where, givens)
+    return f"is for backend {kind!r}, and level {level} is {held!r}" if kind not in {None, held} else None
 
 
 def _backend(where: Where, givens: Givens) -> Any:

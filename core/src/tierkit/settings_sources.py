@@ -6,9 +6,7 @@ setting are a table here.
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +74,7 @@ class Source:
         self.givens: dict[Where, Given] = {}
         self.whole_stack = False
         self.problems: list[str] = []
+        self._stack_spellings: dict[str, str] = {}
         self._known = sorted({*known, *SPELLINGS})
 
     def give(self, spelled: Where, value: Any, origin: str, base: Path | None = None) -> None:
@@ -88,17 +87,19 @@ class Source:
             return
         target = SPELLINGS.get(head, (head,)) + spelled[1:]
         self.whole_stack |= target == ("tiers",) and isinstance(value, list | tuple)
+        if target[0] == "tiers":
+            self._stack_spellings.setdefault(head, origin)
         for where, leaf in _leaves(target, value):
             name = dotted(spelled + where[len(target) :])
             self._set(where, Given(_anchored(where, leaf, base), origin, name, base))
 
     def check_spellings(self) -> None:
         """Find settings of the stack that are given in two ways at once."""
-        heads = {given.spelled.partition(".")[0]: given for place, given in self.givens.items() if place[0] == "tiers"}
-        if len(heads) > 1 and ("tiers" in heads or self.whole_stack):
-            other = next(given for head, given in heads.items() if head != "tiers")
+        others = [name for name in self._stack_spellings if name != "tiers"]
+        if others and "tiers" in self._stack_spellings:
             self.problems.append(
-                f"{other.spelled} ({other.origin}): cannot be used together with 'tiers' in one source; say it there"
+                f"{others[0]} ({self._stack_spellings[others[0]]}): cannot be used together with 'tiers' in one"
+                " source; say it there"
             )
 
     def _set(self, where: Where, given: Given) -> None:
@@ -180,8 +181,19 @@ def from_environment(environ: Mapping[str, str], known: Collection[str], not_set
 
 
 def split_list(text: str) -> Any:
-    """A list in an environment variable: JSON, or parts between commas."""
-    return json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",")]
+    """A list in an environment variable: JSON, or parts between commas; the text itself if it is neither."""
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",")]
+    try:
+        return _json(text)
+    except ValueError:
+        return text
+
+
+def _json(text: str) -> Any:
+    import json
+
+    return json.loads(text)
 
 
 def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
@@ -228,6 +240,8 @@ def _key_variables(environ: Mapping[str, str], sources: Iterable[Source]) -> Ite
 
 
 def _parsed(path: Path, asked_by: str) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
@@ -235,7 +249,7 @@ def _parsed(path: Path, asked_by: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CacheConfigError(f"file {path}, line {line}: is not UTF-8, which TOML must be") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CacheConfigError(f"file {path}: is not TOML: {error}") from None
 
 
@@ -265,7 +279,7 @@ def _spelled(variable: str, known: Collection[str]) -> Where | None:
     target = SPELLINGS.get(name, (name,))
     if target == ("per_source_ttl",):
         return (name, "__".join(rest))
-    if name == "tiers" and rest[0].isdecimal() and len(rest) <= 2:
+    if name == "tiers" and rest[0].isdecimal() and len(rest[0]) < 4 and len(rest) <= 2:
         return (name, int(rest[0]), *map(str.lower, rest[1:]))
     if target[0] == "tiers" and len(target) == 2 and len(rest) == 1:
         return (name, rest[0].lower())
@@ -276,4 +290,4 @@ def _value(where: Where, text: str) -> Any:
     if where in _LISTS:
         return split_list(text)
     is_table = where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) < 3)
-    return json.loads(text) if is_table else text
+    return _json(text) if is_table else text
