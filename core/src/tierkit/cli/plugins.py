@@ -1,0 +1,80 @@
+"""`tierkit plugins`: which kinds of tier can be used, and which cannot and why."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tierkit.cli.output import cell, json_option, show, table, write_json
+from tierkit.cli.settings import Settings, global_options, pass_settings
+
+if TYPE_CHECKING:
+    from tierkit.plugins import BrokenPlugin, InstalledTier, PluginRegistry
+    from tierkit.tier import Trait
+
+
+@click.command(short_help="Show which kinds of tier are installed.")
+@json_option
+@global_options
+@pass_settings
+def plugins(settings: Settings, as_json: bool) -> None:
+    """Show the kinds of tier that are installed, and what failed to load."""
+    from tierkit.plugins import discover
+
+    settings.log_at(logging.CRITICAL)  # what is broken stands in the answer
+    registry = discover()
+    if as_json:
+        write_json(_as_json(registry))
+    else:
+        _print(registry)
+
+
+def _as_json(registry: PluginRegistry) -> dict[str, Any]:
+    return {
+        "installed": [
+            {
+                "kind": tier.kind,
+                "traits": trait_names(tier.traits),
+                "distribution": tier.distribution,
+                "version": tier.version,
+                "entry_point": tier.entry_point,
+                "summary": tier.summary,
+            }
+            for tier in registry.installed
+        ],
+        "broken": [
+            {"name": plugin.name, "distribution": plugin.distribution, "error": plugin.error}
+            for plugin in registry.broken
+        ],
+    }
+
+
+def _print(registry: PluginRegistry) -> None:
+    none = "No kind of tier is installed: try `pip install tierkit`."
+    blocks = [_installed(registry.installed) if registry.installed else none]
+    if registry.broken:
+        blocks.append(_broken(registry.broken))
+    show(*blocks)
+
+
+def _installed(tiers: tuple[InstalledTier, ...]) -> Any:
+    made = table("kind", "from", "traits", "summary")
+    for tier in tiers:
+        origin = f"{tier.distribution} {tier.version}".strip() or "code"
+        traits = ", ".join(trait_names(tier.traits)) or "-"
+        made.add_row(cell(tier.kind, "bold cyan"), cell(origin), cell(traits), cell(tier.summary))
+    return made
+
+
+def _broken(plugins: list[BrokenPlugin]) -> Any:
+    made = table("cannot be used", "from", "why")
+    for plugin in plugins:
+        made.add_row(cell(plugin.name, "bold red"), cell(plugin.distribution), cell(plugin.error))
+    return made
+
+
+def trait_names(traits: Trait) -> list[str]:
+    """The names of `traits` as documents spell them."""
+    return [trait.name for trait in traits if trait.name]

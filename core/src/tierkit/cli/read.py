@@ -1,0 +1,169 @@
+"""`tierkit get` and `tierkit ls`: records, read without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+import click
+
+from tierkit.cli.exits import NOT_FOUND
+from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
+from tierkit.cli.settings import Settings, global_options, pass_settings
+from tierkit.cli.text import as_json as to_json
+from tierkit.cli.text import deadline
+from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
+from tierkit.schema import schema_of
+
+_LIMIT: Final = 50
+_HEALTH_STYLE: Final = {HealthStatus.HEALTHY: "green", HealthStatus.UNHEALTHY: "red"}
+_ROOMY: Final = 100  # columns from which on a proxy's key is shown beside its URL
+_CELL: Final = 48  # characters of a field of the user's own
+
+
+def fields_of(entry: CacheEntry, *, reveal: bool = False) -> dict[str, Any]:
+    """The public fields of `entry` as JSON can hold them; secrets masked unless `reveal`."""
+    names = [name for name in entry.__struct_fields__ if not name.startswith("_")]
+    fields = {name: to_json(getattr(entry, name), reveal=reveal) for name in names}
+    if isinstance(entry, ValueEntry):
+        del fields["encoded"]
+        fields["value"] = to_json(entry.value)
+    fields["access_count"] = entry.access_count
+    fields["last_accessed"] = to_json(entry.last_accessed)
+    return fields
+
+
+# -- get -----------------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Show one record.")
+@click.argument("key", metavar="KEY|URL")
+@click.option("--username", metavar="NAME", help="The user name of the proxy at URL.")
+@click.option("--reveal", is_flag=True, help="Show secrets in the clear.")
+@json_option
+@global_options
+@pass_settings
+@click.pass_context
+def get(
+    context: click.Context, settings: Settings, *, key: str, username: str | None, reveal: bool, as_json: bool
+) -> None:
+    """Show one record, by its key or, if it is a proxy, by its URL."""
+    key = _key(settings, key, username)
+    with settings.open(read_only=True) as cache:
+        entry, level = cache.get_with_level(key)
+        if entry is None:
+            note(f"tierkit: no record {_name(key)}, or it has expired")
+            context.exit(NOT_FOUND.code)
+        fields = {"level": level, **fields_of(entry, reveal=reveal)}
+    if as_json:
+        write_json(fields)
+    else:
+        _print_fields(fields)
+
+
+def _key(settings: Settings, given: str, username: str | None) -> str:
+    if issubclass(settings.entry_type(), ProxyEntry) and "://" in given:
+        return ProxyEntry.key_for(given, username)
+    if username is not None:
+        raise click.UsageError("--username goes with the URL of a proxy, not with a key")
+    return given
+
+
+def _name(key: str) -> str:
+    return key if len(key) <= 80 else f"{key[:80]}..."
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    made = table("field", "value")
+    for name, value in fields.items():
+        made.add_row(cell(name, "cyan"), cell("-" if value is None else value))
+    show(made)
+
+
+# -- ls ------------------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="List records.")
+@click.option("--source", metavar="NAME", help="Only records from this source.")
+@click.option("--health", type=click.Choice([status.value for status in HealthStatus]), help="Only this health.")
+@click.option("--expired", "which", flag_value="expired", help="Only expired records that were not swept yet.")
+@click.option("--all", "which", flag_value="all", help="Expired records too.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help=f"At most N; 0 for all. [default: {_LIMIT}; all with --json]",
+)
+@json_option
+@global_options
+@pass_settings
+def ls(
+    settings: Settings, *, source: str | None, health: str | None, which: str | None, limit: int | None, as_json: bool
+) -> None:
+    """List the records of the lowest persistent level, which holds everything. Secrets are masked."""
+    wanted = _filter(source, health, which)
+    limit = (0 if as_json else _LIMIT) if limit is None else limit
+    with settings.open(read_only=True) as cache:
+        entries = filter(wanted, cache.scan(include_expired=which is not None))
+        shown = islice(entries, limit or None)
+        if as_json:
+            _write_lines(shown)
+        else:
+            _print_table(list(shown), settings.entry_type())
+        more = next(entries, None) is not None
+    if more:
+        note(f"There are more than these {limit}: see them with --limit N, or all with --limit 0.")
+
+
+def _filter(source: str | None, health: str | None, which: str | None) -> Callable[[CacheEntry], bool]:
+    def wanted(entry: CacheEntry) -> bool:
+        return (
+            (source is None or entry.source == source)
+            and (health is None or entry.health_status == health)
+            and (which != "expired" or entry.is_expired)
+        )
+
+    return wanted
+
+
+def _write_lines(entries: Iterator[CacheEntry]) -> None:
+    for entry in entries:
+        write_json_line(fields_of(entry))
+
+
+def _print_table(entries: list[CacheEntry], entry_type: type[CacheEntry]) -> None:
+    if not entries:
+        note("No record matches.")
+        return
+    out, now = console(), datetime.now(UTC)
+    columns = _columns(entry_type, roomy=out.width >= _ROOMY, now=now)
+    made = table(*columns)
+    for entry in entries:
+        made.add_row(*(column(entry) for column in columns.values()), style="dim" if entry.is_expired else "")
+    show(made, out=out)
+
+
+def _columns(entry_type: type[CacheEntry], *, roomy: bool, now: datetime) -> dict[str, Callable[[CacheEntry], Any]]:
+    own = [name for name in entry_type.__struct_fields__ if name not in CacheEntry.__struct_fields__]
+    secrets = {field.name for field in schema_of(entry_type).secrets}
+    columns: dict[str, Callable[[CacheEntry], Any]] = {}
+    if roomy or "proxy_url" not in own:
+        columns["key"] = lambda entry: cell(entry.key, "cyan")
+    for name in own:
+        if name not in secrets:
+            columns["value" if name == "encoded" else name] = partial(_field, name)
+    if secrets:
+        columns["secrets"] = lambda entry: "****" if any(getattr(entry, name) for name in secrets) else "-"
+    columns["source"] = lambda entry: cell(entry.source)
+    columns["health"] = lambda entry: cell(entry.health_status.value, _HEALTH_STYLE.get(entry.health_status, ""))
+    columns["expires"] = lambda entry: cell(deadline(entry.expires_at, now))
+    return columns
+
+
+def _field(name: str, entry: CacheEntry) -> Any:
+    value = fields_of(entry).get("value" if name == "encoded" else name)
+    text = "-" if value is None else str(value)
+    return cell(text if len(text) <= _CELL else f"{text[: _CELL - 1]}…")

@@ -1,0 +1,83 @@
+"""A survey of persistent levels: what they hold, by source, health and age.
+
+It reads the public columns of the rows and opens no secret, so that it needs no encryption key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final
+
+from tierkit.errors import CacheStorageError
+from tierkit.level import Level
+from tierkit.row import Row
+
+AGES: Final = (("1m", 60.0), ("1h", 3600.0), ("1d", 86400.0), ("7d", 604800.0), ("older", inf))
+"""Age buckets, each with the seconds since the fetch that a record in it is younger than."""
+
+
+@dataclass
+class LevelSurvey:
+    """What one persistent level holds.
+
+    Attributes:
+        name: The level's name.
+        kind: The kind of its tier.
+        max_entries: Its bound, or None.
+        records: How many records it holds, expired ones included.
+        expired: How many of them have expired and were not swept yet.
+        bytes_on_disk: What its storage occupies, or None where that is unknown.
+        sources: Records by source.
+        health: Records by health.
+        ages: Records by age: see `AGES`.
+        error: Why it could not be read, or empty. The counts are then those up to the failure.
+    """
+
+    name: str
+    kind: str
+    max_entries: int | None
+    records: int = 0
+    expired: int = 0
+    bytes_on_disk: int | None = None
+    sources: Counter[str] = field(default_factory=Counter)
+    health: Counter[str] = field(default_factory=Counter)
+    ages: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+
+    def count(self, row: Row, now: float) -> None:
+        """Add one record, as seen at `now` (POSIX seconds)."""
+        self.records += 1
+        self.expired += row.purge_at <= now
+        self.sources[str(row.columns.get("source", "unknown"))] += 1
+        self.health[str(row.columns.get("health_status", "unknown"))] += 1
+        self.ages[_bucket(row.columns.get("fetch_time"), now)] += 1
+
+
+def survey(levels: Iterable[Level], now: float) -> list[LevelSurvey]:
+    """Survey the persistent ones of `levels`, from the top. Reads every row; one broken level spoils no other.
+
+    Args:
+        levels: Those of an open cache.
+        now: The time that ages and expiry are counted by, in POSIX seconds.
+    """
+    return [_survey(level, now) for level in levels if level.persistent and not level.live]
+
+
+def _survey(level: Level, now: float) -> LevelSurvey:
+    found = LevelSurvey(level.name, level.kind, level.max_entries)
+    try:
+        for row in level.scan():
+            found.count(row, now)
+        found.bytes_on_disk = level.call(level.tier.bytes_on_disk)
+    except CacheStorageError as error:
+        found.error = str(error)
+    return found
+
+
+def _bucket(fetch_time: Any, now: float) -> str:
+    if not isinstance(fetch_time, (int, float)):
+        return "unknown"
+    return next(name for name, seconds in AGES if now - fetch_time < seconds or seconds == inf)
