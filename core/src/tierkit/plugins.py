@@ -143,10 +143,12 @@ class PluginRegistry:
         except pluggy.PluginValidationError:
             self._hooks.unregister(loaded)
             raise
-        if not self._hooks.get_hookcallers(loaded):
+        hooks = {caller.name for caller in self._hooks.get_hookcallers(loaded) or ()}
+        if not hooks:
             raise TypeError("nothing in it is marked with tierkit.hookimpl")
-        for answer in self._hooks.subset_hook_caller("register_tiers", others)():
-            self._take_specs(plugin, answer)
+        if "register_tiers" in hooks:
+            answers = self._hooks.subset_hook_caller("register_tiers", others)()
+            self._take_specs(plugin, answers[0] if answers else None)  # pluggy leaves None out
 
     def _take_specs(self, plugin: _Plugin, answer: Any) -> None:
         if not isinstance(answer, Sequence) or isinstance(answer, str):
