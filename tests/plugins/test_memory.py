@@ -1,0 +1,182 @@
+"""The memory tier."""
+
+import gc
+import tracemalloc
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pydantic import SecretStr, ValidationError
+
+import tierkit_memory
+from tierkit import CacheConfigError, CacheTier, ProxyEntry, TierContext, Trait
+from tierkit.testing import FakeClock, TierContract, make_entry
+from tierkit_memory import MemoryCacheTier, MemoryOptions
+
+KEYS = st.sampled_from("abcd")
+
+
+class TestMemoryCacheTier(TierContract):
+    pytestmark = pytest.mark.req("US1-1")
+
+    def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
+        return MemoryCacheTier(context)
+
+
+@pytest.mark.req("E-6")
+class LruMachine(RuleBasedStateMachine):
+    """Room for two of four keys, evicted as the engine does, against an OrderedDict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tier = MemoryCacheTier(TierContext(max_entries=2))
+        self.model: OrderedDict[str, int] = OrderedDict()
+        self.version = 0
+
+    @rule(key=KEYS)
+    def put(self, key: str) -> None:
+        self.version += 1
+        assert self.tier.put(make_entry(key, self.version)) is None
+        self.model[key] = self.version
+        self.model.move_to_end(key)
+        for victim in self.tier.overflow():
+            oldest, version = self.model.popitem(last=False)
+            assert (victim.key, victim.version) == (oldest, version)
+            assert self.tier.discard(victim)
+
+    @rule(key=KEYS)
+    def get(self, key: str) -> None:
+        held = self.tier.get(key)
+        assert (held.version if held else None) == self.model.get(key)
+        if held:
+            self.model.move_to_end(key)
+
+    @rule(keys=st.lists(KEYS))
+    def get_many(self, keys: list[str]) -> None:
+        assert {key: held.version for key, held in self.tier.get_many(keys).items()} == {
+            key: self.model[key] for key in keys if key in self.model
+        }
+        for key in keys:
+            if key in self.model:
+                self.model.move_to_end(key)
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        self.version += 1
+        assert self.tier.delete(key, self.version) is None
+        self.model.pop(key, None)
+
+    @rule(key=KEYS)
+    def look_without_using(self, key: str) -> None:
+        assert {entry.key for entry in self.tier.scan()} == set(self.model)
+
+    @invariant()
+    def the_bound_holds(self) -> None:
+        assert self.tier.size() == len(self.model) <= 2
+        assert self.tier.overflow() == []
+
+
+TestLruAgainstAModel = LruMachine.TestCase
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def test_a_hit_takes_no_lock() -> None:
+    tier = MemoryCacheTier(TierContext())
+    tier.put(make_entry("key"))
+    vars(tier)["lock"] = None  # who takes it fails
+    assert tier.get("key") is not None
+    assert tier.get("other") is None
+    assert list(tier.get_many(["key"])) == ["key"]
+
+
+def test_the_object_that_was_put_last_is_held() -> None:
+    tier = MemoryCacheTier(TierContext())
+    first, second = make_entry("key"), make_entry("key")
+    tier.put(first)
+    tier.put(second)
+    assert tier.get("key") is second
+
+
+def test_marks_do_not_grow_without_bound(clock: FakeClock) -> None:
+    tier = MemoryCacheTier(TierContext(max_entries=1, now=clock.wall))
+    for number in range(1, 20_001):
+        tier.put(make_entry(f"key {number}"))
+        for victim in tier.overflow():
+            tier.discard(victim)
+    assert len(tier._marks) == 10_000
+    assert tier.delete("key 19999", 0) is None
+    assert tier.put(make_entry("key 19998", 0)) == 0, "the newest marks are the ones that are kept"
+
+
+def test_what_was_evicted_may_be_promoted_again(clock: FakeClock) -> None:
+    tier = MemoryCacheTier(TierContext(max_entries=0, now=clock.wall))
+    entry = make_entry("key", 5)
+    for _ in range(3):
+        assert tier.put(entry) is None
+        assert tier.overflow() == [entry]
+        assert tier.discard(entry)
+    assert tier.put(make_entry("key", 4)) == 4
+
+
+def test_an_unknown_policy_is_refused_by_name() -> None:
+    with pytest.raises(CacheConfigError, match=r"'sieve'.*fifo, lru"):
+        MemoryCacheTier(TierContext(eviction_policy="sieve"))
+
+
+def test_it_has_no_options() -> None:
+    with pytest.raises(ValidationError):
+        MemoryOptions(path="somewhere")  # type: ignore[call-arg]
+
+
+def test_the_plugin_offers_it() -> None:
+    (spec,) = tierkit_memory.register_tiers()
+    assert (spec.kind, spec.traits, spec.api) == ("memory", Trait.LIVE, MemoryCacheTier.api)
+    assert spec.eviction_policies == {"lru", "fifo"}
+    assert isinstance(spec.factory(TierContext(), spec.options()), MemoryCacheTier)
+
+
+def test_a_closed_tier_lets_go_of_its_entries() -> None:
+    tier = MemoryCacheTier(TierContext())
+    entry = make_entry("key")
+    before = len(gc.get_referrers(entry))
+    tier.put(entry)
+    tier.close()
+    assert len(gc.get_referrers(entry)) == before
+
+
+def test_ten_thousand_proxies_with_credentials_fit_into_15_megabytes() -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        tier = MemoryCacheTier(TierContext(max_entries=10_000))
+        tier.put_many([proxy(number) for number in range(10_000)])
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert tier.size() == 10_000
+    assert used < 15_000_000
+
+
+def proxy(number: int) -> ProxyEntry:
+    """As the engine puts it: every field filled, no object shared with another entry."""
+    fetched = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+    return ProxyEntry(
+        proxy_url=f"http://10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:8080",
+        username=SecretStr(f"user{number}"),
+        password=SecretStr(f"password{number}"),
+        source=f"list {number}",
+        fetch_time=fetched,
+        ttl_seconds=number + 0.5,
+        expires_at=fetched + timedelta(hours=1),
+        created_at=fetched + timedelta(seconds=1),
+        updated_at=fetched + timedelta(seconds=2),
+        version=number + 2**60,
+    )
