@@ -1,0 +1,8 @@
+from tierkit_folder import FolderTier
+
+from tierkit.testing import TierContract
+
+
+class TestFolderTier(TierContract):
+    def open_tier(self, context, path):
+        return FolderTier(context, path)
