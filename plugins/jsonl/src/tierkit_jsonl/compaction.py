@@ -1,0 +1,53 @@
+"""Writing a shard anew without what is dead."""
+
+from __future__ import annotations
+
+from tierkit import Row
+from tierkit_jsonl import files
+from tierkit_jsonl.batch import Batch
+from tierkit_jsonl.lines import Place, decode_row, encode_row, key_crc
+from tierkit_jsonl.log import Log
+
+SUFFIX = ".tmp"
+
+
+def rewrite(log: Log, path: str, header: bytes, now: float, horizon: float) -> Log:
+    """Replace the file at `path`, which `log` has read, by one that holds what is alive.
+
+    The caller holds the locks of the shard, and flushes the directory. The old file stays readable through `log`.
+
+    Raises:
+        OSError: The old file is still in place; nothing is left of the new one.
+    """
+    temporary = path + SUFFIX
+    files.unlink(temporary)  # left by a process that died
+    fresh = Log(files.create(temporary), writable=True)
+    try:
+        batch = Batch(fresh, now, horizon)
+        batch.header(header)
+        for place in sorted(log.index.values(), key=lambda place: place.offset):
+            _copy(log, place, batch)
+        for mark in log.marks.values():
+            if mark.marked_at > horizon:
+                batch.keep(mark)
+        batch.commit(sync=True)
+        files.replace(temporary, path)
+    except BaseException:
+        files.unlink(temporary)
+        raise
+    return fresh
+
+
+def _copy(log: Log, place: Place, batch: Batch) -> None:
+    line = files.pread(log.fd, place.length, place.offset)
+    row = decode_row(line, place)
+    if row is None:
+        batch.mark(place.key, place.version, "quarantine")
+    else:
+        batch.add(row, _with_usage(row, line, place))
+
+
+def _with_usage(row: Row, line: bytes, place: Place) -> bytes:
+    """The line of `row`; written anew if lines that are about to go told of its usage."""
+    used = place.access_count or place.last_accessed
+    return encode_row(row, key_crc(row.key)) if used else line + b"\n"

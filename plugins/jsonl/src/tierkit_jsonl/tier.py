@@ -1,0 +1,325 @@
+"""The tier: keys to shards, and what concerns all shards at once."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import ClassVar, TypeVar
+from zlib import crc32
+
+from tierkit import (
+    CacheConfigError,
+    CacheStorageError,
+    CacheTier,
+    Delta,
+    Row,
+    TierContext,
+    TierReadOnly,
+    Trait,
+)
+from tierkit_jsonl import files
+from tierkit_jsonl.batch import Batch
+from tierkit_jsonl.failures import mapped, storage_error
+from tierkit_jsonl.layout import prepare, shard_name
+from tierkit_jsonl.lines import Place, encode_header, encode_row, key_crc
+from tierkit_jsonl.log import Log
+from tierkit_jsonl.order import RANKS
+from tierkit_jsonl.shard import Shard, ShardSettings
+
+T = TypeVar("T")
+
+
+class FileCacheTier(CacheTier[Row]):
+    """Records in JSON Lines files: an append-only log per shard, chosen by the key, indexed in memory.
+
+    A read is one `fstat`, one `pread` and the check of one line; a write one append under the lock of its shard. In
+    durability `full` a write returns after an fsync; `process` and `none` are the same: what is written is with the
+    operating system, and survives the end of this process but not a power cut.
+    """
+
+    traits: ClassVar[Trait] = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
+
+    def __init__(
+        self,
+        context: TierContext,
+        path: str | os.PathLike[str],
+        *,
+        shards: int = 16,
+        lock_timeout_seconds: float = 5.0,
+        compact_ratio: float = 1.0,
+    ) -> None:
+        """Open the store under `path`, making it if it is not there. Shards are read when they are first used.
+
+        Args:
+            context: What a tier is told; its namespace becomes a directory under `path`.
+            path: The directory that holds the store.
+            shards: How many files a new store spreads its records over; one that is there keeps its number.
+            lock_timeout_seconds: How long a writer waits for other threads and processes.
+            compact_ratio: Bytes that are dead for each that is alive, above which a shard is rewritten.
+
+        Raises:
+            CacheConfigError: The system, the namespace or the eviction policy is not supported.
+            CacheStorageError: The directory cannot be made, is not safe, or holds a newer format.
+        """
+        super().__init__(context)
+        if context.eviction_policy not in RANKS:
+            raise CacheConfigError(f"eviction policy {context.eviction_policy!r}: jsonl has {sorted(RANKS)}")
+        self._rank = RANKS[context.eviction_policy]
+        settings = ShardSettings(context, lock_timeout_seconds, compact_ratio)
+        try:
+            directory, count = prepare(os.path.abspath(path), context, shards, lock_timeout_seconds)
+            self._directory = directory
+            self._shards = [
+                Shard(os.path.join(directory, shard_name(number)), encode_header(count, number), settings)
+                for number in range(count)
+            ]
+            self._sweep()
+        except OSError as error:
+            raise storage_error(context.name, error) from error
+        _open_tiers.add(self)
+
+    @property
+    def damaged_lines(self) -> int:
+        """How many damaged lines and records were met in the files that are open."""
+        return sum(shard.damaged() for shard in self._shards)
+
+    def get(self, key: str) -> Row | None:
+        """The row held for `key`, or None. Takes no lock unless another process has written."""
+        shards = self._shards
+        shard = shards[crc32(key.encode("utf-8", "surrogatepass")) % len(shards)]
+        try:
+            return shard.get(key)
+        except CacheStorageError:
+            raise
+        except OSError as error:
+            raise storage_error(self.context.name, error) from error
+
+    @mapped
+    def put(self, record: Row) -> int | None:
+        """Append the row if nothing newer is known."""
+        crc = key_crc(record.key)
+        line = encode_row(record, crc)
+        return self._writable(crc).write(lambda batch: batch.put(record, line))
+
+    @mapped
+    def put_many(self, records: Sequence[Row]) -> list[int | None]:
+        """Put each row in order, with one append and one fsync for each shard.
+
+        If it raises, the rows of some shards may be there. A row that cannot be written as JSON is refused with all
+        others before anything is written.
+        """
+        answers: list[int | None] = [None] * len(records)
+        groups: defaultdict[int, list[tuple[int, Row, bytes]]] = defaultdict(list)
+        count = len(self._shards)
+        for number, row in enumerate(records):
+            crc = key_crc(row.key)
+            groups[crc % count].append((number, row, encode_row(row, crc)))
+
+        def put_all(batch: Batch, group: list[tuple[int, Row, bytes]]) -> None:
+            for number, row, line in group:
+                answers[number] = batch.put(row, line)
+
+        self._write_groups(groups, put_all)
+        return answers
+
+    @mapped
+    def delete(self, key: str, version: int) -> int | None:
+        """Append a mark that removes the row and refuses versions up to `version`."""
+        return self._writable(key_crc(key)).write(lambda batch: batch.delete(key, version))
+
+    @mapped
+    def delete_many(self, versions: Mapping[str, int]) -> dict[str, int]:
+        """Delete each key at its version, with one append for each shard."""
+        refused: dict[str, int] = {}
+
+        def delete_all(batch: Batch, keys: list[str]) -> None:
+            for key in keys:
+                answer = batch.delete(key, versions[key])
+                if answer is not None:
+                    refused[key] = answer
+
+        self._write_groups(self._by_shard(versions), delete_all)
+        return refused
+
+    @mapped
+    def replace(self, record: Row, expected_version: int) -> bool:
+        """Compare and set, atomic between processes."""
+        crc = key_crc(record.key)
+        line = encode_row(record, crc)
+
+        def swap(batch: Batch) -> bool:
+            held = batch.held(record.key)
+            if (held.version if held else 0) != expected_version:
+                return False
+            return batch.put(record, line) is None
+
+        return self._writable(crc).write(swap)
+
+    @mapped
+    def discard(self, record: Row) -> bool:
+        """Remove the row if it still has this version; the same version may come back."""
+        shard = self._writable(key_crc(record.key))
+        return shard.write(lambda batch: batch.discard(record.key, record.version))
+
+    @mapped
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        """Append the usage of the rows held, as absolute numbers."""
+
+        def touch_all(batch: Batch, keys: list[str]) -> None:
+            batch.touch({key: deltas[key] for key in keys})
+
+        self._write_groups(self._by_shard(deltas), touch_all)
+
+    @mapped
+    def purge(self, now: float) -> int:
+        """Discard rows whose `purge_at` has come; forget old marks. Reads no file."""
+        self._refuse_read_only()
+        horizon = now - self.context.tombstone_seconds
+        purged = 0
+        for shard, log in self._logs():
+            old = any(mark.marked_at <= horizon for mark in list(log.marks.values()))
+            if old or any(place.purge_at <= now for place in list(log.index.values())):
+                purged += shard.write(lambda batch: batch.purge(now, horizon))
+        return purged
+
+    @mapped
+    def clear(self) -> None:
+        """Delete every row at its own version."""
+        self._refuse_read_only()
+        for shard, log in self._logs():
+            if log.index:
+                shard.write(Batch.clear)
+
+    @mapped
+    def overflow(self) -> list[Row]:
+        """The rows to evict, coldest first. The order is kept in memory; only their own lines are read."""
+        limit = self.context.max_entries
+        if limit is None:
+            return []
+        while True:
+            logs = list(self._logs())
+            excess = sum(len(log.index) for _, log in logs) - limit
+            if excess <= 0:
+                return []
+            victims = [shard.read(log, place) for shard, log, place in self._coldest(logs, excess)]
+            rows = [row for row in victims if row is not None]
+            if len(rows) == excess:  # else some were damaged, and are set aside by now
+                return rows
+
+    def scan(self) -> Iterator[Row]:
+        """Every row held, shard by shard, in the order of the file. A rewrite meanwhile does no harm."""
+        for shard in self._shards:
+            for log in self._safely(shard.current):
+                for place in sorted(log.index.values(), key=lambda place: place.offset):
+                    if shard.log is not log or place.key in log.index:
+                        yield from self._safely(partial(shard.read, log, place))
+
+    def keys(self) -> Iterator[str]:
+        """The key of every row held, without reading."""
+        for shard in self._shards:
+            for log in self._safely(shard.current):
+                yield from list(log.index)
+
+    @mapped
+    def size(self) -> int:
+        """How many rows are held, without reading."""
+        return sum(len(log.index) for _, log in self._logs())
+
+    @mapped
+    def highest_version(self) -> int:
+        """The highest version held by a row or known by a mark, or 0."""
+        return max(chain.from_iterable(_versions(log) for _, log in self._logs()), default=0)
+
+    @mapped
+    def bytes_on_disk(self) -> int:
+        """The size of all files of the store."""
+        if files.stat(self._directory) is None:
+            return 0
+        found = (files.stat(os.path.join(self._directory, name)) for name in files.listdir(self._directory))
+        return sum(status.st_size for status in found if status is not None)
+
+    @mapped
+    def compact(self) -> None:
+        """Write every shard anew without what is dead, whatever the ratio."""
+        self._refuse_read_only()
+        for shard in self._shards:
+            shard.compact()
+
+    def close(self) -> None:
+        """Close the files. Later calls raise `TierUnavailable`."""
+        for shard in self._shards:
+            shard.close()
+        _open_tiers.discard(self)
+
+    def after_fork(self) -> None:
+        """Make locks and descriptors of one's own in a child; called by itself."""
+        for shard in self._shards:
+            shard.after_fork()
+
+    def _sweep(self) -> None:
+        if not self.context.read_only:
+            for shard in self._shards:
+                shard.sweep()
+
+    def _refuse_read_only(self) -> None:
+        if self.context.read_only:
+            raise TierReadOnly(f"{self.context.name} was opened read-only")
+
+    def _writable(self, crc: int) -> Shard:
+        self._refuse_read_only()
+        return self._shards[crc % len(self._shards)]
+
+    def _by_shard(self, keys: Iterable[str]) -> dict[int, list[str]]:
+        groups: defaultdict[int, list[str]] = defaultdict(list)
+        for key in keys:
+            groups[key_crc(key) % len(self._shards)].append(key)
+        return groups
+
+    def _write_groups(self, groups: Mapping[int, T], work: Callable[[Batch, T], None]) -> None:
+        self._refuse_read_only()
+        for number, group in groups.items():
+            self._shards[number].write(partial(_on, work, group))
+
+    def _logs(self) -> Iterator[tuple[Shard, Log]]:
+        for shard in self._shards:
+            log = shard.current()
+            if log is not None:
+                yield shard, log
+
+    def _coldest(self, logs: list[tuple[Shard, Log]], count: int) -> list[tuple[Shard, Log, Place]]:
+        found = [(shard, log, place) for shard, log in logs for place in shard.coldest(log, count, self._rank)]
+        return heapq.nsmallest(count, found, key=lambda item: self._rank(item[2]))
+
+    def _safely(self, step: Callable[[], T | None]) -> Iterator[T]:
+        """What `step` answers, unless that is None, with its errors mapped."""
+        try:
+            answer = step()
+        except CacheStorageError:
+            raise
+        except OSError as error:
+            raise storage_error(self.context.name, error) from error
+        if answer is not None:
+            yield answer
+
+
+def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:
+    work(batch, group)
+
+
+def _versions(log: Log) -> Iterator[int]:
+    yield from [place.version for place in list(log.index.values())]
+    yield from [mark.version - 1 for mark in list(log.marks.values())]
+
+
+def _after_fork() -> None:
+    for tier in _open_tiers:
+        tier.after_fork()
+
+
+_open_tiers: weakref.WeakSet[FileCacheTier] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork)
