@@ -1,0 +1,288 @@
+"""Connections: one per process and thread, each used under its own lock.
+
+The lock is there for `close` and for `fork`. SQLite's locks are POSIX locks, which a child does not inherit, while the
+library's notes of them in memory are inherited: a child that went on with an inherited connection, or only opened one
+of its own beside it, would hold locks that do not exist. So every connection is closed before a fork, when nobody is
+using it, and opened again by whoever needs it next, in the parent as in the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from tierkit import CacheStorageError, TierReadOnly, TierTimeout, TierUnavailable
+from tierkit_sqlite import failures, files
+from tierkit_sqlite.library import sqlite3
+from tierkit_sqlite.statements import Table
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Gate = AbstractContextManager[Any]
+Work = Callable[Concatenate[sqlite3.Cursor, Table, P], T]
+
+_TRIES: Final = 8
+_CHANGES_PER_CHECKPOINT: Final = 1000
+
+
+class Opened:
+    """What an opener gives.
+
+    Attributes:
+        connection: The connection, ready for use.
+        table: The statements over the table as it is.
+        stamp: Of the file, where it is read without locks because nobody writes to it; else None.
+        passing: It stands for something that is not there yet: to be used once.
+    """
+
+    __slots__ = ("connection", "passing", "stamp", "table")
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        table: Table,
+        stamp: tuple[int, ...] | None = None,
+        passing: bool = False,
+    ) -> None:
+        """Keep them."""
+        self.connection = connection
+        self.table = table
+        self.stamp = stamp
+        self.passing = passing
+
+
+class Handle:
+    """The connection of one thread, or the place for it. Whoever uses it holds its lock."""
+
+    __slots__ = ("checkpointed", "cursor", "gate", "lock", "lock_file", "opened", "thread")
+
+    def __init__(self, lock_file: files.LockFile | None) -> None:
+        """Open nothing yet."""
+        self.thread = threading.current_thread()
+        self.lock = threading.Lock()
+        self.lock_file = lock_file
+        self.gate: Gate = lock_file or nullcontext()
+        self.opened: Opened | None = None
+        self.cursor: sqlite3.Cursor | None = None
+        self.checkpointed = 0
+
+    def drop(self) -> None:
+        """Close the connection, if there is one."""
+        opened, self.opened, self.cursor, self.checkpointed = self.opened, None, None, 0
+        if opened is not None:
+            # The last connection to be closed checkpoints, so it goes through the gate if it can.
+            with contextlib.suppress(CacheStorageError, OSError), self.gate:
+                _close(opened.connection)
+            _close(opened.connection)
+        if self.lock_file is not None:
+            self.lock_file.close()
+
+    def roll_back(self) -> None:
+        """End a transaction that an error left open."""
+        if self.opened is not None and self.opened.connection.in_transaction:
+            try:
+                self.opened.connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                self.drop()
+
+    def checkpoint_by_hand(self) -> None:
+        """On a library with the WAL fault, checkpoint now and then, under the lock that all writers take."""
+        if self.lock_file is not None and self.opened is not None:
+            changes = self.opened.connection.total_changes
+            if changes - self.checkpointed >= _CHANGES_PER_CHECKPOINT:
+                self.checkpointed = changes
+                self.opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+class Connections:
+    """Runs work on the calling thread's connection, and maps what goes wrong to tierkit's errors."""
+
+    def __init__(
+        self,
+        path: str,
+        where: str,
+        opener: Callable[[Gate], Opened],
+        make_lock_file: Callable[[], files.LockFile] | None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            path: The database file.
+            where: The level and its file, for messages.
+            opener: Opens a connection; it is given the gate through which writes must go.
+            make_lock_file: Makes a lock that every writer takes; None where SQLite's own locks are enough.
+        """
+        self.path = path
+        self.where = where
+        self._opener = opener
+        self._make_lock_file = make_lock_file
+        self._closed = False
+        self.start()
+        _everyone.add(self)
+
+    def start(self) -> None:
+        """Forget all handles."""
+        self.lock = threading.Lock()
+        self.handles: list[Handle] = []
+        self._local = threading.local()
+
+    def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(cursor, table, ...)` outside a transaction. It must leave no statement unfinished."""
+        handle = self._mine()
+        with handle.lock:
+            return self._attempt(handle, work, *args, **kwargs)
+
+    def write_one(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Likewise, for a single statement that writes: SQLite makes it a transaction by itself."""
+        handle = self._mine()
+        with handle.lock, handle.gate:
+            answer = self._attempt(handle, work, *args, **kwargs)
+            handle.checkpoint_by_hand()
+            return answer
+
+    def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(cursor, table, ...)` in a transaction, which is rolled back if it raises."""
+        handle = self._mine()
+        with handle.lock, handle.gate:
+            answer = self._attempt(handle, _in_transaction, work, *args, **kwargs)
+            handle.checkpoint_by_hand()
+            return answer
+
+    def close(self) -> None:
+        """Close the connections of all threads, each when its call has ended."""
+        with self.lock:
+            self._closed = True
+            for handle in self.handles:
+                with handle.lock:
+                    handle.drop()
+            self.handles.clear()
+
+    def _mine(self) -> Handle:
+        try:
+            return self._local.handle  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._new_handle()
+
+    def _new_handle(self) -> Handle:
+        handle = Handle(self._make_lock_file() if self._make_lock_file else None)
+        with self.lock:
+            for dead in [other for other in self.handles if not other.thread.is_alive()]:
+                dead.drop()
+                self.handles.remove(dead)
+            self.handles.append(handle)
+        self._local.handle = handle
+        return handle
+
+    def _attempt(self, handle: Handle, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_TRIES):
+            try:
+                opened = handle.opened or self._open(handle)
+                answer = work(handle.cursor, opened.table, *args, **kwargs)  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001 - mapped, or raised again as it is
+                handle.roll_back()
+                if not self._is_healed(handle, error):
+                    raise self._failure(handle, error) from None
+            except BaseException:
+                handle.roll_back()
+                raise
+            else:
+                if opened.stamp is None and not opened.passing:
+                    return answer
+                if self._is_still_so(handle, opened):
+                    return answer
+        raise TierUnavailable(f"{self.where}: it keeps changing while it is read")
+
+    def _open(self, handle: Handle) -> Opened:
+        if self._closed:
+            raise TierUnavailable(f"{self.where}: the tier has been closed")
+        opened = handle.opened = self._opener(handle.gate)
+        handle.cursor = opened.connection.cursor()
+        return opened
+
+    def _is_still_so(self, handle: Handle, opened: Opened) -> bool:
+        """Whether what was read without locks can be believed."""
+        if opened.passing or not self._is_unchanged(opened):
+            handle.drop()
+        return opened.stamp is None or handle.opened is not None
+
+    def _is_unchanged(self, opened: Opened) -> bool:
+        try:
+            return opened.stamp is None or files.stamp(self.path) == opened.stamp
+        except OSError:
+            return False
+
+    def _is_healed(self, handle: Handle, error: Exception) -> bool:
+        """Whether another attempt can succeed, because what was wrong has been put right."""
+        opened = handle.opened
+        if opened is None:
+            return False
+        if failures.is_index_damage(error):
+            return self._is_reindexed(opened)
+        if failures.is_stale(error) or not self._is_unchanged(opened):
+            handle.drop()
+            return True
+        return False
+
+    def _is_reindexed(self, opened: Opened) -> bool:
+        try:
+            opened.connection.execute(opened.table.reindex)
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _failure(self, handle: Handle, error: Exception) -> Exception:
+        """What to raise. A connection that cannot be trusted any more is closed: the next call opens another."""
+        failure = failures.translated(error, self.where)
+        if isinstance(failure, TierUnavailable | TierReadOnly) and not isinstance(failure, TierTimeout):
+            handle.drop()
+        return failure
+
+
+def _in_transaction(cursor: sqlite3.Cursor, table: Table, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    cursor.execute("BEGIN IMMEDIATE")
+    answer = work(cursor, table, *args, **kwargs)
+    cursor.execute("COMMIT")
+    return answer
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        connection.close()
+
+
+_everyone: weakref.WeakSet[Connections] = weakref.WeakSet()
+_held_for_fork: list[Connections] = []
+_inherited: list[Handle] = []
+"""Connections of a parent that forked without telling Python first: never closed, for that would end its locks."""
+
+
+def _before_fork() -> None:
+    for connections in list(_everyone):
+        connections.lock.acquire()
+        _held_for_fork.append(connections)
+        for handle in connections.handles:
+            handle.lock.acquire()
+            handle.drop()
+
+
+def _after_fork_in_parent() -> None:
+    while _held_for_fork:
+        connections = _held_for_fork.pop()
+        for handle in connections.handles:
+            handle.lock.release()
+        connections.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _held_for_fork.clear()
+    for connections in list(_everyone):
+        _inherited.extend(handle for handle in connections.handles if handle.opened is not None)
+        connections.start()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

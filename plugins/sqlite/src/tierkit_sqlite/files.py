@@ -1,0 +1,185 @@
+"""What is done to the file system beside SQLite: safe creation, setting aside, the lock file.
+
+The database file itself is never opened here while SQLite may have it open: closing any descriptor of a file drops
+all POSIX locks that the process holds on it, SQLite's too.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+from types import TracebackType
+from typing import Final
+
+from tierkit import TierTimeout, TierUnavailable
+
+BESIDE: Final = ("-wal", "-shm")
+"""What SQLite keeps beside a database in WAL mode."""
+_LOCK_STEP_SECONDS: Final = 0.001
+_TICK_SECONDS: Final = 0.02
+_creating = threading.Lock()
+
+
+def prepare(path: str) -> None:
+    """Make the folder (0700) and the file (0600) where they are not there, whatever the umask.
+
+    Raises:
+        TierUnavailable: The file is a link or no file, or others may write to its folder.
+        OSError: The file system refuses.
+    """
+    _make_folder(os.path.dirname(path))
+    check(path)
+    with _creating:
+        if not os.path.lexists(path):
+            _create(path)
+
+
+def check(path: str) -> None:
+    """Refuse what is not safe to open.
+
+    Raises:
+        TierUnavailable: The file is a link or no file, or others may write to its folder.
+    """
+    folder = os.path.dirname(path)
+    if os.path.isdir(folder) and os.stat(folder).st_mode & stat.S_IWOTH:
+        raise TierUnavailable(f"{folder} can be written by everyone: keep the database in a folder of its own, 0700")
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise TierUnavailable(f"{path} is {'a link' if stat.S_ISLNK(mode) else 'not a file'}: links are not followed")
+
+
+def size(path: str) -> int:
+    """Bytes in the file, or 0 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """Inode, size and time of the database, and the size of its log: one of them changes when anything is written."""
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns, size(path + "-wal")
+
+
+def settled_stamp(path: str) -> tuple[int, ...] | None:
+    """The stamp if the log is empty, so that all is in the database itself; else None.
+
+    Waits a little after a write: two writes within one tick of the file system's clock leave one time.
+    """
+    age = time.time() - os.stat(path).st_mtime
+    if 0 <= age < _TICK_SECONDS:
+        time.sleep(_TICK_SECONDS - age)
+    found = stamp(path)
+    return None if found[-1] else found
+
+
+def move_aside(path: str, now: float) -> str:
+    """Rename a damaged database and what is beside it. Returns the new name."""
+    aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
+    number = 0
+    while os.path.lexists(aside + (suffix := f".{number}" if number else "")):
+        number += 1
+    aside += suffix
+    os.rename(path, aside)
+    for beside in BESIDE:
+        if os.path.lexists(path + beside):
+            os.rename(path + beside, aside + beside)
+    return aside
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _make_folder(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
+    _make_folder(os.path.dirname(folder))
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:  # another process was faster
+        return
+    os.chmod(folder, 0o700)
+
+
+def _create(path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:  # another process was faster
+        return
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+class LockFile:
+    """A lock between processes and threads, as a context manager: `flock` on a file that is never removed.
+
+    Each object has a descriptor of its own, so that two of one process exclude each other too.
+    """
+
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        """Open nothing yet."""
+        self.path = path
+        self.timeout_seconds = timeout_seconds
+        self._descriptor: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        """Take the lock, waiting at most `timeout_seconds`. Whoever has it may take it again.
+
+        Raises:
+            TierTimeout: Another holds it.
+        """
+        if self._depth == 0:
+            self._lock()
+        self._depth += 1
+
+    def _lock(self) -> None:
+        descriptor = self._open()
+        give_up = time.monotonic() + self.timeout_seconds
+        while not _try_lock(descriptor):
+            if time.monotonic() >= give_up:
+                raise TierTimeout(f"{self.path} was locked by another for {self.timeout_seconds} s")
+            time.sleep(_LOCK_STEP_SECONDS)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock; the descriptor stays open for the next time."""
+        self._depth -= 1
+        if self._depth == 0:
+            fcntl.flock(self._open(), fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the descriptor, unless the lock is held."""
+        if self._depth:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o600)
+        return self._descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            return False
+        raise
+    return True

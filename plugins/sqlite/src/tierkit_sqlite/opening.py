@@ -1,0 +1,175 @@
+"""How a database is opened: for writing, and for reading without leaving a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from tierkit import TierContext, TierUnavailable
+from tierkit_sqlite import failures, files, schema
+from tierkit_sqlite.connections import Gate, Opened
+from tierkit_sqlite.library import sqlite3
+from tierkit_sqlite.statements import Table
+
+logger = logging.getLogger("tierkit.sqlite")
+
+_SYNCHRONOUS: Final = {"full": "FULL", "process": "NORMAL", "none": "OFF"}
+_STEP_SECONDS: Final = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every connection of a tier is opened with.
+
+    Attributes:
+        context: The tier's.
+        path: The database file, absolute.
+        busy_timeout_seconds: How long to wait for another writer.
+        cache_size_mb: The most memory for pages, in MiB.
+        gated: Whether writes go through a lock file, because SQLite has the WAL fault.
+    """
+
+    context: TierContext
+    path: str
+    busy_timeout_seconds: float
+    cache_size_mb: float
+    gated: bool
+
+    def make_lock_file(self) -> files.LockFile:
+        """A lock between processes, beside the database."""
+        return files.LockFile(self.path + ".lock", self.busy_timeout_seconds)
+
+    def open(self, gate: Gate) -> Opened:
+        """Open the database as the context asks.
+
+        Storage that cannot be written is opened for reading, so that what it holds is still served; each write is
+        then refused, and the next call tries again.
+        """
+        if self.context.read_only:
+            return open_for_reading(self)
+        try:
+            with gate:
+                return open_for_writing(self)
+        except (sqlite3.Error, OSError) as error:
+            if not self._is_read_only(error):
+                raise
+        return open_for_reading(self)
+
+    def _is_read_only(self, error: Exception) -> bool:
+        """Whether SQLite fails because the file is there and its folder cannot be written."""
+        folder = os.path.dirname(self.path)
+        return failures.is_unopened(error) and os.path.isfile(self.path) and not os.access(folder, os.W_OK)
+
+
+def open_for_writing(settings: Settings) -> Opened:
+    """Open the database; make it, or what it lacks, if need be. A damaged one is moved aside first."""
+    files.prepare(settings.path)
+    try:
+        return _opened_for_writing(settings)
+    except sqlite3.DatabaseError as error:
+        if not failures.is_damage(error):
+            raise
+    _move_aside(settings)
+    files.prepare(settings.path)
+    return _opened_for_writing(settings)
+
+
+def open_for_reading(settings: Settings) -> Opened:
+    """Open what is there. Creates nothing: where nobody writes the file is read as it stands, without locks.
+
+    SQLite in WAL mode makes two files to read a database that is closed. It does not if told that the file cannot
+    change; the stamp shows afterwards whether that was so.
+    """
+    files.check(settings.path)
+    if not os.path.exists(settings.path):
+        with _closed_on_error(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+            schema.stand_in(connection, settings.context)
+            return Opened(connection, _table(connection, settings), passing=True)
+    stamp = files.settled_stamp(settings.path)
+    mode = "mode=ro" if stamp is None else "mode=ro&immutable=1"
+    with _closed_on_error(_connect(settings, mode)) as connection:
+        schema.check_format(connection, settings.path)
+        passing = schema.stand_in(connection, settings.context)
+        return Opened(connection, _table(connection, settings), stamp, passing)
+
+
+def _opened_for_writing(settings: Settings) -> Opened:
+    with _closed_on_error(_connect(settings, "mode=rw")) as connection:
+        schema.check_format(connection, settings.path)
+        if settings.gated:
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+        _set_wal(connection, settings)
+        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.context.durability]}")
+        schema.ensure(connection, settings.context)
+        return Opened(connection, _table(connection, settings))
+
+
+def _connect(settings: Settings, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file://{quote(os.fsencode(settings.path))}?{mode}",
+        uri=True,
+        timeout=settings.busy_timeout_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute(f"PRAGMA cache_size = {-int(settings.cache_size_mb * 1024)}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _table(connection: sqlite3.Connection, settings: Settings) -> Table:
+    namespace = settings.context.namespace
+    return Table(namespace, schema.columns_of(connection, namespace), settings.path)
+
+
+def _set_wal(connection: sqlite3.Connection, settings: Settings) -> None:
+    """Switch to WAL mode. SQLite does not wait here for others that do the same: it must be asked again."""
+    give_up = time.monotonic() + settings.busy_timeout_seconds
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if not failures.is_busy(error) or time.monotonic() >= give_up:
+                raise
+            time.sleep(_STEP_SECONDS)
+            continue
+        if mode != "wal":
+            raise TierUnavailable(f"{settings.path}: the file system does not allow SQLite's WAL mode")
+        return
+
+
+def _move_aside(settings: Settings) -> None:
+    """Under a lock, and only if it is damaged still: another process may have put a new one there."""
+    lock_file = settings.make_lock_file()
+    try:
+        with contextlib.nullcontext() if settings.gated else lock_file:
+            if _is_damaged(settings):
+                aside = files.move_aside(settings.path, settings.context.now())
+                logger.warning(
+                    "%s: %s is damaged; moved to %s, starting anew", settings.context.name, settings.path, aside
+                )
+    finally:
+        lock_file.close()
+
+
+def _is_damaged(settings: Settings) -> bool:
+    try:
+        _opened_for_writing(settings).connection.close()
+    except sqlite3.DatabaseError as error:
+        return failures.is_damage(error)
+    return False

@@ -1,0 +1,170 @@
+"""The tables and indexes, and what makes and migrates them. The format is described in docs/reference/formats.md.
+
+sqlite-utils makes every change. It is imported only when something has to change: importing it costs as much as opening
+a hundred databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from tierkit import ColumnType, TierContext, TierUnavailable
+from tierkit_sqlite.library import sqlite3
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+FORMAT: Final = 1
+"""Kept as `PRAGMA user_version`. A higher one is refused, and the file left as it is."""
+APPLICATION_ID: Final = 0x74696572
+"""Kept as `PRAGMA application_id`: "tier"."""
+FIXED: Final[Mapping[str, ColumnType]] = {
+    "key": "text",
+    "version": "integer",
+    "purge_at": "real",
+    "row_check": "text",
+    "access_count": "integer",
+    "last_accessed": "real",
+    "undeclared": "text",
+}
+"""The columns that every table has, and starts with."""
+INDEXED: Final = ("expires_at", "source", "health_status", "last_accessed", "version")
+"""Each gets an index where the table has it."""
+COLDNESS: Final = "max(last_accessed, version / 1024.0 / 1000000.0)"
+"""`tierkit.coldness` under "lru": last read or, if that is later, last written."""
+
+_RESERVED: Final = frozenset({*FIXED, "rowid"})
+_REQUIRED: Final = ("key", "version", "purge_at", "row_check", "access_count", "last_accessed")
+
+
+def quote(identifier: str) -> str:
+    """`identifier` as SQL takes any."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def marks_name(namespace: str) -> str:
+    """The table that keeps the marks of `namespace`."""
+    return f"{namespace}__marks"
+
+
+def check_format(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a database that this version must not touch.
+
+    Raises:
+        TierUnavailable: It is another program's, or a newer tierkit wrote it.
+    """
+    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    if application == APPLICATION_ID:
+        if version > FORMAT:
+            raise TierUnavailable(
+                f"{path} has format {version}, and this tierkit knows up to {FORMAT}: upgrade tierkit"
+            )
+    elif application or version or _objects(connection):
+        raise TierUnavailable(f"{path} is the database of another program: give the tier a file of its own")
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
+    """The declared type of each column of `table`, in order; empty if there is no such table."""
+    return {name: kind for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({quote(table)})")}
+
+
+def ensure(connection: sqlite3.Connection, context: TierContext) -> None:
+    """Make what the entry type needs and the database lacks, in one transaction. Nothing is ever taken away."""
+    if _is_complete(connection, context):
+        return
+    from sqlite_utils import Database
+
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_complete(connection, context):  # another process may have been faster
+            _complete(Database(connection, recursive_triggers=False, execute_plugins=False), context)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def stand_in(connection: sqlite3.Connection, context: TierContext) -> bool:
+    """For reading only: an empty temporary table where the real one is not there yet. Says whether one was made."""
+    if columns_of(connection, context.namespace):
+        return False
+    columns = ", ".join(f"{quote(name)} {kind.upper()}" for name, kind in FIXED.items())
+    connection.execute(f"CREATE TEMP TABLE {quote(context.namespace)} ({columns})")
+    connection.execute(_marks_sql(context.namespace, "CREATE TEMP TABLE"))
+    return True
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _objects(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _is_complete(connection: sqlite3.Connection, context: TierContext) -> bool:
+    held = columns_of(connection, context.namespace)
+    return (
+        bool(held)
+        and not _lacking_columns(context, held)
+        and not _lacking_indexes(connection, context, held)
+        and _pragma(connection, "application_id") == APPLICATION_ID
+    )
+
+
+def _lacking_columns(context: TierContext, held: Mapping[str, str]) -> dict[str, ColumnType]:
+    """Columns to add. SQLite's names ignore case: one that differs only so is kept in `undeclared`, like any other."""
+    taken = _RESERVED | {name.lower() for name in held}
+    lacking: dict[str, ColumnType] = {}
+    for name, kind in context.columns.items():
+        if name.lower() not in taken:
+            lacking[name] = kind
+            taken |= {name.lower()}
+    return lacking
+
+
+def _lacking_indexes(connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
+    """What each index to make is on, by name."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    return {name: on for name, on in _indexes(context, held).items() if name not in there}
+
+
+def _indexes(context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
+    table = context.namespace
+    wanted = {f"idx_{table}_{name}": f"{quote(table)} ({name})" for name in INDEXED if name in held}
+    # Nearly every record is purged when it expires: those are found by expires_at, and only the others stand here.
+    others = " WHERE purge_at IS NOT expires_at" if held.get("expires_at") == "REAL" else ""
+    wanted[f"idx_{table}_purge_at"] = f"{quote(table)} (purge_at){others}"
+    if context.max_entries is not None and context.eviction_policy != "fifo":
+        wanted[f"idx_{table}_coldness"] = f"{quote(table)} ({COLDNESS}, version)"
+    marks = marks_name(table)
+    wanted[f"idx_{marks}_marked_at"] = f"{quote(marks)} (marked_at)"
+    return wanted
+
+
+def _complete(database: Database, context: TierContext) -> None:
+    table = database.table(context.namespace)
+    held = columns_of(database.conn, context.namespace)
+    if not held:
+        table.create(
+            {**FIXED, **_lacking_columns(context, FIXED)},
+            pk="key",
+            not_null=_REQUIRED,
+            defaults={"access_count": 0, "last_accessed": 0.0},
+        )
+        database.execute(_marks_sql(context.namespace, "CREATE TABLE"))
+    else:
+        for name, kind in _lacking_columns(context, held).items():
+            table.add_column(name, kind)
+    held = columns_of(database.conn, context.namespace)
+    for name, on in _lacking_indexes(database.conn, context, held).items():
+        database.execute(f"CREATE INDEX {quote(name)} ON {on}")
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _marks_sql(namespace: str, create: str) -> str:
+    columns = "key TEXT PRIMARY KEY NOT NULL, mark INTEGER NOT NULL, marked_at REAL NOT NULL"
+    return f"{create} {quote(marks_name(namespace))} ({columns}) WITHOUT ROWID"

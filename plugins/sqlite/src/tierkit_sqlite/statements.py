@@ -1,0 +1,169 @@
+# ruff: noqa: S608 - names are quoted, values are bound
+"""The statements over one table, and the way between rows and tuples.
+
+Each statement is one constant string per table, so that the connection's cache of prepared statements finds it. Inserts
+name no columns and reads ask for all: a table that another process has given a new column is noticed at no cost, the
+first by SQLite, the second by the length of the tuple.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tierkit import Row, TierUnavailable
+from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
+
+PAGE: Final = 100
+"""Rows that a scan reads at once."""
+BATCH: Final = 512
+"""Rows that a purge removes in one transaction."""
+
+
+class Table:
+    """The statements over the table of one namespace, as its columns are now.
+
+    Attributes:
+        names: The columns after the fixed ones, in the table's order.
+        width: How many columns the table has.
+    """
+
+    def __init__(self, namespace: str, columns: Mapping[str, str], path: str) -> None:
+        """Write the statements.
+
+        Args:
+            namespace: The table's name.
+            columns: Declared types by name, in the table's order.
+            path: The file, for messages.
+
+        Raises:
+            TierUnavailable: The table does not start with the fixed columns.
+        """
+        if list(columns)[: len(FIXED)] != list(FIXED):
+            raise TierUnavailable(f"{path}: the table {namespace} was changed: it does not start with {list(FIXED)}")
+        self.names = tuple(columns)[len(FIXED) :]
+        self.width = len(columns)
+        self._known = frozenset(self.names)
+        table, marks = quote(namespace), quote(marks_name(namespace))
+        self._write_puts(table, marks)
+        self._write_removals(table, marks)
+        self._write_scans(table)
+        self.due = _due(table, columns)
+        self.reindex = f"REINDEX {table}"
+
+    def _write_puts(self, table: str, marks: str) -> None:
+        slots = ", ".join(f"?{n}" for n in range(1, self.width + 1))
+        merged = {name: f"max({table}.{name}, excluded.{name})" for name in ("access_count", "last_accessed")}
+        changes = ", ".join(
+            f"{quote(name)} = {merged.get(name) or f'excluded.{quote(name)}'}"
+            for name in (*list(FIXED)[1:], *self.names)
+        )
+        upsert = f" ON CONFLICT(key) DO UPDATE SET {changes}"
+        newer = f" WHERE excluded.version > {table}.version"
+        unmarked = f"NOT EXISTS (SELECT 1 FROM {marks} WHERE key = ?1 AND mark > ?2)"
+        self.get = f"SELECT * FROM {table} WHERE key = ?1"
+        self.put = f"INSERT INTO {table} SELECT {slots} WHERE {unmarked}{upsert}{newer}"
+        self.put_unless_older = f"INSERT INTO {table} VALUES ({slots}){upsert}{newer}"
+        self.put_always = f"INSERT INTO {table} VALUES ({slots}){upsert}"
+        self.touch = (
+            f"UPDATE {table} SET access_count = access_count + ?2, last_accessed = max(last_accessed, ?3)"
+            " WHERE key = ?1"
+        )
+
+    def _write_removals(self, table: str, marks: str) -> None:
+        newer = f"SELECT 1 FROM {table} WHERE key = ?1 AND version >= ?2"
+        remark = " ON CONFLICT(key) DO UPDATE SET mark = max(mark, excluded.mark), marked_at = excluded.marked_at"
+        self.mark = f"SELECT mark FROM {marks} WHERE key = ?1"
+        self.mark_deleted = (
+            f"INSERT INTO {marks} SELECT ?1, ?2, ?3 WHERE NOT EXISTS ({newer}){remark} WHERE excluded.mark >= mark"
+        )
+        self.mark_always = f"INSERT INTO {marks} VALUES (?1, ?2, ?3){remark}"
+        self.remove = f"DELETE FROM {table} WHERE key = ?1"
+        self.remove_version = f"DELETE FROM {table} WHERE key = ?1 AND version = ?2"
+        self.mark_row = (
+            f"INSERT INTO {marks} SELECT key, version + ?2, ?3 FROM {table}"
+            f" WHERE rowid = ?1 AND typeof(version) = 'integer'{remark}"
+        )
+        self.remove_row = f"DELETE FROM {table} WHERE rowid = ?1"
+        old = f"SELECT key FROM {marks} WHERE marked_at <= ?1 LIMIT"
+        self.old_marks = f"{old} 1"
+        self.forget = f"DELETE FROM {marks} WHERE key IN ({old} {BATCH})"
+        self.highest_mark = f"SELECT max(mark) FROM {marks} WHERE typeof(mark) = 'integer'"
+
+    def _write_scans(self, table: str) -> None:
+        page = f"FROM {table} WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT {PAGE}"
+        self.page = f"SELECT rowid, * {page}"
+        self.key_page = f"SELECT rowid, key {page}"
+        self.last_rowid = f"SELECT max(rowid) FROM {table}"
+        self.rowids = f"SELECT rowid FROM {table} WHERE rowid <= ?1 LIMIT ?2"
+        self.count = f"SELECT count(*) FROM {table}"
+        self.coldest = f"SELECT * FROM {table} ORDER BY {COLDNESS}, version LIMIT ?1"
+        self.oldest = f"SELECT * FROM {table} ORDER BY version LIMIT ?1"
+        # A version that rotted into text would sort above every other.
+        self.highest = f"SELECT version FROM {table} WHERE typeof(version) = 'integer' ORDER BY version DESC LIMIT 1"
+
+    def values(self, row: Row) -> tuple[Any, ...]:
+        """What the put statements take."""
+        columns = row.columns
+        undeclared = None if self._known.issuperset(columns) else self._undeclared(columns)
+        return (
+            row.key,
+            row.version,
+            row.purge_at,
+            row.check,
+            row.access_count,
+            row.last_accessed,
+            undeclared,
+            *map(columns.get, self.names),
+        )
+
+    def row(self, found: Sequence[Any]) -> Row | None:
+        """The row whose columns are `found`, or None if they cannot be what was written."""
+        key, version, purge_at, check, count, last_accessed, undeclared, *values = found
+        if not (
+            type(version) is int
+            and type(purge_at) is float
+            and type(last_accessed) is float
+            and type(count) is int
+            and type(check) is str
+            and type(key) is str
+        ):
+            return None
+        columns = dict(zip(self.names, values, strict=True))
+        if undeclared is not None:
+            more = _decoded(undeclared)
+            if more is None:
+                return None
+            columns.update(more)
+        return Row(key, version, purge_at, check, columns, count, last_accessed)
+
+    def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
+        more = {
+            name: {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+            for name, value in columns.items()
+            if name not in self._known and value is not None
+        }
+        return json.dumps(more, ensure_ascii=False) if more else None
+
+
+def _due(table: str, columns: Mapping[str, str]) -> str:
+    """The query for what may be purged; each half goes by an index."""
+    select = f"SELECT rowid FROM {table} WHERE"
+    if columns.get("expires_at") != "REAL":
+        return f"{select} purge_at <= ?1 LIMIT ?2"
+    return (
+        f"{select} expires_at <= ?1 AND purge_at IS expires_at"
+        f" UNION ALL {select} purge_at <= ?1 AND purge_at IS NOT expires_at LIMIT ?2"
+    )
+
+
+def _decoded(undeclared: Any) -> dict[str, Any] | None:
+    try:
+        return {
+            name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value
+            for name, value in json.loads(undeclared).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

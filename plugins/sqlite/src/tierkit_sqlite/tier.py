@@ -1,0 +1,206 @@
+"""The tier: what the contract asks for, as work to run on a connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import ClassVar, Final
+
+from tierkit import (
+    CacheTier,
+    Delta,
+    Row,
+    TierContext,
+    TierCorrupt,
+    TierReadOnly,
+    Trait,
+)
+from tierkit_sqlite import files, library, work
+from tierkit_sqlite.connections import Connections
+from tierkit_sqlite.opening import Settings
+
+CHUNK: Final = 50_000
+"""Records that a bulk put writes in one transaction, sorted by key."""
+
+
+class SQLiteCacheTier(CacheTier[Row]):
+    """Rows in a table of a SQLite database, shared by threads and processes.
+
+    Every write is one transaction; an acknowledged one survives what `context.durability` says. Writers wait for one
+    another for up to `busy_timeout_seconds`, readers for nobody. Each thread has a connection of its own, opened when
+    it first calls; `close` closes them all.
+    """
+
+    traits: ClassVar[Trait] = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
+
+    def __init__(
+        self,
+        context: TierContext,
+        path: str | os.PathLike[str],
+        *,
+        busy_timeout_seconds: float = 5.0,
+        cache_size_mb: float = 8.0,
+    ) -> None:
+        """Open the database at `path`; make it if it is not there.
+
+        Args:
+            context: What the engine tells a tier.
+            path: The database file. Its folder is made with mode 0700, the file with 0600.
+            busy_timeout_seconds: How long to wait for another writer before `TierTimeout`.
+            cache_size_mb: The most memory that one connection uses for pages, in MiB.
+
+        Raises:
+            TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that everyone
+                may write to.
+            TierReadOnly: It is not there and cannot be made.
+        """
+        super().__init__(context)
+        self.path = os.path.abspath(path)
+        settings = Settings(
+            context=context,
+            path=self.path,
+            busy_timeout_seconds=busy_timeout_seconds,
+            cache_size_mb=cache_size_mb,
+            gated=library.has_wal_fault(),
+        )
+        self._connections = Connections(
+            self.path,
+            f"{context.name} ({self.path})",
+            settings.open,
+            settings.make_lock_file if settings.gated and not context.read_only else None,
+        )
+        self._connections.read(work.nothing)
+
+    def get(self, key: str) -> Row | None:
+        """The row held for `key`, or None. One indexed read."""
+        try:
+            return self._connections.read(work.get, key)
+        except work.DamagedRow:
+            return self._without_damage(key)
+
+    def put(self, record: Row) -> int | None:
+        """Hold `record` if nothing newer is known. One statement, unless it is refused."""
+        self._must_be_writable()
+        if self._connections.write_one(work.put_at_once, record):
+            return None
+        return self._connections.write(work.weigh, record)
+
+    def put_many(self, records: Sequence[Row]) -> list[int | None]:
+        """Put each record in order, in transactions of up to 50,000."""
+        self._must_be_writable()
+        answers: list[int | None] = []
+        for start in range(0, len(records), CHUNK):
+            answers += self._put_chunk(records[start : start + CHUNK])
+        return answers
+
+    def delete(self, key: str, version: int) -> int | None:
+        """Hold nothing for `key` up to `version`, and set the mark."""
+        self._must_be_writable()
+        return self._connections.write(work.delete, key, version, self.context.now())
+
+    def delete_many(self, versions: Mapping[str, int]) -> dict[str, int]:
+        """Delete each key at its version, in one transaction. Answers what refused, by key."""
+        self._must_be_writable()
+        return self._connections.write(work.delete_many, versions, self.context.now()) if versions else {}
+
+    def replace(self, record: Row, expected_version: int) -> bool:
+        """Compare and set, in one transaction."""
+        self._must_be_writable()
+        return self._connections.write(work.replace, record, expected_version)
+
+    def discard(self, record: Row) -> bool:
+        """Remove the row if it still has this version; the same version may come back."""
+        self._must_be_writable()
+        return self._connections.write(work.discard, record.key, record.version, self.context.now())
+
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        """Add usage to the rows held, in one transaction."""
+        self._must_be_writable()
+        if deltas:
+            self._connections.write(work.touch_many, deltas)
+
+    def scan(self) -> Iterator[Row]:
+        """Every row held, read in pages: no transaction is open between two steps."""
+        after, last = self._connections.read(work.bounds)
+        while after < last:
+            rows, after = self._connections.read(work.page, after, last)
+            yield from rows
+
+    def keys(self) -> Iterator[str]:
+        """The key of every row held; else like `scan`."""
+        after, last = self._connections.read(work.bounds)
+        while after < last:
+            keys, after = self._connections.read(work.key_page, after, last)
+            yield from keys
+
+    def size(self) -> int:
+        """How many rows are held."""
+        return self._connections.read(work.count)
+
+    def overflow(self) -> list[Row]:
+        """The rows to evict so that `max_entries` holds, coldest first, by index. Removes none."""
+        limit, policy = self.context.max_entries, self.context.eviction_policy
+        return [] if limit is None else self._connections.read(work.overflow, limit, policy)
+
+    def purge(self, now: float) -> int:
+        """Discard what is due and forget old marks, by index, in small transactions.
+
+        Returns:
+            How many rows were removed.
+        """
+        self._must_be_writable()
+        self._forget(now - self.context.tombstone_seconds)
+        removed = 0
+        while self._connections.read(work.is_due, now):
+            batch = self._connections.write(work.purge_batch, now, self.context.now())
+            if not batch:  # another process was faster
+                break
+            removed += batch
+        return removed
+
+    def clear(self) -> None:
+        """Delete every row at its own version, in small transactions."""
+        self._must_be_writable()
+        _, last = self._connections.read(work.bounds)
+        while self._connections.write(work.clear_batch, last, self.context.now()):
+            pass
+
+    def highest_version(self) -> int:
+        """The highest version held by a row or known by a mark, or 0; by index."""
+        return self._connections.read(work.highest_version)
+
+    def bytes_on_disk(self) -> int:
+        """The size of the database and its log."""
+        return files.size(self.path) + files.size(self.path + "-wal")
+
+    def close(self) -> None:
+        """Close the connections of all threads, each when its call has ended."""
+        self._connections.close()
+
+    def _must_be_writable(self) -> None:
+        if self.context.read_only:
+            raise TierReadOnly(f"{self.context.name} ({self.path}): opened for reading only")
+
+    def _without_damage(self, key: str) -> Row | None:
+        """Remove a damaged row, unless a sound one has taken its place.
+
+        Raises:
+            TierCorrupt: It was damaged, and is removed.
+        """
+        removed = self.context.read_only
+        row = None if removed else self._connections.write(work.sound, key)
+        if row is None:
+            raise TierCorrupt(f"{self.context.name}: the row of {key!r} cannot be decoded")
+        return row
+
+    def _put_chunk(self, records: Sequence[Row]) -> list[int | None]:
+        try:
+            self._connections.write(work.put_all, sorted(records, key=attrgetter("key")))
+        except work.SomeRefused:
+            return self._connections.write(work.put_each, records)
+        return [None] * len(records)
+
+    def _forget(self, before: float) -> None:
+        while self._connections.read(work.is_forgettable, before):
+            self._connections.write(work.forget_batch, before)

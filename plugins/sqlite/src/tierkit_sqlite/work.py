@@ -1,0 +1,253 @@
+"""What is done on a connection, one function for each thing: given a cursor and the statements over the table.
+
+Those that write more than one statement run in a transaction. All of them leave the cursor with nothing more to fetch:
+an unfinished statement would hold back checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tierkit import Delta, Row, delete_refusal, refusal
+from tierkit_sqlite import failures
+from tierkit_sqlite.library import sqlite3
+from tierkit_sqlite.statements import BATCH, PAGE, Table
+
+_FIRST_ROWID: Final = -(2**63)
+_DAMAGED: Final = object()
+
+
+class DamagedRow(Exception):
+    """The row of this key is not what was written."""
+
+
+class MisplacedRow(DamagedRow):
+    """The index of keys leads to a row with another key."""
+
+
+class SomeRefused(Exception):
+    """A bulk put was refused in part, and does not know which."""
+
+
+def nothing(cursor: sqlite3.Cursor, table: Table) -> None:
+    """Only open the connection."""
+
+
+def get(cursor: sqlite3.Cursor, table: Table, key: str) -> Row | None:
+    """The row of `key`, or None.
+
+    Raises:
+        DamagedRow: There is one, and it cannot be decoded.
+    """
+    found = fetch(cursor, table.get, (key,))
+    if not found:
+        return None
+    _check_width(found, table.width)
+    row = table.row(found[0])
+    if found[0][0] != key:
+        raise MisplacedRow
+    if row is None:
+        raise DamagedRow
+    return row
+
+
+def put_at_once(cursor: sqlite3.Cursor, table: Table, record: Row) -> bool:
+    """Put `record` if nothing held or marked is as new. Says whether it was put."""
+    return cursor.execute(table.put, table.values(record)).rowcount == 1
+
+
+def weigh(cursor: sqlite3.Cursor, table: Table, record: Row) -> int | None:
+    """Put `record` where `put_at_once` would not, or answer the version that refuses."""
+    refused = refusal(record, sound(cursor, table, record.key), _mark(cursor, table, record.key))
+    if refused is None:
+        cursor.execute(table.put_always, table.values(record))
+    return refused
+
+
+def put_each(cursor: sqlite3.Cursor, table: Table, records: Sequence[Row]) -> list[int | None]:
+    """Put each record in order; the answers in the same order."""
+    return [None if put_at_once(cursor, table, record) else weigh(cursor, table, record) for record in records]
+
+
+def put_all(cursor: sqlite3.Cursor, table: Table, records: Sequence[Row]) -> None:
+    """Put all of `records`.
+
+    Raises:
+        SomeRefused: Not all could be put.
+    """
+    # Looking up each key's mark costs a fourth of a bulk put; nearly always all records are newer than all marks.
+    marked = _highest_mark(cursor, table) > min(record.version for record in records)
+    cursor.executemany(table.put if marked else table.put_unless_older, map(table.values, records))
+    if cursor.rowcount != len(records):
+        raise SomeRefused
+
+
+def delete(cursor: sqlite3.Cursor, table: Table, key: str, version: int, now: float) -> int | None:
+    """Remove the row and set the mark, or answer the version that refuses."""
+    if cursor.execute(table.mark_deleted, (key, version + 1, now)).rowcount != 1:
+        refused = delete_refusal(version, sound(cursor, table, key), _mark(cursor, table, key))
+        if refused is not None:
+            return refused
+        cursor.execute(table.mark_always, (key, version + 1, now))
+    cursor.execute(table.remove, (key,))
+    return None
+
+
+def delete_many(cursor: sqlite3.Cursor, table: Table, versions: Mapping[str, int], now: float) -> dict[str, int]:
+    """Delete each; answer what refused."""
+    answers = {key: delete(cursor, table, key, version, now) for key, version in versions.items()}
+    return {key: refused for key, refused in answers.items() if refused is not None}
+
+
+def replace(cursor: sqlite3.Cursor, table: Table, record: Row, expected_version: int) -> bool:
+    """Put `record` if the version held is the expected one."""
+    held = sound(cursor, table, record.key)
+    if (held.version if held else 0) != expected_version:
+        return False
+    return put_at_once(cursor, table, record) or weigh(cursor, table, record) is None
+
+
+def discard(cursor: sqlite3.Cursor, table: Table, key: str, version: int, now: float) -> bool:
+    """Remove the row if it has this version, and set the mark to that."""
+    if cursor.execute(table.remove_version, (key, version)).rowcount != 1:
+        return False
+    cursor.execute(table.mark_always, (key, version, now))
+    return True
+
+
+def touch_many(cursor: sqlite3.Cursor, table: Table, deltas: Mapping[str, Delta]) -> None:
+    """Add usage."""
+    cursor.executemany(table.touch, ((key, delta.count, delta.last_accessed) for key, delta in deltas.items()))
+
+
+def sound(cursor: sqlite3.Cursor, table: Table, key: str) -> Row | None:
+    """The row of `key`, or None; a damaged one is removed. For use in a transaction."""
+    for _ in range(2):
+        try:
+            return get(cursor, table, key)
+        except MisplacedRow:
+            # Removing it would remove a row that may be another's.
+            cursor.execute(table.reindex)
+        except DamagedRow:
+            cursor.execute(table.remove, (key,))
+    return None
+
+
+def bounds(cursor: sqlite3.Cursor, table: Table) -> tuple[int, int]:
+    """From below the first row to the last: a row that is written later has no part in a scan."""
+    last = fetch(cursor, table.last_rowid)[0][0]
+    return _FIRST_ROWID, _FIRST_ROWID if last is None else last
+
+
+def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Row], int]:
+    """The next rows after a rowid, and the rowid to go on from."""
+    found = fetch(cursor, table.page, (after, last))
+    _check_width(found, table.width + 1)
+    rows = [row for _, *columns in found if (row := table.row(columns)) is not None]
+    return rows, _next(found, last)
+
+
+def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
+    """The next keys after a rowid, and the rowid to go on from."""
+    found = fetch(cursor, table.key_page, (after, last))
+    return [key for _, key in found if isinstance(key, str)], _next(found, last)
+
+
+def count(cursor: sqlite3.Cursor, table: Table) -> int:
+    """How many rows there are."""
+    return int(fetch(cursor, table.count)[0][0])
+
+
+def overflow(cursor: sqlite3.Cursor, table: Table, limit: int, policy: str) -> list[Row]:
+    """The coldest rows above `limit`."""
+    excess = count(cursor, table) - limit
+    if excess <= 0:
+        return []
+    found = fetch(cursor, table.oldest if policy == "fifo" else table.coldest, (excess,))
+    _check_width(found, table.width)
+    return [row for columns in found if (row := table.row(columns)) is not None]
+
+
+def is_forgettable(cursor: sqlite3.Cursor, table: Table, before: float) -> bool:
+    """Whether there are marks to forget: asked first, since a reader waits for nobody."""
+    return bool(fetch(cursor, table.old_marks, (before,)))
+
+
+def forget_batch(cursor: sqlite3.Cursor, table: Table, before: float) -> None:
+    """Forget some of the marks set before."""
+    cursor.execute(table.forget, (before,))
+
+
+def is_due(cursor: sqlite3.Cursor, table: Table, now: float) -> bool:
+    """Whether there are rows to purge: asked first, since a reader waits for nobody."""
+    return bool(fetch(cursor, table.due, (now, 1)))
+
+
+def purge_batch(cursor: sqlite3.Cursor, table: Table, now: float, marked_at: float) -> int:
+    """Discard some of the rows that are due; how many."""
+    return _remove_rows(cursor, table, fetch(cursor, table.due, (now, BATCH)), (0, marked_at))
+
+
+def clear_batch(cursor: sqlite3.Cursor, table: Table, last: int, marked_at: float) -> int:
+    """Delete some of the rows up to a rowid; how many."""
+    return _remove_rows(cursor, table, fetch(cursor, table.rowids, (last, BATCH)), (1, marked_at))
+
+
+def highest_version(cursor: sqlite3.Cursor, table: Table) -> int:
+    """The highest version of a row or a mark."""
+    held = fetch(cursor, table.highest)
+    return max(held[0][0] if held else 0, _highest_mark(cursor, table) - 1)
+
+
+def fetch(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    """All that `sql` finds. Where a text is not UTF-8, it and each float of its tuple are None: no row has none."""
+    try:
+        return cursor.execute(sql, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if not failures.is_not_text(error):
+            raise
+    connection = cursor.connection
+    connection.text_factory = _text_or_damage
+    try:
+        return [_blanked(found) for found in cursor.execute(sql, values).fetchall()]
+    finally:
+        connection.text_factory = str
+
+
+def _text_or_damage(raw: bytes) -> object:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return _DAMAGED
+
+
+def _blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    if _DAMAGED not in found:
+        return found
+    return tuple(None if value is _DAMAGED or isinstance(value, float) else value for value in found)
+
+
+def _check_width(found: Sequence[Sequence[Any]], width: int) -> None:
+    if found and len(found[0]) != width:
+        raise failures.StaleLayout
+
+
+def _next(found: Sequence[Sequence[Any]], last: int) -> int:
+    return found[-1][0] if len(found) == PAGE else last
+
+
+def _mark(cursor: sqlite3.Cursor, table: Table, key: str) -> int:
+    found = fetch(cursor, table.mark, (key,))
+    return found[0][0] if found and isinstance(found[0][0], int) else 0
+
+
+def _highest_mark(cursor: sqlite3.Cursor, table: Table) -> int:
+    return fetch(cursor, table.highest_mark)[0][0] or 0
+
+
+def _remove_rows(cursor: sqlite3.Cursor, table: Table, rowids: Sequence[tuple[int]], mark: tuple[int, float]) -> int:
+    """Remove rows; set each mark to the row's version plus the first of `mark`, at the time that is the second."""
+    cursor.executemany(table.mark_row, ((rowid, *mark) for (rowid,) in rowids))
+    cursor.executemany(table.remove_row, rowids)
+    return cursor.rowcount if rowids else 0
