@@ -73,7 +73,7 @@ class CacheConfig(BaseModel):
     default_ttl_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
     per_source_ttl: Mapping[str, Seconds] = Field(default_factory=dict)
     cleanup_interval_seconds: Annotated[Seconds, Field(ge=10)] = 60.0
-    encryption_key: SecretStr | Callable[[], Any] | None = None
+    encryption_key: SecretStr | Callable[[], SecretStr] | None = None
     encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)
     encryption_key_file: Path | None = None
     key_policy: Literal["generate", "require"] = "generate"
@@ -96,7 +96,9 @@ class CacheConfig(BaseModel):
             CacheConfigError: A setting is unknown or has a wrong value; all such are listed.
         """
         known = type(self).model_fields
-        self._settle([from_defaults(known), from_code(settings, known)])
+        sources = [from_defaults(known), from_code(settings, known)]
+        del settings  # a traceback may show the locals of the frames that raise, and there may be a key in it
+        self._settle(sources)
 
     @classmethod
     def load(
@@ -119,8 +121,10 @@ class CacheConfig(BaseModel):
                 are listed.
         """
         environ = os.environ if environ is None else environ
+        sources = all_sources(path, environ, code, cls.model_fields)
+        del code, environ
         config = cls.__new__(cls)
-        config._settle(all_sources(path, environ, code, cls.model_fields))
+        config._settle(sources)
         return config
 
     def _settle(self, sources: Sequence[Source]) -> None:

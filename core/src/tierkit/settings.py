@@ -80,12 +80,12 @@ def shown(where: Where, value: object) -> str:
     """`value` as it may stand in a message or a listing: never a secret, never long."""
     if value is None:
         return "unlimited" if where[-1] == "max_entries" else "none"
+    if callable(value):
+        return "a callable"
     if is_secret(str(where[-1]), value):
         return MASK
     if isinstance(value, Sequence | Mapping) and not isinstance(value, str | bytes):
         return ", ".join(shown(where, item) for item in value) or "none"
-    if callable(value):
-        return "a callable"
     if not isinstance(value, _SCALARS):
         return f"({type(value).__name__})"
     text = str(value).lower() if isinstance(value, bool) else f"{value}".removesuffix(".0")

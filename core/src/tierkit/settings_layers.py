@@ -51,7 +51,7 @@ def _replaced(place: Where, merged: Givens, source: Source) -> bool:
     if place[0] != "tiers":
         return False
     if source.whole_stack or len(place) < 3:
-        return True
+        return source.whole_stack
     backend = (*place[:2], "backend")
     after, before = source.givens.get(backend), merged.get(backend)
     changed = after is not None and (before is None or before.value != after.value)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from tierkit.errors import CacheConfigError
 from tierkit.plugins import nearest
@@ -86,6 +86,8 @@ class Source:
             )
             return
         target = SPELLINGS.get(head, (head,)) + spelled[1:]
+        if target == ("encryption_key",) and isinstance(value, str):
+            value = SecretStr(value)
         self.whole_stack |= target == ("tiers",) and isinstance(value, list | tuple)
         if target[0] == "tiers":
             self._stack_spellings.setdefault(head, origin)
@@ -201,7 +203,7 @@ def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
         value = {name: part for name, part in value if name in value.model_fields_set}
     if where == ("tiers",) and isinstance(value, list | tuple):
         for place, level in enumerate(value):
-            yield from _leaves(("tiers", place), level)
+            yield from _leaves(("tiers", place), level or {"backend": ""})
     elif isinstance(value, Mapping) and (where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) == 2)):
         yield from (((*where, name), part) for name, part in value.items())
     else:
