@@ -62,11 +62,11 @@ class ListedProxy(ProxyEntry):
     """A proxy as the list describes it: its two more fields become columns.
 
     Attributes:
-        country_code: Two letters, or empty.
+        country_code: Two letters; empty or None where it is not known.
         response_time_ms: Milliseconds, as measured by those who published the list.
     """
 
-    country_code: str = ""
+    country_code: str | None = None
     response_time_ms: float | None = None
 
 
@@ -94,6 +94,7 @@ class Place:
     Attributes:
         root: The directory.
         data: Where the persistent levels are.
+        database: The SQLite file of the lowest level.
         config_file: The configuration.
         key_file: The encryption key; not beside the data, as in life.
     """
@@ -102,6 +103,7 @@ class Place:
         """Furnish `root`, an empty directory of our own."""
         self.root = root
         self.data = root / "data"
+        self.database = self.data / "l3" / "tierkit.db"
         self.config_file = root / "tierkit.toml"
         self.key_file = root / "keys" / "encryption.key"
         for directory in (self.data, self.key_file.parent):
@@ -164,6 +166,10 @@ class Listing:
         """The keys of all rows, in the order of the list."""
         return [ProxyEntry.key_for(row["proxy_url"], row.get("username")) for row in self.rows]
 
+    def password(self, key: str) -> str:
+        """The password of the record `key`."""
+        return str(dict(zip(self.keys(), self.rows, strict=True))[key]["password"])
+
     def check(self) -> Check:
         """What a process must find, worked out from the list alone."""
         names = ("proxy_url", "username", "password", "source", "country_code", "response_time_ms")
@@ -176,21 +182,32 @@ def requests(keys: list[str], count: int) -> list[str]:
     return random.Random(7).choices(keys, cum_weights=weights, k=count)  # noqa: S311 - load, not cryptography
 
 
+def sample(keys: list[str], count: int) -> list[str]:
+    """`count` of `keys`, each once, the same every time."""
+    return random.Random(7).sample(keys, count)  # noqa: S311 - load, not cryptography
+
+
 def timed_reads(cache: CacheManager[ListedProxy], keys: Iterable[str]) -> dict[str, list[float]]:
-    """Get each of `keys`. The seconds that it took, by the level that answered."""
-    took: dict[str, list[float]] = {}
+    """Get each of `keys`. The seconds that it took, by the level that answered, which its counter tells."""
+    took: dict[str, list[float]] = {level.name: [] for level in cache.levels}
     for key in keys:
+        hits = [level.counters.hits for level in cache.levels]
         started = time.perf_counter()
-        _, level = cache.get_with_level(key)
-        took.setdefault(level or "nobody", []).append(time.perf_counter() - started)
+        cache.get(key)
+        seconds = time.perf_counter() - started
+        answered = (
+            level.name for level, before in zip(cache.levels, hits, strict=True) if level.counters.hits > before
+        )
+        took[next(answered)].append(seconds)
     return took
 
 
-def line_on_disk(files: Iterable[Path], key: str) -> str | None:
-    """The line of a JSONL file that holds the record `key`, as it stands there."""
+def line_on_disk(files: Iterable[Path], key: str) -> tuple[Path, str] | None:
+    """The JSONL file and the line in it that hold the record `key`, as it stands there."""
     needle = json.dumps(key)
-    lines = (line for path in files if path.suffix == ".jsonl" for line in path.read_text("utf-8").splitlines())
-    return next((line for line in lines if needle in line and "password_encrypted" in line), None)
+    texts = ((path, path.read_text("utf-8")) for path in files if path.suffix == ".jsonl")
+    lines = ((path, line) for path, text in texts for line in text.splitlines())
+    return next(((path, line) for path, line in lines if needle in line and "password_encrypted" in line), None)
 
 
 def row_on_disk(database: Path, key: str) -> dict[str, Any]:

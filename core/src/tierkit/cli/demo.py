@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tierkit.cli.exits import INTERNAL
 from tierkit.cli.output import bar, cell, console, table
 from tierkit.cli.settings import Settings, global_options, pass_settings, refuse_cache_options
 from tierkit.cli.text import latency, size
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 
     from tierkit.demo import ListedProxy, Listing, Place
     from tierkit.manager import CacheManager
+    from tierkit.statistics import CacheStatistics
 
 _SAMPLE: Final = 600  # records read twice
 _REQUESTS: Final = 20_000
 _SHORT_LIVED: Final = 200
 _SHORT_TTL_SECONDS: Final = 0.3
 _INDENT: Final = 3
+_URL: Final = '"proxy_url"'
+_WIDEST: Final = 110  # columns: longer lines are hard to read
 
 
 @click.command(short_help="See it work, on a real list, in a few seconds.")
@@ -42,7 +46,8 @@ _INDENT: Final = 3
 )
 @global_options
 @pass_settings
-def demo(settings: Settings, keep: Path | None) -> None:
+@click.pass_context
+def demo(context: click.Context, settings: Settings, keep: Path | None) -> None:
     """See it work: a real list in three tiers, read, restarted, expired, counted.
 
     Everything happens in a new temporary directory, which is removed at the end. Your configuration, your environment
@@ -50,7 +55,9 @@ def demo(settings: Settings, keep: Path | None) -> None:
     """
     refuse_cache_options(settings, "demo")
     with _directory(keep) as root:
-        _Demo(root, kept=keep is not None).run()
+        good = _Demo(root, kept=keep is not None).run()
+    if not good:
+        context.exit(INTERNAL.code)
 
 
 @contextlib.contextmanager
@@ -71,16 +78,18 @@ class _Demo:
     def __init__(self, root: Path, *, kept: bool) -> None:
         """Prepare to work in `root`."""
         self.out = console()
+        self.out.width = min(self.out.width, _WIDEST)
         self.root = root
         self.kept = kept
         self.started = time.perf_counter()
         self.steps = 0
+        self.failed = False
 
-    def run(self) -> None:
-        """All steps."""
+    def run(self) -> bool:
+        """All steps. Answers whether everything was as it must be."""
         from tierkit.demo import Listing, Place
 
-        self._say("tierkit demo", f"in {self.root}, with a configuration and a key of its own")
+        self._say("tierkit demo", f"in {self.root}")
         listing, place = Listing(), Place(self.root)
         self._introduce(listing)
         with place.open() as cache:
@@ -94,6 +103,7 @@ class _Demo:
             self._expire(cache, listing)
             self._count(cache)
         self._end()
+        return not self.failed
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -101,8 +111,10 @@ class _Demo:
         from tierkit.demo import LIST_ORIGIN
 
         self._step("A real list")
-        self._tell(f"{len(listing.rows):,} proxies from {LIST_ORIGIN}; it ships with tierkit.")
-        self._tell(f"Invented for this demo: user name and password of {listing.with_credentials:,} of them.")
+        self._tell(
+            f"{len(listing.rows):,} proxies from {LIST_ORIGIN}; it ships with tierkit. It has no credentials, so that "
+            f"{listing.with_credentials:,} of them get a user name and a password invented for this demo."
+        )
 
     def _load(self, cache: CacheManager[ListedProxy], listing: Listing) -> None:
         from tierkit.demo import TTL_SECONDS
@@ -114,55 +126,54 @@ class _Demo:
         result = cache.warm_from_file(file, TTL_SECONDS)
         seconds = time.perf_counter() - started
         file.unlink()  # it holds the passwords in the clear
-        self._tell(f"{result.loaded:,} loaded and {result.skipped} skipped in {seconds:.2f} s:")
+        self._tell(f"{result.loaded:,} records loaded, {result.skipped} skipped, in {seconds:.2f} s:")
         self._tell(_holdings(cache))
 
     def _read(self, cache: CacheManager[ListedProxy], listing: Listing) -> None:
-        from tierkit.demo import timed_reads
+        from tierkit.demo import sample, timed_reads
 
         self._step("Read some back: which level answers, and how fast")
-        keys = listing.keys()
-        sample = keys[:: max(1, len(keys) // _SAMPLE)][:_SAMPLE]
-        first, again = timed_reads(cache, sample), timed_reads(cache, sample)
+        keys = sample(listing.keys(), _SAMPLE)
+        first, again = timed_reads(cache, keys), timed_reads(cache, keys)
         self._tell(_latencies(cache, first, again))
         self._tell("What a lower level answers is promoted: the second time it comes from memory.")
 
     def _restart(self, place: Place, listing: Listing) -> None:
-        self._step("Close, and open it again in a new process")
+        self._step("Close it, and open it again in a new process")
         found, wanted = place.check_in_new_process(), listing.check()
         self._tell(
-            f"Process {found.pid} (this one is {os.getpid()}) read it all in {found.seconds:.2f} s: "
-            f"{found.records:,} of {wanted.records:,} records,"
+            f"Process {found.pid} (this one is {os.getpid()}) found {found.records:,} of {wanted.records:,} records "
+            f"and opened {found.secrets:,} of {wanted.secrets:,} secrets in {found.seconds:.2f} s."
         )
-        self._tell(f"{found.secrets:,} of {wanted.secrets:,} secrets opened.")
         self._verdict(found.digest == wanted.digest, "Every field is as in the list.", "The fields differ!")
 
     def _look_at_disk(self, place: Place, listing: Listing, example: str) -> None:
         from tierkit.demo import files_with, line_on_disk, row_on_disk
 
-        self._step("What a secret looks like on disk")
         files = place.files()
-        line = line_on_disk(files, example)
-        if line is not None:
-            self._tell("A line of L2, JSON Lines:")
-            self._tell(_with_tokens_marked(line))
+        self._step("What a secret looks like on disk")
+        self._tell(f"The password {listing.password(example)} in L2, from the middle of a line of JSON Lines:")
+        found = line_on_disk(files, example)
+        self._tell(_middle_of(found[1]) if found else "(L2 does not hold that record)")
         self._tell("The same record in L3, a row of the SQLite table:")
-        row = row_on_disk(place.data / "l3" / "tierkit.db", example)
-        self._tell(_columns(row))
-        total = sum(path.stat().st_size for path in files)
-        self._tell(f"Searched all {len(files)} files ({size(total)}) for the user names and passwords:")
-        leaks = files_with(files, listing.marker)
-        self._verdict(not leaks, "none is there in the clear.", f"found in {', '.join(map(str, leaks))}!")
+        self._tell(_columns(row_on_disk(place.database, example)))
+        total = size(sum(path.stat().st_size for path in files))
+        leaks = ", ".join(path.name for path in files_with(files, listing.marker))
+        self._verdict(
+            not leaks,
+            f"Searched {len(files)} files, {total}: no user name and no password is there in the clear.",
+            f"Credentials are in the clear in {leaks}!",
+        )
 
     def _serve(self, cache: CacheManager[ListedProxy], listing: Listing) -> None:
         from tierkit.demo import requests
 
-        self._step(f"Serve {_REQUESTS:,} requests, a few proxies often and most seldom")
+        self._step(f"Serve {_REQUESTS:,} requests, for a few proxies often and for most seldom")
         wanted = requests(listing.keys(), _REQUESTS)
         started = time.perf_counter()
         answered = sum(cache.get(key) is not None for key in wanted)
         seconds = time.perf_counter() - started
-        self._tell(f"{answered:,} answered in {seconds:.2f} s, from a cache that began with an empty L1.")
+        self._tell(f"{answered:,} answered in {seconds:.2f} s, by a cache just opened, with nothing in memory yet.")
 
     def _expire(self, cache: CacheManager[ListedProxy], listing: Listing) -> None:
         self._step("Let some go bad")
@@ -175,42 +186,44 @@ class _Demo:
         stale = len(cache.get_many(keys[:20]))
         cache.sweep()
         self._tell(
-            f"{len(entries)} of them put again with {_SHORT_TTL_SECONDS} s to live. Of 20 asked for, {fresh} answered;"
+            f"{len(entries)} of them put again with {_SHORT_TTL_SECONDS} s to live. Of 20 asked for, {fresh} answered; "
+            f"{_SHORT_TTL_SECONDS} s later {stale} did. After a sweep {cache.size():,} records are left."
         )
-        self._tell(f"{_SHORT_TTL_SECONDS} s later {stale} answered. After a sweep {cache.size():,} records are left.")
 
     def _count(self, cache: CacheManager[ListedProxy]) -> None:
-        self._step("Statistics since it was opened again")
+        self._step("Statistics since the cache was opened again")
         statistics = cache.get_statistics()
-        self._tell(_statistics(cache))
-        rate = statistics.overall_hit_rate
-        self._tell(f"{statistics.answered:,} of {statistics.requests:,} requests answered: {rate:.2%}.")
+        self._tell(_statistics(statistics, bar_width=8 if self.out.width < 90 else 16))
+        rate = f"{statistics.overall_hit_rate:.2%}"
+        self._tell(f"{statistics.answered:,} of {statistics.requests:,} requests were answered: {rate}.")
 
     def _end(self) -> None:
         self.out.print()
         seconds = time.perf_counter() - self.started
-        if self.kept:
-            self._say("Done", f"in {seconds:.1f} s. It is all still in {self.root}; try")
-            self._tell(f"tierkit --config {self.root / 'tierkit.toml'} --entry-type tierkit.demo:ListedProxy ls")
-        else:
-            self._say("Done", f"in {seconds:.1f} s; the directory is removed. Keep it with --keep DIR.")
+        if not self.kept:
+            self._say("Done", f"in {seconds:.1f} s, and the directory is removed; --keep DIR keeps one.")
+            return
+        self._say("Done", f"in {seconds:.1f} s. Everything is still there; look around, for instance with")
+        options = f"--config {self.root / 'tierkit.toml'} --entry-type tierkit.demo:ListedProxy"
+        self.out.print(f"tierkit {options} ls", soft_wrap=True)
 
     # -- how it looks ----------------------------------------------------------------------------------------------
 
     def _say(self, head: str, rest: str) -> None:
-        self.out.print(cell(head, "bold cyan").append(f" {rest}", "default"), soft_wrap=not self.out.is_terminal)
+        self.out.print(cell("").append(head, "bold cyan").append(f" {rest}"), soft_wrap=True)
 
     def _step(self, title: str) -> None:
         self.steps += 1
         self.out.print()
-        self.out.print(cell(f"{self.steps}  ", "bold cyan").append(title, "bold"))
+        self.out.print(cell("").append(f"{self.steps}  ", "bold cyan").append(title, "bold"))
 
     def _tell(self, what: RenderableType) -> None:
         from rich.padding import Padding
 
-        self.out.print(Padding(what, (0, 0, 0, _INDENT)))
+        self.out.print(Padding(what, (0, 0, 0, _INDENT), expand=False))
 
     def _verdict(self, good: bool, text: str, otherwise: str) -> None:
+        self.failed = self.failed or not good
         self._tell(cell(f"✓ {text}", "bold green") if good else cell(f"✗ {otherwise}", "bold red"))
 
 
@@ -245,8 +258,9 @@ def _timing(took: list[float]) -> tuple[str, str]:
     return (f"{len(took):,}", latency(median(took))) if took else ("-", "-")
 
 
-def _with_tokens_marked(line: str) -> Any:
-    text = cell(line, "dim")
+def _middle_of(line: str) -> Any:
+    """The part of a record's line from its URL on, the tokens marked."""
+    text = cell(f"...,{line[line.index(_URL) :]}", "dim")
     for found in re.finditer(r'"\w+_encrypted": ?"[^"]*"', text.plain):
         text.stylize("not dim yellow", *found.span())
     return text
@@ -261,19 +275,18 @@ def _columns(row: dict[str, Any]) -> Table:
     return made
 
 
-def _statistics(cache: CacheManager[Any]) -> Table:
-    numbers = ("records", "asked", "hits", "promoted", "evicted", "expired")
+def _statistics(statistics: CacheStatistics, bar_width: int) -> Table:
+    numbers = ("records", "asked", "promoted", "evicted", "expired")
     made = table("level", "kind", *numbers, "hit rate", right=numbers)
-    for tier in cache.get_statistics().tiers:
+    for tier in statistics.tiers:
         made.add_row(
             cell(tier.name, "bold cyan"),
             tier.backend,
             f"{tier.size:,}",
             f"{tier.hits + tier.misses:,}",
-            f"{tier.hits:,}",
             f"{tier.promotions:,}",
             f"{tier.evictions_lru + tier.evictions_fifo:,}",
             f"{tier.evictions_ttl:,}",
-            bar(tier.hit_rate, 16),
+            bar(tier.hit_rate, bar_width),
         )
     return made

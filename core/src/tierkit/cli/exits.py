@@ -13,6 +13,7 @@ from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
     CacheValidationError,
+    KeyNotHeldError,
     SchemaMismatchError,
     SealingError,
     TransferError,
@@ -33,6 +34,10 @@ class Exit(NamedTuple):
     errors: tuple[type[BaseException], ...] = ()
 
 
+class Unreadable(click.ClickException):
+    """A record is there and cannot be read."""
+
+
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
 NOT_FOUND: Final = Exit(1, "`get`: no such record, or it has expired")
 USAGE: Final = Exit(
@@ -42,9 +47,11 @@ USAGE: Final = Exit(
 )
 STORAGE: Final = Exit(3, "a tier could not be read or written", (CacheStorageError, OSError))
 TRANSFER: Final = Exit(4, "`warm`: a file could not be imported, or nothing in it could", (TransferError,))
-SECRET: Final = Exit(5, "the encryption key is missing, malformed, or not the one in use", (SealingError,))
+SECRET: Final = Exit(5, "the encryption key is missing or malformed, or its file unsafe", (SealingError,))
 RECORD: Final = Exit(
-    6, "a record is damaged, or another entry type wrote it", (CacheCorruptionError, SchemaMismatchError)
+    6,
+    "a record is damaged, sealed with another key, or of another entry type",
+    (Unreadable, KeyNotHeldError, CacheCorruptionError, SchemaMismatchError),
 )
 INTERNAL: Final = Exit(70, "a fault in tierkit or in a plugin; `-v` shows where")
 INTERRUPTED: Final = Exit(130, "interrupted", (KeyboardInterrupt, click.Abort))
@@ -64,7 +71,7 @@ EXITS: Final = (
 )
 """Every way to end, by code. Errors are matched in the order of `_PRECEDENCE`."""
 
-_PRECEDENCE: Final = (BROKEN_PIPE, INTERRUPTED, SECRET, RECORD, TRANSFER, USAGE, STORAGE)
+_PRECEDENCE: Final = (BROKEN_PIPE, INTERRUPTED, RECORD, SECRET, TRANSFER, USAGE, STORAGE)
 
 
 def exit_of(error: BaseException) -> Exit:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tierkit.cli.exits import NOT_FOUND
+from tierkit.cli.exits import NOT_FOUND, Unreadable
 from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
+from tierkit.errors import TierUnavailable
 from tierkit.schema import schema_of
+
+if TYPE_CHECKING:
+    from tierkit.manager import CacheManager
 
 _LIMIT: Final = 50
 _HEALTH_STYLE: Final = {HealthStatus.HEALTHY: "green", HealthStatus.UNHEALTHY: "red"}
@@ -55,6 +59,7 @@ def get(
     with settings.open(read_only=True) as cache:
         entry, level = cache.get_with_level(key)
         if entry is None:
+            _raise_trouble(cache)
             note(f"tierkit: no record {_name(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, **fields_of(entry, reveal=reveal)}
@@ -62,6 +67,17 @@ def get(
         write_json(fields)
     else:
         _print_fields(fields)
+
+
+def _raise_trouble(cache: CacheManager[Any]) -> None:
+    """Tell apart what is not there and what could not be read."""
+    failed = [level.name for level in cache.levels if level.counters.failures]
+    if failed:
+        raise TierUnavailable(f"{', '.join(failed)} could not be read (-v shows why)")
+    if any(level.counters.unreadable or level.counters.corruptions for level in cache.levels):
+        raise Unreadable(
+            "a record is there and could not be read: it is damaged, sealed with another key, or of another entry type"
+        )
 
 
 def _key(settings: Settings, given: str, username: str | None) -> str:
@@ -113,9 +129,9 @@ def ls(
             _write_lines(shown)
         else:
             _print_table(list(shown), settings.entry_type())
-        more = next(entries, None) is not None
-    if more:
-        note(f"There are more than these {limit}: see them with --limit N, or all with --limit 0.")
+        if next(entries, None) is not None:
+            note(f"There are more than these {limit}: see them with --limit N, or all with --limit 0.")
+        _raise_trouble(cache)
 
 
 def _filter(source: str | None, health: str | None, which: str | None) -> Callable[[CacheEntry], bool]:

@@ -63,9 +63,12 @@ class Settings:
 
     def open(self, *, read_only: bool) -> CacheManager[Any]:
         """The cache. Read-only, it creates and changes nothing."""
+        from tierkit.config import CacheConfig
         from tierkit.manager import CacheManager
 
-        return CacheManager(self.config(), entry_type=self.entry_type(), read_only=read_only)
+        # Counted whatever the configuration says: the counts tell what could not be read.
+        config = CacheConfig.load(self.config_path, enable_statistics=True)
+        return CacheManager(config, entry_type=self.entry_type(), read_only=read_only)
 
     def log_at(self, level: int) -> None:
         """Log what is at least this important, unless more was asked for."""

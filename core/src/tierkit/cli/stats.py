@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -40,7 +39,7 @@ def stats(settings: Settings, as_json: bool) -> None:
     with settings.open(read_only=True) as cache:
         levels = survey(cache.levels, time.time())
     if as_json:
-        write_json({"levels": [asdict(level) for level in levels]})
+        write_json({"levels": [vars(level) for level in levels]})
     else:
         _print(levels)
     broken = [f"{level.name} cannot be read: {level.error}" for level in levels if level.error]

@@ -19,6 +19,7 @@ from tierkit.cli.output import LogLines, cell, console, json_option, show, table
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
+from tierkit.proxy_url import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from tierkit.manager import CacheManager
@@ -62,7 +63,9 @@ class _Outcome:
 @click.command(short_help="Load records from files.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--source", metavar="NAME", help="The source of all records, whatever the files say.")
-@click.option("--scheme", metavar="SCHEME", help="The scheme of host:port lines that have none, such as socks5.")
+@click.option(
+    "--scheme", type=click.Choice(list(DEFAULT_PORTS)), help="The scheme of proxies that the file gives without one."
+)
 @click.option(
     "--ttl", metavar="DURATION", callback=_seconds, help="How long all records live from now on: 900, 15m, 2h5m."
 )

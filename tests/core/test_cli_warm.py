@@ -1,0 +1,148 @@
+"""`tierkit warm`."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+
+GOOD = "proxy_url,source\nhttp://192.0.2.1:80,a\nhttp://192.0.2.2:80,a\n"
+BAD_ROW = "http://192.0.2.3:99999,a\n"
+
+
+def files_of(output: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(output)["files"]
+    return found
+
+
+def urls(run: Run) -> list[str]:
+    return sorted(json.loads(line)["proxy_url"] for line in run("ls", "--json").stdout.splitlines())
+
+
+@pytest.mark.req("US5-1")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.csv", GOOD),
+        ("list.jsonl", '{"proxy_url":"http://192.0.2.1:80"}\n{"proxy_url":"http://192.0.2.2:80"}\n'),
+        ("list.json", '[{"proxy_url":"http://192.0.2.1:80"},{"proxy_url":"http://192.0.2.2:80"}]'),
+        ("list.txt", "http://192.0.2.1:80\nhttp://192.0.2.2:80\n"),
+    ],
+)
+def test_a_file_of_each_format_is_loaded(run: Run, place: Path, name: str, content: str) -> None:
+    (place / name).write_text(content, "utf-8")
+    run("warm", name)
+    assert urls(run) == ["http://192.0.2.1:80", "http://192.0.2.2:80"]
+
+
+@pytest.mark.req("US5-2")
+def test_skipped_rows_are_counted_and_explained_and_do_not_fail_the_command(run: Run, place: Path) -> None:
+    (place / "list.csv").write_text(GOOD + BAD_ROW, "utf-8")
+    result = run("warm", "list.csv")
+    assert "line 4" in result.stdout
+    (counts,) = files_of(run("warm", "list.csv", "--json").stdout)
+    assert (counts["found"], counts["loaded"], counts["skipped"], counts["failed"]) == (3, 2, 1, 0)
+    assert counts["rejects"][0]["line"] == 4
+    assert counts["error"] is None
+
+
+def test_a_file_that_cannot_be_imported_ends_it_with_4_and_the_others_are_loaded(run: Run, place: Path) -> None:
+    (place / "list.csv").write_text(GOOD, "utf-8")
+    (place / "empty.csv").write_bytes(b"")
+    result = run("warm", "missing.csv", "empty.csv", "list.csv", "--json", code=4)
+    missing, empty, good = files_of(result.stdout)
+    assert missing["error"]
+    assert empty["error"]
+    assert good["loaded"] == 2
+    assert len(urls(run)) == 2
+
+
+def test_a_file_in_which_nothing_is_good_ends_it_with_4(run: Run, place: Path) -> None:
+    (place / "list.csv").write_text("proxy_url,source\n" + BAD_ROW, "utf-8")
+    run("warm", "list.csv", code=4)
+
+
+def test_a_file_whose_name_looks_like_markup_is_shown_as_it_is(run: Run, place: Path) -> None:
+    (place / "[bold]list.csv").write_text(GOOD, "utf-8")
+    assert "[bold]list.csv" in run("warm", "[bold]list.csv").stdout
+
+
+@pytest.mark.parametrize(("ttl", "seconds"), [("900", 900), ("15m", 900), ("2h5m", 7500), ("1.5h", 5400)])
+def test_ttl_is_taken_for_all_records(run: Run, place: Path, ttl: str, seconds: float) -> None:
+    (place / "list.csv").write_text(GOOD, "utf-8")
+    run("warm", "list.csv", "--ttl", ttl)
+    assert {json.loads(line)["ttl_seconds"] for line in run("ls", "--json").stdout.splitlines()} == {seconds}
+
+
+@pytest.mark.parametrize("ttl", ["0", "-5", "soon", "5x", "", "1e999"])
+def test_a_ttl_that_is_none_is_refused_and_nothing_is_opened(run: Run, place: Path, ttl: str) -> None:
+    (place / "list.csv").write_text(GOOD, "utf-8")
+    run("warm", "list.csv", f"--ttl={ttl}", code=2)
+    assert not (place / "data").exists()
+
+
+def test_source_and_scheme_are_taken(run: Run, place: Path) -> None:
+    (place / "list.txt").write_text("192.0.2.1:1080\n", "utf-8")
+    run("warm", "list.txt", "--scheme", "socks5", "--source", "mine")
+    entry = json.loads(run("ls", "--json").stdout)
+    assert (entry["proxy_url"], entry["source"]) == ("socks5://192.0.2.1:1080", "mine")
+
+
+def test_columns_that_are_left_out_are_named(run: Run, place: Path) -> None:
+    (place / "list.csv").write_text("proxy_url,colour\nhttp://192.0.2.1:80,red\n", "utf-8")
+    assert "colour" in run("warm", "list.csv").stdout
+    assert files_of(run("warm", "list.csv", "--json").stdout)[0]["left_out"] == ["colour"]
+
+
+@pytest.mark.req("US1-6")
+def test_a_password_in_a_file_is_not_repeated(run: Run, place: Path) -> None:
+    lines = ["http://bob:hunter2@192.0.2.1:80", "http://bob:hunter2@192.0.2.2:99999", "bob:hunter2@:::"]
+    (place / "list.txt").write_text("\n".join(lines), "utf-8")
+    assert "hunter2" not in run("-v", "warm", "list.txt").output
+
+
+@pytest.mark.req("US5-3")
+def test_without_a_terminal_progress_is_logged(run: Run, place: Path) -> None:
+    rows = "".join(f"http://192.0.{n // 250}.{n % 250 + 1}:80,a\n" for n in range(2500))
+    (place / "list.csv").write_text("proxy_url,source\n" + rows, "utf-8")
+    log = run("warm", "list.csv", "--json").stderr
+    assert [
+        word for word in ("importing", "2500 entries", "1000 of 2500", "2000 of 2500", "imported") if word not in log
+    ] == []
+
+
+@pytest.mark.req("US5-3")
+def test_on_a_terminal_progress_is_a_bar_and_no_log(place: Path) -> None:
+    (place / "list.csv").write_text(GOOD + BAD_ROW, "utf-8")
+    shown = on_a_terminal("warm", "list.csv")
+    assert "━" in shown
+    assert "INFO" not in shown
+    assert "WARNING tierkit.transfer" not in shown
+    assert "line 4" in shown
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """What the command writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tierkit", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    ) as process:
+        os.close(theirs)
+        output = b"".join(iter(lambda: _read(ours), b""))
+        os.close(ours)
+    assert process.returncode == 0, output
+    return output.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux answers so when the other side is closed
+        return b""
