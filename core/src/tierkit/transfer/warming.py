@@ -1,0 +1,231 @@
+"""Warming: filling a cache from a file.
+
+A file is read twice: once to count what it seems to hold, so that progress has an end, and once to import it, row by
+row (only a JSON document is held whole). Bad rows cost only themselves. What is wrong with a whole file raises
+`TransferError`, as far as possible before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from array import array
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Protocol
+
+from tierkit.entry import CacheEntry, ProxyEntry
+from tierkit.errors import CacheStorageError, CacheValidationError
+from tierkit.proxy_url import DEFAULT_PORTS
+from tierkit.schema import schema_of
+from tierkit.transfer.columns import Names, Options, Plan, RowMapping
+from tierkit.transfer.csv_table import CsvTable
+from tierkit.transfer.files import trouble
+from tierkit.transfer.host_list import HostList
+from tierkit.transfer.json_document import JsonDocument
+from tierkit.transfer.jsonl_lines import JsonLines
+from tierkit.transfer.reading import Reader
+from tierkit.transfer.report import Tally, WarmResult, logger, shown
+from tierkit.values import Unfit
+
+FORMATS: Final[dict[str, type[Reader]]] = {
+    ".json": JsonDocument,
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".csv": CsvTable,
+    ".txt": HostList,
+    ".list": HostList,
+}
+"""Readers by extension, each also with .gz."""
+
+LOGGED_EVERY: Final = 1000
+_TOLD_EVERY: Final = 100
+
+OnProgress = Callable[[int, int | None], None]
+"""Called with the entries read so far and how many there seem to be, or None if that is not known."""
+
+
+class PutMany(Protocol):
+    """How entries are written: in chunks, taking the iterable lazily.
+
+    `on_invalid(index, error)` is called for an entry that is refused, which is then skipped; `index` counts in the
+    order of the iterable. The answer is how many were written. Storage errors are raised.
+    """
+
+    def __call__(
+        self,
+        entries: Iterable[CacheEntry],
+        *,
+        on_invalid: Callable[[int, CacheValidationError], None] | None = None,
+    ) -> int:
+        """Write `entries`."""
+        ...
+
+
+def warm(
+    path: str | os.PathLike[str],
+    *,
+    entry_type: type[CacheEntry],
+    put_many: PutMany,
+    now: float,
+    source: str | None = None,
+    scheme: str | None = None,
+    ttl_override: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> WarmResult:
+    """Import the entries in a file; its extension tells the format, see `FORMATS`.
+
+    Args:
+        path: The file.
+        entry_type: What a row becomes. Columns that it does not declare are left out, and named once in the log.
+        put_many: Writes entries.
+        now: POSIX seconds; rows that have expired by then are skipped.
+        source: The source of all entries, whatever a row says. Without it: what the row says, else the file's stem.
+        scheme: The scheme of proxies that the file gives without one.
+        ttl_override: Seconds that all entries live from now on, whatever a row says of its time.
+        on_progress: Told about every 100 entries, and at the end.
+
+    Returns:
+        The counts, and the first of the rows that were skipped.
+
+    Raises:
+        TransferError: The file as a whole cannot be imported. If it was cut off or became unreadable on the way, the
+            rows before that are in.
+        CacheStorageError: The storage failed. What it had taken by then stays; the counts so far are in the log at
+            ERROR and in a note on the error.
+        CacheValidationError: An option has a value that cannot work.
+    """
+    path = Path(path)
+    options = Options(entry_type, now, source, scheme, ttl_override)
+    _check(options)
+    return _Import(path, options, put_many, on_progress).run()
+
+
+class _Import:
+    """One file on its way in."""
+
+    def __init__(self, path: Path, options: Options, put_many: PutMany, on_progress: OnProgress | None) -> None:
+        self._path = path
+        self._file = shown(path)
+        self._reader = _reader(path, options)
+        self._mapping = RowMapping(options, _stem(path), self._file, self._reader.absent)
+        self._tally = Tally(self._file)
+        self._put_many = put_many
+        self._on_progress = on_progress
+        self._total = 0
+        self._found = 0
+        self._refused = 0
+        self._positions = array("q")  # of the entries handed over, by their index
+
+    def run(self) -> WarmResult:
+        logger.info("importing %s", self._file)
+        self._total = self._reader.total()
+        logger.info("%s: %d entries to read", self._file, self._total)
+        try:
+            with closing(self._entries()) as entries:
+                loaded = self._put_many(entries, on_invalid=self._refuse)
+        except CacheStorageError as error:
+            self._note_failure(error)
+            raise
+        finally:
+            self._tally.close()
+        return self._finish(loaded)
+
+    def plan(self, names: Names) -> Plan:
+        return self._mapping.plan(names)
+
+    def reject(self, position: int, reason: str) -> None:
+        """A row that the reader cannot make out."""
+        self._count()
+        self._tally.reject(*self._placed(position, reason))
+
+    def _entries(self) -> Generator[CacheEntry, None, None]:
+        seen: dict[str, int] = {}
+        with closing(self._reader.rows(self)) as rows:
+            for position, names, values in rows:
+                self._count()
+                try:
+                    entry = self._mapping.plan(names).build(values)
+                except Unfit as unfit:
+                    self._tally.reject(*self._placed(position, str(unfit)))
+                    continue
+                first = seen.setdefault(entry.key, position)
+                if first != position:
+                    self._tally.reject(*self._placed(position, self._repeats(first)))
+                    continue
+                self._positions.append(position)
+                yield entry
+
+    def _count(self) -> None:
+        self._found += 1
+        if self._found % _TOLD_EVERY == 0:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._found, max(self._total, self._found))
+        if self._found % LOGGED_EVERY == 0:
+            logger.info("%s: %d of %d entries read", self._file, self._found, self._total)
+
+    def _refuse(self, index: int, error: CacheValidationError) -> None:
+        self._refused += 1
+        self._tally.reject(*self._placed(self._positions[index], str(error)))
+
+    def _placed(self, position: int, reason: str) -> tuple[int, str, int | None]:
+        line, record = self._reader.place(position)
+        return line, reason, record
+
+    def _repeats(self, first: int) -> str:
+        line, record = self._reader.place(first)
+        return f"has the key of line {line}" if record is None else f"has the key of record {record}"
+
+    def _note_failure(self, error: CacheStorageError) -> None:
+        counts = f"{self._found} of {self._total} entries read, {len(self._positions)} handed to the storage, "
+        counts += f"{self._tally.skipped} skipped"
+        logger.error("%s: the import ended early: %s (%s)", self._file, error, counts)
+        error.add_note(f"while importing {self._file}: {counts}")
+
+    def _finish(self, loaded: int) -> WarmResult:
+        if self._on_progress is not None:
+            self._on_progress(self._found, self._found)
+        result = WarmResult(
+            path=self._path,
+            found=self._found,
+            loaded=loaded,
+            skipped=self._tally.skipped,
+            failed=max(0, len(self._positions) - self._refused - loaded),
+            left_out=tuple(self._mapping.left_out),
+            rejects=tuple(self._tally.rejects),
+        )
+        if not self._found:
+            logger.warning("%s holds no entries", self._file)
+        logger.log(logging.WARNING if result.failed else logging.INFO, "imported %s", result)
+        return result
+
+
+def _reader(path: Path, options: Options) -> Reader:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    known = FORMATS.get(suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else path.suffix.lower())
+    if known is None:
+        raise trouble(path, f"has no known extension: {', '.join(FORMATS)}, each also with .gz")
+    if known is HostList and not issubclass(options.entry_type, ProxyEntry):
+        raise trouble(path, f"is a list of proxies, which cannot become {options.entry_type.__name__} entries")
+    return known(path, options.scheme)
+
+
+def _stem(path: Path) -> str:
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return shown(name.stem)
+
+
+def _check(options: Options) -> None:
+    schema_of(options.entry_type)
+    if options.scheme is not None and options.scheme not in DEFAULT_PORTS:
+        raise CacheValidationError(f"scheme is {options.scheme!r}; one of {', '.join(DEFAULT_PORTS)} is needed")
+    if options.source is not None and not options.source.strip():
+        raise CacheValidationError("source is blank: name where the entries come from, or leave it out")
+    ttl = options.ttl_override
+    if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
+        raise CacheValidationError(f"ttl_override is {ttl}; a number of seconds above 0 is needed")
