@@ -1,0 +1,1 @@
+"""What tierkit costs, beside the bare work and in the same run. `python -m benchmarks` measures and prints."""
