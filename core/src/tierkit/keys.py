@@ -88,6 +88,7 @@ class KeyRing(HoldsKeys):
         Raises:
             EncryptionKeyError: There is none, or one is malformed.
         """
+        self._keys: dict[str, Key] = {}
         texts = tuple(keys)
         malformed = [place for place, text in enumerate(texts, 1) if not _well_formed(text)]
         if malformed or not texts:
@@ -126,10 +127,23 @@ def parse_keys(text: str | SecretStr) -> KeyRing:
 
 
 def default_key_file(environ: Mapping[str, str]) -> Path:
-    """Where the key file stands: `$XDG_CONFIG_HOME/tierkit/encryption.key`, or the same under `~/.config`."""
+    """Where the key file stands: `$XDG_CONFIG_HOME/tierkit/encryption.key`, or the same under `~/.config`.
+
+    Raises:
+        EncryptionKeyError: The user has no home directory.
+    """
     configured = Path(environ.get("XDG_CONFIG_HOME", ""))
-    base = configured if configured.is_absolute() else Path(environ.get("HOME") or Path.home()) / ".config"
+    base = configured if configured.is_absolute() else _home(environ) / ".config"
     return base / "tierkit" / "encryption.key"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        raise EncryptionKeyError(
+            "there is no home directory to keep a key file in: set XDG_CONFIG_HOME to an absolute path"
+        ) from None
 
 
 def resolve_key_ring(
@@ -188,7 +202,7 @@ def ring_from_environment(names: Sequence[str], environ: Mapping[str, str]) -> K
     return None if name is None else _ring(_split(environ[name]), f"the environment variable {name}")
 
 
-# -- keys as text: always masked, so that no frame shows one -------------------------------------------------
+# -- keys as text: always masked, so that no frame shows one -----------------------------------------------------------
 
 
 def _split(text: str | SecretStr) -> list[SecretStr]:
@@ -220,12 +234,19 @@ def _derive(text: SecretStr, info: bytes, length: int) -> bytes:
 
 
 def _cipher(subkey: bytes) -> AESGCMSIV:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
-    return AESGCMSIV(subkey)
+    try:
+        return AESGCMSIV(subkey)
+    except UnsupportedAlgorithm:
+        del subkey
+        raise EncryptionKeyError(
+            "cryptography was built without AES-GCM-SIV (OpenSSL 3.2 or newer has it): install its wheel"
+        ) from None
 
 
-# -- sources -------------------------------------------------------------------------------------------------
+# -- sources -----------------------------------------------------------------------------------------------------------
 
 
 def _from_caller(explicit: SecretStr | Callable[[], SecretStr] | None) -> KeyRing | None:
@@ -241,16 +262,23 @@ def _from_caller(explicit: SecretStr | Callable[[], SecretStr] | None) -> KeyRin
 
 def _from_file(path: Path) -> KeyRing | None:
     try:
-        # Not blocking, since something else than a file, a pipe say, may stand there.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _ring(_read_private(path), f"the key file {path}")
     except FileNotFoundError:
         return None
     except OSError as error:
         why = "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
         raise EncryptionKeyError(f"the key file {path} {why}: make it a file of your own, and chmod 600 it") from None
-    with open(descriptor, "rb") as file:
+
+
+def _read_private(path: Path) -> list[SecretStr]:
+    # Not blocking, since something else than a file, a pipe say, may stand there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
         _check_private(path, os.fstat(descriptor))
-        return _ring(_read(file.read), f"the key file {path}")
+        # "replace" cannot fail, and what it puts in is in no key.
+        return _split(os.read(descriptor, _MAX_FILE_BYTES).decode("utf-8", "replace"))
+    finally:
+        os.close(descriptor)
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:
@@ -261,11 +289,6 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     if stat.S_IMODE(status.st_mode) & 0o077:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         raise EncryptionKeyError(f"the key file {path} can be used by others (mode {mode}): chmod 600 {path}")
-
-
-def _read(read: Callable[[int], bytes]) -> list[SecretStr]:
-    # "replace" cannot fail, and what it puts in is in no key.
-    return _split(read(_MAX_FILE_BYTES).decode("utf-8", "replace"))
 
 
 def _may_generate(
@@ -289,7 +312,7 @@ def _may_generate(
     )
 
 
-# -- generating a key file -----------------------------------------------------------------------------------
+# -- generating a key file ---------------------------------------------------------------------------------------------
 
 
 def _generated(path: Path) -> KeyRing:

@@ -1,9 +1,8 @@
 """Sealing entries into rows and opening them again.
 
-A sealed secret is a token `s1.<key id>.<base64url(nonce, ciphertext, tag)>`, made with AES-256-GCM-SIV
-(RFC 8452). Its associated data say where it belongs: storage, record, field, and the public fields that say
-where the secret goes. A token that is moved elsewhere does not open. The check of a row covers everything in
-it but its usage.
+A sealed secret is a token `s1.<key id>.<base64url(nonce, ciphertext, tag)>`, made with AES-256-GCM-SIV (RFC 8452). Its
+associated data say where it belongs: storage, record, field, and the public fields that say where the secret goes. A
+token that is moved elsewhere does not open. The check of a row covers everything in it but its usage.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class Sealer(HoldsKeys):
         schema: The compiled entry class.
     """
 
-    __slots__ = ("_bound", "_decode", "_ring", "_secrets", "schema")
+    __slots__ = ("_bound", "_ring", "_secrets", "schema")
 
     def __init__(self, schema: EntrySchema, ring: KeyRing | None) -> None:
         """Seal entries of `schema` with the keys of `ring`.
@@ -186,7 +185,7 @@ class Sealer(HoldsKeys):
         usage = Usage(row.access_count, row.last_accessed)
         return self.schema.decode(row.key, row.version, columns, secrets, usage)
 
-    # -- secrets ---------------------------------------------------------------------------------------------
+    # -- secrets ------------------------------------------------------------------------------------------------------
 
     def _seal_secrets(self, key: str, columns: dict[str, Any], sealed: Mapping[str, Any]) -> None:
         primary = self._primary()
@@ -219,7 +218,7 @@ class Sealer(HoldsKeys):
             raise EncryptionKeyError(f"{name} has secrets and there is no encryption key: set {KEY_VARIABLES[0]}")
         return self._ring.primary
 
-    # -- checks ----------------------------------------------------------------------------------------------
+    # -- checks -------------------------------------------------------------------------------------------------------
 
     def _check(self, key: str, version: int, purge_at: float, columns: Mapping[str, Any]) -> str:
         keyed = self._ring is not None or self._secrets
@@ -262,7 +261,7 @@ def _check_of(key: Key | None, covered: bytes) -> str:
     return f"k1.{key.id}.{digest.hexdigest()}"
 
 
-# -- tokens --------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------------------------
 
 
 def _unbound(key: Key) -> bytes:
@@ -308,10 +307,10 @@ def _open(key: Key, token: bytes, bound_to: bytes, row: Row | None = None) -> Se
 
 def _opened(key: Key, body: bytes, bound_to: bytes) -> SecretStr | None:
     # Answers None instead of raising: an exception could carry the plaintext along in its context.
-    sealed = a2b_base64(body.translate(_FROM_URL) + b"==")
-    if _to_base64url(sealed) != body:
-        return None  # another spelling of the same bytes
     try:
+        sealed = a2b_base64(body.translate(_FROM_URL) + b"==")
+        if _to_base64url(sealed) != body:
+            return None  # another spelling of the same bytes
         return SecretStr(key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)[1:].decode())
     except _refusals():
         return None
