@@ -97,9 +97,11 @@ def secret(value: Any) -> SecretStr | None:
 
 def credential(value: Any) -> SecretStr | None:
     """A secret on one line: a user name, a password."""
-    if type(value) is str and not value.isprintable():
+    if type(value) is not str:
+        raise Unfit(f"must be text, not {word_for(value)}")
+    if not value.isprintable():
         _refuse_controls(value, _CONTROL_OR_BREAK)
-    return secret(value)
+    return SecretStr(value) if value else None
 
 
 def moment(value: Any) -> datetime:
