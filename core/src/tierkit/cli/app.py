@@ -32,11 +32,8 @@ class App(click.Group):
             with settings.logging():
                 code = super().main(args, prog_name or "tierkit", **extra)
                 sys.stdout.flush()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, the user gets one line
             code = _end(error, settings).code
-        except KeyboardInterrupt:
-            click.echo("tierkit: interrupted", err=True)
-            code = INTERRUPTED.code
         sys.exit(code if isinstance(code, int) else OK.code)
 
 
@@ -47,7 +44,7 @@ def _make_printable(*streams: Any) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _end(error: Exception, settings: Settings) -> Exit:
+def _end(error: BaseException, settings: Settings) -> Exit:
     way = exit_of(error)
     if way is BROKEN_PIPE:
         _drop_output()
@@ -56,7 +53,7 @@ def _end(error: Exception, settings: Settings) -> Exit:
     else:
         if settings.verbose and way is not USAGE:
             click.echo("".join(map(_clean_lines, traceback.format_exception(error))), err=True, nl=False)
-        click.echo(f"tierkit: {describe(error)}", err=True)
+        click.echo(f"{click.style('tierkit:', fg='red')} {describe(error)}", err=True)
     return way
 
 

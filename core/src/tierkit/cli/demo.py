@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tierkit.statistics import CacheStatistics
 
 _SAMPLE: Final = 600  # records read twice
-_REQUESTS: Final = 20_000
+_REQUESTS: Final = 10_000
 _SHORT_LIVED: Final = 200
 _SHORT_TTL_SECONDS: Final = 0.3
 _INDENT: Final = 3

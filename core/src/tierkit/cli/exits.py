@@ -38,6 +38,10 @@ class Unreadable(click.ClickException):
     """A record is there and cannot be read."""
 
 
+class ReaderGone(Exception):
+    """Whoever read standard output has gone. click would make a broken pipe an exit with 1."""
+
+
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
 NOT_FOUND: Final = Exit(1, "`get`: no such record, or it has expired")
 USAGE: Final = Exit(
@@ -55,7 +59,7 @@ RECORD: Final = Exit(
 )
 INTERNAL: Final = Exit(70, "a fault in tierkit or in a plugin; `-v` shows where")
 INTERRUPTED: Final = Exit(130, "interrupted", (KeyboardInterrupt, click.Abort))
-BROKEN_PIPE: Final = Exit(141, "whoever read the output has gone", (BrokenPipeError,))
+BROKEN_PIPE: Final = Exit(141, "whoever read the output has gone", (BrokenPipeError, ReaderGone))
 
 EXITS: Final = (
     OK,

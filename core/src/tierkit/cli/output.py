@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import click
 
+from tierkit.cli.exits import ReaderGone
 from tierkit.cli.text import clean
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     narrow = stream.isatty() or "COLUMNS" in os.environ
     made = Console(file=stream, width=None if narrow else _WIDE, highlight=False, markup=False, emoji=False)
-    made.on_broken_pipe = _raise_broken_pipe  # type: ignore[method-assign]
+    made.on_broken_pipe = _raise_reader_gone  # type: ignore[method-assign]
     return made
 
 
-def _raise_broken_pipe() -> None:
-    raise BrokenPipeError
+def _raise_reader_gone() -> None:
+    raise ReaderGone
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -74,12 +75,20 @@ def show(*blocks: RenderableType, out: Console | None = None) -> None:
 
 def write_json(value: Any) -> None:
     """`value` as one JSON document for a program, ASCII only."""
-    click.echo(json.dumps(value, indent=2))
+    write_line(json.dumps(value, indent=2))
 
 
 def write_json_line(value: Any) -> None:
     """`value` as one line of JSON Lines."""
-    click.echo(json.dumps(value))
+    write_line(json.dumps(value))
+
+
+def write_line(line: str) -> None:
+    """`line` as it is, to standard output."""
+    try:
+        sys.stdout.write(f"{line}\n")
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def note(text: str) -> None:

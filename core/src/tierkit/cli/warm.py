@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
-from tierkit.cli.output import LogLines, cell, console, json_option, show, table, write_json
+from tierkit.cli.output import LogLines, cell, console, json_option, show, table, write_json, write_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
@@ -166,8 +166,8 @@ def _print(outcomes: list[_Outcome]) -> None:
         made.add_row(*_row(outcome))
     show(made)
     remarks = [line for outcome in outcomes for line in _remarks(outcome)]
-    if remarks:
-        click.echo("\n" + "\n".join(map(clean, remarks)))
+    for place, line in enumerate(remarks):
+        write_line(clean(line) if place else f"\n{clean(line)}")
 
 
 def _row(outcome: _Outcome) -> Iterator[Any]:

@@ -1,0 +1,97 @@
+"""`tierkit config` and `tierkit plugins`, and where a configuration comes from."""
+
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from tierkit import plugins
+
+from .conftest import CONFIG, Run
+
+KEY = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
+
+
+def test_config_tells_values_and_origins(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERKIT_DEFAULT_TTL_SECONDS", "120")
+    settings = json.loads(run("config", "--json").stdout)
+    assert settings["default_ttl_seconds"]["value"] == "120"
+    assert "TIERKIT_DEFAULT_TTL_SECONDS" in settings["default_ttl_seconds"]["origin"]
+    assert "tierkit.toml" in settings["tiers.1.path"]["origin"]
+    assert settings["failure_threshold"]["origin"] == "default"
+    assert "TIERKIT_DEFAULT_TTL_SECONDS" in run("config").stdout
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("options", [[], ["--json"], ["-v"]])
+def test_config_masks_the_key(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY", KEY)
+    assert KEY not in run("config", *options).output
+
+
+def test_config_checks_that_the_stack_can_work(run: Run, home: Path) -> None:
+    (home / "tierkit.toml").write_text('[[tierkit.tiers]]\nbackend = "sqlight"\n', "utf-8")
+    result = run("config", "--json", code=2)
+    assert json.loads(result.stdout)["tiers.0.backend"]["value"] == "sqlight"
+    assert "sqlite" in result.stderr
+
+
+@pytest.mark.parametrize("place_of_option", ["before", "after"])
+def test_a_configuration_can_be_named_before_and_after_the_command(run: Run, home: Path, place_of_option: str) -> None:
+    (home / "other.toml").write_text(CONFIG.replace("data/", "elsewhere/"), "utf-8")
+    option = ["--config", "other.toml"]
+    arguments = [*option, "config", "--json"] if place_of_option == "before" else ["config", "--json", *option]
+    assert "elsewhere" in json.loads(run(*arguments).stdout)["tiers.1.path"]["value"]
+
+
+def test_a_configuration_can_be_named_by_the_environment(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "other.toml").write_text(CONFIG.replace("data/", "elsewhere/"), "utf-8")
+    monkeypatch.setenv("TIERKIT_CONFIG", "other.toml")
+    assert "elsewhere" in json.loads(run("config", "--json").stdout)["tiers.1.path"]["value"]
+
+
+def test_a_cache_that_is_turned_off_can_be_asked(run: Run, home: Path) -> None:
+    (home / "tierkit.toml").write_text("[tierkit]\ncache_enabled = false\n", "utf-8")
+    assert json.loads(run("stats", "--json").stdout) == {"levels": []}
+    assert "nothing outlives" in run("stats").stdout
+    run("ls")
+    run("get", "key", code=1)
+    run("config")
+
+
+def test_plugins_tells_what_is_installed(run: Run) -> None:
+    installed = {tier["kind"]: tier for tier in json.loads(run("plugins", "--json").stdout)["installed"]}
+    assert {"memory", "jsonl", "sqlite"} <= installed.keys()
+    assert installed["sqlite"]["distribution"] == "tierkit-sqlite"
+    assert installed["sqlite"]["version"]
+    assert "PERSISTENT" in installed["sqlite"]["traits"]
+    assert installed["memory"]["traits"] == ["LIVE"]
+    assert "tierkit-sqlite" in run("plugins").stdout
+
+
+def test_plugins_tells_what_cannot_be_used_and_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("pigeon", "no_such_module_of_pigeons", "tierkit")
+    monkeypatch.setattr(plugins, "_installed", lambda: (broken,))
+    answer = json.loads(run("plugins", "--json").stdout)
+    assert answer["installed"] == []
+    assert answer["broken"][0]["name"] == "pigeon"
+    assert "no_such_module_of_pigeons" in answer["broken"][0]["error"]
+    result = run("plugins")
+    assert "no_such_module_of_pigeons" in result.stdout
+    assert result.stderr == ""
+
+
+def test_verbose_logs_to_standard_error_and_leaves_the_output_clean(run: Run, store: Path) -> None:
+    result = run("get", "http://192.0.2.1:80", "--json", "-v")
+    assert "DEBUG tierkit" in result.stderr
+    json.loads(result.stdout)
+
+
+def test_the_log_is_as_it_was_after_a_command(run: Run, store: Path) -> None:
+    import logging
+
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    run("ls", "-v")
+    assert (root.level, list(root.handlers)) == before
