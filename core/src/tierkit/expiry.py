@@ -22,18 +22,14 @@ class TTLManager:
     default. Rules may be changed while the cache runs and hold for later puts. Thread-safe.
     """
 
-    def __init__(
-        self, default_ttl_seconds: float = 3600.0, per_source: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, default_ttl_seconds: float = 3600.0, per_source: Mapping[str, float] | None = None) -> None:
         """Start with these rules, in seconds.
 
         Raises:
             CacheValidationError: A rule is not a positive, finite number.
         """
         self._default = _seconds("default_ttl_seconds", default_ttl_seconds)
-        self._rules = {
-            source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()
-        }
+        self._rules = {source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()}
 
     @property
     def rules(self) -> dict[str | None, float]:
@@ -112,9 +108,7 @@ def _utc(name: str, value: Any) -> datetime:
     if value.tzinfo is UTC:
         return value
     if value.utcoffset() is None:
-        raise CacheValidationError(
-            f"{name} = {value.isoformat()}: has no time zone; add one, such as datetime.UTC"
-        )
+        raise CacheValidationError(f"{name} = {value.isoformat()}: has no time zone; add one, such as datetime.UTC")
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -125,9 +119,7 @@ def _deadline(fetched: datetime, ttl: float) -> datetime:
     try:
         return fetched + timedelta(seconds=ttl)
     except OverflowError:
-        raise CacheValidationError(
-            f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}"
-        ) from None
+        raise CacheValidationError(f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}") from None
 
 
 _LONGEST = 1e300  # an int beyond any float cannot even be converted
