@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from tierkit import Delta, Row, delete_refusal, refusal, with_usage
 from tierkit_jsonl import files
 from tierkit_jsonl.lines import Mark, Place, encode_mark, encode_row, encode_usage, key_crc
@@ -97,9 +99,13 @@ class Batch:
     def add(self, row: Row, line: bytes) -> None:
         """Stage `row` as it is."""
         length = len(line) - 1
-        place = Place(row.key, self._end, length, row.version, row.purge_at, row.access_count, row.last_accessed)
         self._rows[row.key] = row
+        place = Place(row.key, self._end, length, row.version, row.purge_at, row.access_count, row.last_accessed)
         self._stage(place, line)
+
+    def move(self, place: Place, line: bytes) -> None:
+        """Stage the `line` of a record that lies at `place` in another file."""
+        self._stage(msgspec.structs.replace(place, offset=self._end, length=len(line) - 1), line)
 
     def mark(self, key: str, version: int, op: str = "mark") -> None:
         """Stage a mark."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tierkit import Row
 from tierkit_jsonl import files
 from tierkit_jsonl.batch import Batch
-from tierkit_jsonl.lines import Place, decode_row, encode_row, key_crc
+from tierkit_jsonl.lines import Place, is_intact, with_usage_of
 from tierkit_jsonl.log import Log
 
 SUFFIX = ".tmp"
@@ -40,14 +39,9 @@ def rewrite(log: Log, path: str, header: bytes, now: float, horizon: float) -> L
 
 def _copy(log: Log, place: Place, batch: Batch) -> None:
     line = files.pread(log.fd, place.length, place.offset)
-    row = decode_row(line, place)
-    if row is None:
+    if not is_intact(line):
         batch.mark(place.key, place.version, "quarantine")
+    elif place.access_count or place.last_accessed:  # lines that are about to go may tell of it
+        batch.move(place, with_usage_of(line, place))
     else:
-        batch.add(row, _with_usage(row, line, place))
-
-
-def _with_usage(row: Row, line: bytes, place: Place) -> bytes:
-    """The line of `row`; written anew if lines that are about to go told of its usage."""
-    used = place.access_count or place.last_accessed
-    return encode_row(row, key_crc(row.key)) if used else line + b"\n"
+        batch.move(place, line + b"\n")

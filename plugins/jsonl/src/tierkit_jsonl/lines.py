@@ -36,6 +36,7 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 _SALVAGE: Final = re.compile(
     rb'.{16}\.([0-9a-f]{8})",(?:"op":"(?:mark|quarantine)",)?"key":("(?:[^"\\]|\\.)*"),', re.DOTALL
 )
+_USAGE: Final = re.compile(rb'"access_count":[^,]*,"last_accessed":[^,}]*')
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -115,18 +116,21 @@ def encode_row(row: Row, crc: int) -> bytes:
         "purge_at": _deadline(row.purge_at),
         "check": row.check,
         "access_count": row.access_count,
-        "last_accessed": row.last_accessed,
+        "last_accessed": _finite(row.last_accessed),
     }
     blobs = []
     for column, value in row.columns.items():
         if value is None:
             continue
         name = _names.get(column) or _name(column)
-        if type(value) is bytes:
+        kind = type(value)
+        if kind is str or (kind is float and isfinite(value)):
+            fields[name] = value
+        elif kind is bytes:
             blobs.append(name)
             fields[name] = _text(value)
         else:
-            fields[name] = value if type(value) is str else _plain(value)
+            fields[name] = _plain(value)
     if blobs:
         fields["blobs"] = blobs
     return _frame(crc, fields)
@@ -145,7 +149,8 @@ def decode_row(line: bytes, place: Place) -> Row | None:
         blobs = fields.pop("blobs", None)
         if blobs is not None:
             for name in blobs:
-                fields[name] = _blob(fields[name])
+                text = fields[name]
+                fields[name] = _from_base64(text) if text.startswith(_BASE64) else text.encode()
         if b'"column:' in line:
             fields = {name.removeprefix(_ESCAPE): value for name, value in fields.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -160,8 +165,15 @@ def encode_mark(key: str, version: int, marked_at: float, op: str = "mark") -> b
 
 def encode_usage(place: Place) -> bytes:
     """The line that says how often, and when last, the record at `place` was read."""
-    usage = {"access_count": place.access_count, "last_accessed": place.last_accessed}
+    usage = {"access_count": place.access_count, "last_accessed": _finite(place.last_accessed)}
     return _frame(key_crc(place.key), {"op": "usage", "key": place.key, **usage})
+
+
+def with_usage_of(line: bytes, place: Place) -> bytes:
+    """The intact `line` of a record, with its newline, telling the usage that `place` knows."""
+    usage = _encode({"access_count": place.access_count, "last_accessed": place.last_accessed})[1:-1]
+    covered = _USAGE.sub(usage, line[HEAD_LENGTH:], count=1)
+    return b'{"crc":"%08x' % crc32(covered) + covered + b"\n"
 
 
 decode_note: Final = msgspec.json.Decoder(Note).decode
@@ -212,6 +224,12 @@ def _deadline(purge_at: float) -> float | None:
     return None
 
 
+def _finite(seconds: float) -> float:
+    if isfinite(seconds):
+        return float(seconds)
+    raise CacheValidationError(f"last_accessed is {seconds}; it must be a time")
+
+
 def _plain(value: Any) -> ColumnValue:
     """`value` as JSON keeps it, a bool as the integer it is."""
     if isinstance(value, float) and isfinite(value):
@@ -236,9 +254,7 @@ def _text(value: bytes) -> str:
     return _BASE64 + base64.b64encode(value).decode("ascii")
 
 
-def _blob(text: str) -> bytes:
-    if not text.startswith(_BASE64):
-        return text.encode("ascii")
+def _from_base64(text: str) -> bytes:
     return binascii.a2b_base64(text[len(_BASE64) :], strict_mode=True)
 
 

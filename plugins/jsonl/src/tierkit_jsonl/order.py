@@ -41,13 +41,17 @@ class Order:
     def coldest(self, count: int) -> list[Place]:
         """Up to `count` records, coldest first. Removes none."""
         found: dict[str, tuple[Rank, str]] = {}
-        while self._heap and len(found) < count:
-            rank, key = heapq.heappop(self._heap)
+        heap = self._heap
+        while heap and len(found) < count:
+            rank, key = heap[0]
             place = self._index.get(key)
             if place is not None and self._rank(place) == rank:
-                found[key] = rank, key
+                if count == 1:
+                    return [place]
+                found[key] = heap[0]
+            heapq.heappop(heap)
         for item in found.values():
-            heapq.heappush(self._heap, item)
+            heapq.heappush(heap, item)
         return [self._index[key] for key in found]
 
     def _rebuild(self) -> None:

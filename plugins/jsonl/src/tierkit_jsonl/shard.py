@@ -293,7 +293,7 @@ class Shard:
             files.truncate(log.fd, batch.start)
         except OSError as error:
             self._broken = self._sync
-            logger.error("%s: a failed write could not be taken back: %s", self.path, error)  # noqa: TRY400
+            logger.error("%s: a failed write is not taken back: %s", self.path, str(error))  # noqa: TRY400
 
     def _compact_if_due(self) -> None:
         log = self.log
@@ -305,7 +305,7 @@ class Shard:
             self._compact(log)
         except OSError as error:  # what was written is written; try again when there is more to win
             self._compact_above = log.end + log.end // 4
-            logger.warning("%s: could not be compacted: %s", self.path, error)
+            logger.warning("%s: could not be compacted: %s", self.path, str(error))
 
     def _compact(self, log: Log) -> None:
         self.log = rewrite(log, self.path, self._header, self._context.now(), self._horizon())

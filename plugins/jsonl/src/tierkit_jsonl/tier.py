@@ -213,17 +213,23 @@ class FileCacheTier(CacheTier[Row]):
 
     def scan(self) -> Iterator[Row]:
         """Every row held, shard by shard, in the order of the file. A rewrite meanwhile does no harm."""
-        for shard in self._shards:
-            for log in self._safely(shard.current):
+        try:
+            for shard, log in self._logs():
                 for place in sorted(log.index.values(), key=lambda place: place.offset):
                     if shard.log is not log or place.key in log.index:
-                        yield from self._safely(partial(shard.read, log, place))
+                        row = shard.read(log, place)
+                        if row is not None:
+                            yield row
+        except OSError as error:
+            raise storage_error(self.context.name, error) from error
 
     def keys(self) -> Iterator[str]:
         """The key of every row held, without reading."""
-        for shard in self._shards:
-            for log in self._safely(shard.current):
+        try:
+            for _, log in self._logs():
                 yield from list(log.index)
+        except OSError as error:
+            raise storage_error(self.context.name, error) from error
 
     @mapped
     def size(self) -> int:
@@ -294,17 +300,6 @@ class FileCacheTier(CacheTier[Row]):
     def _coldest(self, logs: list[tuple[Shard, Log]], count: int) -> list[tuple[Shard, Log, Place]]:
         found = [(shard, log, place) for shard, log in logs for place in shard.coldest(log, count, self._rank)]
         return heapq.nsmallest(count, found, key=lambda item: self._rank(item[2]))
-
-    def _safely(self, step: Callable[[], T | None]) -> Iterator[T]:
-        """What `step` answers, unless that is None, with its errors mapped."""
-        try:
-            answer = step()
-        except CacheStorageError:
-            raise
-        except OSError as error:
-            raise storage_error(self.context.name, error) from error
-        if answer is not None:
-            yield answer
 
 
 def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:
