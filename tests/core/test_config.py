@@ -1,96 +1,20 @@
-"""Configuration: every setting from every source, and what is said of a wrong one."""
+"""Configuration: every setting from every source, and which source wins."""
 
 import contextlib
 import json
 import pickle
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretStr
+from tests.configs import KEY, REGISTRY, load, refused, toml
 
-from tierkit import (
-    CacheConfig,
-    CacheConfigError,
-    CacheTier,
-    CacheTierConfig,
-    TierContext,
-    TierSpec,
-    Trait,
-    UnknownTierError,
-    hookimpl,
-)
-from tierkit.plugins import PluginRegistry, discover
+from tierkit import CacheConfig, CacheConfigError, CacheTierConfig
+from tierkit.plugins import discover
 from tierkit.settings_sources import SPELLINGS
-
-KEY = "a-key-that-nobody-may-see"
-
-
-class ShelfOptions(BaseModel):
-    path: Path = Path("shelf")
-    folders: tuple[Path, ...] = ()
-    tags: list[str] = []
-    width: int = 3
-    pin: SecretStr | None = None
-
-
-class NoOptions(BaseModel):
-    pass
-
-
-def no_tier(context: TierContext, options: Any) -> CacheTier[Any]:
-    raise NotImplementedError
-
-
-class Plugin:
-    @hookimpl
-    def register_tiers(self) -> list[TierSpec]:
-        return [
-            TierSpec(kind="live", factory=no_tier, options=NoOptions, traits=Trait.LIVE),
-            TierSpec(kind="shelf", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT),
-            TierSpec(
-                kind="pile",
-                factory=no_tier,
-                options=NoOptions,
-                traits=Trait.NONE,
-                eviction_policies=frozenset({"fifo"}),
-            ),
-        ]
-
-
-@pytest.fixture
-def registry() -> PluginRegistry:
-    return discover([Plugin()], installed=())
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and no variables from outside."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.environ", {})
-    return tmp_path
-
-
-def load(path: Path | None = None, /, environ: Mapping[str, str] | None = None, **code: Any) -> CacheConfig:
-    return CacheConfig.load(path, environ=environ or {}, **code)
-
-
-def toml(folder: Path, text: str, name: str = "some.toml") -> Path:
-    file = folder / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
-    return file
-
-
-def refused(make: Callable[[], object]) -> str:
-    with pytest.raises(CacheConfigError) as caught:
-        make()
-    return str(caught.value)
-
 
 # -- every setting, from every source ------------------------------------------------------------------------------
 
@@ -120,9 +44,9 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
 @pytest.mark.req("US5-4")
 @pytest.mark.parametrize(("name", "value", "text", "written"), SIMPLE, ids=[row[0] for row in SIMPLE])
 def test_every_setting_can_come_from_code_environment_and_toml(
-    folder: Path, name: str, value: Any, text: str, written: str
+    tmp_path: Path, name: str, value: Any, text: str, written: str
 ) -> None:
-    file = toml(folder, f"[tierkit]\n{name} = {written}\n")
+    file = toml(tmp_path, f"[tierkit]\n{name} = {written}\n")
     assert getattr(CacheConfig(**{name: value}), name) == value
     assert getattr(load(environ={f"TIERKIT_{name.upper()}": text}), name) == value
     assert getattr(load(file), name) == value
@@ -175,14 +99,16 @@ FLAT: list[tuple[str, Any, Callable[[CacheConfig], Any]]] = [
 
 @pytest.mark.req("F-4")
 @pytest.mark.parametrize(("name", "value", "read"), FLAT, ids=[row[0] for row in FLAT])
-def test_other_spellings_say_the_same(folder: Path, name: str, value: Any, read: Callable[[CacheConfig], Any]) -> None:
+def test_other_spellings_say_the_same(
+    tmp_path: Path, name: str, value: Any, read: Callable[[CacheConfig], Any]
+) -> None:
     as_json = json.dumps(value)
     written = as_json if not isinstance(value, dict) else as_json.replace(":", " =")
     text = value if isinstance(value, str) else as_json
     expected = value["max_entries"] if name == "l1_config" else value
     assert read(CacheConfig(**{name: value})) == expected
     assert read(load(environ={f"TIERKIT_{name.upper()}": text})) == expected
-    assert read(load(toml(folder, f"[tierkit]\n{name} = {written}\n"))) == expected
+    assert read(load(toml(tmp_path, f"[tierkit]\n{name} = {written}\n"))) == expected
 
 
 def test_no_spelling_is_left_out_above() -> None:
@@ -221,8 +147,8 @@ def test_booleans_from_the_environment(text: str, value: bool) -> None:
 
 
 @pytest.mark.req("F-5")
-def test_code_comes_before_environment_before_file_before_default(folder: Path) -> None:
-    file = toml(folder, "[tierkit]\nfailure_threshold = 4\ndefault_ttl_seconds = 100\nlate_seconds = 4\n")
+def test_code_comes_before_environment_before_file_before_default(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[tierkit]\nfailure_threshold = 4\ndefault_ttl_seconds = 100\nlate_seconds = 4\n")
     environ = {"TIERKIT_FAILURE_THRESHOLD": "5", "TIERKIT_DEFAULT_TTL_SECONDS": "200"}
     config = load(file, environ, failure_threshold=6)
     assert (config.failure_threshold, config.default_ttl_seconds, config.late_seconds) == (6, 200, 4)
@@ -233,24 +159,24 @@ def test_code_comes_before_environment_before_file_before_default(folder: Path) 
 
 
 @pytest.mark.req("US2-3")
-def test_rules_per_source_are_laid_over_each_other_one_by_one(folder: Path) -> None:
-    file = toml(folder, "[tierkit.per_source_ttl]\na = 1\nb = 1\nc = 1\n")
+def test_rules_per_source_are_laid_over_each_other_one_by_one(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[tierkit.per_source_ttl]\na = 1\nb = 1\nc = 1\n")
     environ = {"TIERKIT_PER_SOURCE_TTL__b": "2", "TIERKIT_PER_SOURCE_TTL__Free__List": "2"}
     config = load(file, environ, per_source_ttl={"c": 3})
     assert config.per_source_ttl == {"a": 1, "b": 2, "Free__List": 2, "c": 3}
     assert config.origins["per_source_ttl.c"] == "code"
 
 
-def test_the_environment_changes_one_level_of_a_file(folder: Path) -> None:
-    file = toml(folder, '[[tierkit.tiers]]\nbackend = "shelf"\nwidth = 5\nmax_entries = 5\n')
+def test_the_environment_changes_one_level_of_a_file(tmp_path: Path) -> None:
+    file = toml(tmp_path, '[[tierkit.tiers]]\nbackend = "shelf"\nwidth = 5\nmax_entries = 5\n')
     config = load(file, {"TIERKIT_TIERS__0__MAX_ENTRIES": "6", "TIERKIT_TIERS__1__BACKEND": "pile"})
     assert (config.tiers[0].max_entries, config.tiers[0].options) == (6, {"width": 5})
     assert [tier.name for tier in config.tiers] == ["L1", "L2"]
     assert config.origins["tiers.0.max_entries"] == "environment variable TIERKIT_TIERS__0__MAX_ENTRIES"
 
 
-def test_a_list_of_levels_replaces_the_one_below(folder: Path) -> None:
-    file = toml(folder, '[[tierkit.tiers]]\nbackend = "shelf"\n[[tierkit.tiers]]\nbackend = "pile"\n')
+def test_a_list_of_levels_replaces_the_one_below(tmp_path: Path) -> None:
+    file = toml(tmp_path, '[[tierkit.tiers]]\nbackend = "shelf"\n[[tierkit.tiers]]\nbackend = "pile"\n')
     config = load(file, {"TIERKIT_TIERS": '[{"backend": "live", "max_entries": 3}]'})
     assert [(tier.backend, tier.max_entries) for tier in config.tiers] == [("live", 3)]
 
@@ -260,10 +186,13 @@ def test_options_go_with_their_backend() -> None:
     assert load(environ={"TIERKIT_L2_CONFIG__BACKEND": "jsonl"}).tiers[1].options == {"path": ".cache/proxies"}
 
 
-def test_the_file_is_the_one_given_else_that_of_the_variable_else_the_one_that_is_here(folder: Path) -> None:
-    toml(folder, "[tierkit]\nfailure_threshold = 11\n", "tierkit.toml")
-    other = toml(folder, "[tierkit]\nfailure_threshold = 12\n", "other.toml")
-    third = toml(folder, "[tierkit]\nfailure_threshold = 13\n", "third.toml")
+def test_the_file_is_the_one_given_else_that_of_the_variable_else_the_one_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml(tmp_path, "[tierkit]\nfailure_threshold = 11\n", "tierkit.toml")
+    other = toml(tmp_path, "[tierkit]\nfailure_threshold = 12\n", "other.toml")
+    third = toml(tmp_path, "[tierkit]\nfailure_threshold = 13\n", "third.toml")
     assert load().failure_threshold == 11
     assert load(environ={"TIERKIT_CONFIG": str(other)}).failure_threshold == 12
     assert load(third, {"TIERKIT_CONFIG": str(other)}).failure_threshold == 13
@@ -296,7 +225,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 # -- paths -----------------------------------------------------------------------------------------------------------
 
 
-def test_paths_in_a_file_are_relative_to_it(folder: Path, registry: PluginRegistry) -> None:
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     text = """
     [tierkit]
     encryption_key_file = "key"
@@ -307,299 +236,31 @@ def test_paths_in_a_file_are_relative_to_it(folder: Path, registry: PluginRegist
     folders = ["x", "/abs/y"]
     tags = ["data"]
     """
-    config = load(toml(folder, text, "sub/some.toml"))
-    assert config.encryption_key_file == folder / "sub/key"
-    assert config.warm_files == (folder / "sub/a.csv", Path("/abs/b.csv"))
-    (level,) = config.resolve(registry)
+    config = load(toml(tmp_path, text, "sub/some.toml"))
+    assert config.encryption_key_file == tmp_path / "sub/key"
+    assert config.warm_files == (tmp_path / "sub/a.csv", Path("/abs/b.csv"))
+    (level,) = config.resolve(REGISTRY)
     assert dict(level.options) == {
-        "path": folder / "sub/data",
-        "folders": (folder / "sub/x", Path("/abs/y")),
+        "path": tmp_path / "sub/data",
+        "folders": (tmp_path / "sub/x", Path("/abs/y")),
         "tags": ["data"],
         "width": 3,
         "pin": None,
     }
 
 
-def test_the_three_tier_paths_in_a_file_are_relative_to_it_too(folder: Path) -> None:
-    config = load(toml(folder, '[tierkit]\nl2_cache_dir = "data"\n', "sub/some.toml"))
+def test_the_three_tier_paths_in_a_file_are_relative_to_it_too(tmp_path: Path) -> None:
+    config = load(toml(tmp_path, '[tierkit]\nl2_cache_dir = "data"\n', "sub/some.toml"))
     _, jsonl, sqlite = config.resolve(discover())
-    assert dict(jsonl.options)["path"] == folder / "sub/data"
+    assert dict(jsonl.options)["path"] == tmp_path / "sub/data"
     assert dict(sqlite.options)["path"] == Path(".cache/db/tierkit.db")
 
 
-def test_paths_from_elsewhere_are_relative_to_the_working_directory(registry: PluginRegistry) -> None:
+def test_paths_from_elsewhere_are_relative_to_the_working_directory() -> None:
     code = {"tiers": [{"backend": "shelf", "path": "data"}], "warm_files": ["a.csv"]}
     config = CacheConfig(**code)
-    assert dict(config.resolve(registry)[0].options)["path"] == Path("data")
+    assert dict(config.resolve(REGISTRY)[0].options)["path"] == Path("data")
     assert config.warm_files == (Path("a.csv"),)
-
-
-# -- what is refused -------------------------------------------------------------------------------------------------
-
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"default_ttl_seconds": 59.9}, "default_ttl_seconds = 59.9 (code): must be at least 60"),
-    ({"default_ttl_seconds": 1e11}, "must be at most"),
-    ({"default_ttl_seconds": float("nan")}, "must be a finite number"),
-    ({"default_ttl_seconds": True}, "must be a number"),
-    ({"default_ttl_seconds": None}, "must be a number"),
-    ({"per_source_ttl": {"a": 0}}, "per_source_ttl.a = 0 (code): must be more than 0"),
-    ({"per_source_ttl": {"a": 60, "b": -1, "c": "x"}}, "per_source_ttl.c = 'x' (code): must be a number"),
-    ({"per_source_ttl": 5}, "per_source_ttl = 5 (code): must be a table"),
-    ({"cleanup_interval_seconds": 9}, "must be at least 10"),
-    ({"failure_threshold": 0}, "failure_threshold = 0 (code): must be at least 1"),
-    ({"failure_threshold": 1.5}, "must be a whole number"),
-    ({"tier_failure_threshold": "many"}, "tier_failure_threshold = 'many' (code): must be a whole number"),
-    ({"durability": "some"}, "durability = 'some' (code): must be 'full', 'process' or 'none'"),
-    ({"key_policy": "ask"}, "must be 'generate' or 'require'"),
-    ({"late_seconds": 0}, "must be more than 0"),
-    ({"staleness_seconds": 0}, "must be more than 0"),
-    ({"tombstone_seconds": 70}, "tombstone_seconds = 70 (code): must be more than 70, which is late_seconds and 60"),
-    ({"late_seconds": 840}, "tombstone_seconds = 900 (default): must be more than 900"),
-    ({"enable_statistics": "maybe"}, "must be true or false (or 1/0, yes/no, on/off)"),
-    ({"encryption_key_env": ""}, "encryption_key_env = '' (code)"),
-    ({"encryption_key_file": 5}, "encryption_key_file = 5 (code)"),
-    ({"warm_files": 5}, "warm_files = 5 (code): must be a list"),
-    ({"tiers": "memory"}, "tiers (code): must be a list of tables"),
-    ({"tiers": ["memory"]}, "tiers.0 (code): must be a table"),
-    ({"tiers": [{}, {"backend": "x"}]}, "tiers.0.backend (code): is missing"),
-    ({"tiers": [{"max_entries": 5}]}, "tiers.0.backend (code): is missing"),
-    ({"tiers": [{"backend": "x", "max_entries": 0}]}, "tiers.0.max_entries = 0 (code): must be at least 1"),
-    ({"tiers": [{"backend": "x", "name": "a b"}]}, "tiers.0.name = 'a b' (code)"),
-    ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): is the name of two"),
-    ({"tiers": [{"backend": "x"}], "l1_config": {}}, "l1_config (code): cannot be used together with 'tiers'"),
-    ({"tiers": [{"backend": "x"}], "cache_l2_dir": "y"}, "cache_l2_dir (code): cannot be used together"),
-    ({"cache_default_ttl": 60, "default_ttl_seconds": 60}, "cache_default_ttl (code) sets the same"),
-    ({"l1_config": {"max_entries": 5}, "cache_l1_max_entries": 5}, "l1_config.max_entries (code) sets the same"),
-    ({"l2_cache_dir": "a", "cache_l2_dir": "a"}, "keep one of them"),
-    ({"cache_l1_max_entries": 0}, "cache_l1_max_entries = 0 (code): must be at least 1"),
-    ({"l1_config": None}, "l1_config (code): must be a table"),
-    ({"default_tll_seconds": 60}, "there is no such setting; did you mean 'default_ttl_seconds'?"),
-    ({"cache_l2_directory": "x"}, "did you mean 'cache_l2_dir'?"),
-]
-
-
-@pytest.mark.req("F-3")
-@pytest.mark.req("F-4")
-@pytest.mark.parametrize(("settings", "text"), WRONG, ids=[text[:50] for _, text in WRONG])
-def test_a_wrong_setting_is_refused_with_name_value_origin_and_what_is_allowed(
-    settings: dict[str, Any], text: str
-) -> None:
-    assert text in refused(lambda: CacheConfig(**settings))
-    assert text in refused(lambda: CacheConfig.load(environ={}, **settings))
-
-
-def test_all_that_is_wrong_is_listed_together(folder: Path) -> None:
-    file = toml(folder, "[tierkit]\nlate_seconds = -1\ncolour = 1\n")
-    environ = {"TIERKIT_FAILURE_THRESHOLD": "x", "TIERKIT_COLOUR": "1"}
-    lines = refused(lambda: load(file, environ, l1_config={"max_entries": 0}, nothing=1)).splitlines()
-    assert lines[0] == "6 settings are wrong:"
-    assert f"- late_seconds = -1 (file {file}): must be more than 0" in lines
-    variable = "environment variable TIERKIT_FAILURE_THRESHOLD"
-    assert f"- failure_threshold = 'x' ({variable}): must be a whole number" in lines
-
-
-ENVIRONMENTS = [
-    ({"TIERKIT_DEFAULT_TTL_SECOND": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
-    ({"TIERKIT_CACHE_L9_DIR": "x"}, "did you mean 'TIERKIT_CACHE_L2_DIR'?"),
-    ({"TIERKIT_": "x"}, "there is no such setting"),
-    ({"TIERKIT_DEFAULT_TTL_SECONDS__X": "60"}, "there is no such setting"),
-    ({"TIERKIT_TIERS__X__NAME": "60"}, "there is no such setting"),
-    ({"TIERKIT_TIERS__1__": "60"}, "there is no such setting"),
-    ({"TIERKIT_TIERS__99999__NAME": "60"}, "there is no such setting"),
-    ({"TIERKIT_TIERS__5__NAME": "x"}, "there is no level 3 above it"),
-    ({"TIERKIT_TIERS__3__MAX_ENTRIES": "5"}, "tiers.3.backend"),
-    ({"TIERKIT_TIERS": "memory"}, "tiers (environment variable TIERKIT_TIERS): must be JSON"),
-    ({"TIERKIT_PER_SOURCE_TTL": "{"}, "must be JSON"),
-    ({"TIERKIT_TIERS": "[]", "TIERKIT_TIERS__0__BACKEND": "x", "TIERKIT_CACHE_L2_DIR": "y"}, "together with 'tiers'"),
-    ({"TIERKIT_FAILURE_THRESHOLD": "1", "TIERKIT_CACHE_FAILURE_THRESHOLD": "1"}, "sets the same"),
-    ({"TIERKIT_FAILURE_THRESHOLD": "1", "TIERKIT_failure_threshold": "2"}, "sets the same"),
-]
-
-
-@pytest.mark.req("F-5")
-@pytest.mark.parametrize(("environ", "text"), ENVIRONMENTS, ids=[" ".join(row[0]) for row in ENVIRONMENTS])
-def test_a_wrong_variable_is_refused(environ: dict[str, str], text: str) -> None:
-    assert text in refused(lambda: load(environ=environ))
-
-
-def test_variables_of_others_are_left_alone() -> None:
-    assert load(environ={"TIERKITTEN": "1", "PATH": "/bin", "tierkit_late_seconds": "x"}) == CacheConfig()
-
-
-FILES = [
-    ("[tierkit]\nx = = 1\n", "is not TOML: Invalid value (at line 2"),
-    ("[tierkit]\ndefault_tll_seconds = 60\n", "did you mean 'default_ttl_seconds'?"),
-    ("default_ttl_seconds = 60\n", "must stand below [tierkit]"),
-    ("tierkit = 5\n", "tierkit (file {file}): must be a table"),
-    ("[tierkit]\ndefault_ttl_seconds = 5\n", "default_ttl_seconds = 5 (file {file}): must be at least 60"),
-    ("[tierkit]\nlate_seconds = 2026-01-01\n", "late_seconds (file {file}): must be a number"),
-    ("[tierkit.tiers]\nname = 'x'\n", "tiers (file {file}): must be a list of tables"),
-    (f"x = {'9' * 5000}\n", "is not TOML"),
-    (f"x = {'[' * 50000}\n", "is not TOML"),
-]
-
-
-@pytest.mark.req("F-5")
-@pytest.mark.parametrize(("text", "said"), FILES, ids=[said for _, said in FILES])
-def test_a_wrong_file_is_refused(folder: Path, text: str, said: str) -> None:
-    file = toml(folder, text)
-    message = refused(lambda: load(file))
-    assert said.format(file=file) in message
-    assert str(file) in message
-
-
-def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
-    missing = folder / "missing.toml"
-    assert "missing.toml (given in code): cannot be read: No such file" in refused(lambda: load(missing))
-    assert "TIERKIT_CONFIG" in refused(lambda: load(environ={"TIERKIT_CONFIG": str(missing)}))
-    (folder / "binary.toml").write_bytes(b"[tierkit]\n\n\xff\xfe")
-    assert "binary.toml, line 3: is not UTF-8" in refused(lambda: load(folder / "binary.toml"))
-
-
-def test_a_file_may_be_shared_with_other_programs(folder: Path) -> None:
-    assert load(toml(folder, "name = 'other'\n[tool.other]\nx = 1\n")) == CacheConfig()
-    assert load(toml(folder, "[other]\nx = 1\n[tierkit]\nfailure_threshold = 4\n")).failure_threshold == 4
-
-
-def test_a_spelling_for_a_level_that_is_another_is_refused(folder: Path) -> None:
-    file = toml(folder, '[[tierkit.tiers]]\nbackend = "live"\n[[tierkit.tiers]]\nbackend = "pile"\n')
-    message = refused(lambda: load(file, cache_l2_dir="x"))
-    assert message == "cache_l2_dir (code): is for backend 'jsonl', and level 1 is 'pile'"
-
-
-@pytest.mark.req("F-3")
-def test_a_level_alone_is_checked_too() -> None:
-    message = refused(lambda: CacheTierConfig(max_entries=-3, enabled="maybe"))
-    assert "max_entries = -3 (code): must be at least 1" in message
-    assert "enabled = 'maybe' (code)" in message
-
-
-# -- secrets -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.req("US1-6")
-def test_no_secret_is_shown(folder: Path) -> None:
-    level = {"backend": "shelf", "password": KEY, "url": f"redis://u:{KEY}@h/1", "tokens": [KEY]}
-    file = toml(folder, f'[tierkit]\nencryption_key = "{KEY}"\n')
-    config = load(file, tiers=[level])
-    assert isinstance(config.encryption_key, SecretStr)
-    assert config.encryption_key.get_secret_value() == KEY
-    for text in (repr(config), str(config), repr(config.tiers), str(config.effective()), str(config.origins)):
-        assert KEY not in text
-    assert "**********" in str(config.effective())
-
-
-@pytest.mark.req("US1-6")
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"encryption_key": KEY, "failure_threshold": 0},
-        {"encryption_key": [KEY]},
-        {"tiers": [{"backend": "shelf", "password": KEY, "name": "-"}]},
-        {"tiers": {"password": KEY}},
-        {"tiers": [{"backend": "shelf", "name": f"x://u:{KEY} #/?@h"}]},
-    ],
-)
-def test_no_secret_is_in_an_error(settings: dict[str, Any]) -> None:
-    with pytest.raises(CacheConfigError) as caught:
-        CacheConfig(**settings)
-    assert KEY not in str(caught.value)
-
-
-@pytest.mark.req("US1-6")
-def test_a_key_is_not_in_the_frames_that_raise() -> None:
-    try:
-        CacheConfig(encryption_key=KEY, failure_threshold=0)
-    except CacheConfigError as error:
-        here = error.__traceback__
-        assert here is not None
-        frames = traceback.TracebackException(type(error), error, here.tb_next, capture_locals=True)
-        assert KEY not in "".join(frames.format())
-
-
-@pytest.mark.req("US1-6")
-def test_an_option_that_its_plugin_calls_secret_is_not_shown(registry: PluginRegistry) -> None:
-    config = CacheConfig(tiers=[{"backend": "shelf", "pin": KEY}])
-    assert KEY not in str(config.effective(registry))
-    assert KEY not in repr(config.resolve(registry))
-    wrong = CacheConfig(tiers=[{"backend": "shelf", "pin": 123456}])
-    assert "123456" not in refused(lambda: wrong.resolve(registry))
-
-
-def test_a_key_may_come_from_a_callable() -> None:
-    config = CacheConfig(encryption_key=lambda: SecretStr(KEY))
-    assert callable(config.encryption_key)
-    assert ("encryption_key", "a callable") in {(line.name, line.value_text) for line in config.effective()}
-
-
-# -- resolving ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.req("F-3")
-def test_enabled_levels_are_resolved_in_order(registry: PluginRegistry) -> None:
-    levels = [{"backend": "live", "max_entries": 5}, {"backend": "pile", "enabled": False}, {"backend": "shelf"}]
-    first, second = CacheConfig(tiers=levels).resolve(registry)
-    assert (first.name, first.spec.kind, first.max_entries, first.eviction_policy) == ("L1", "live", 5, "lru")
-    assert (second.name, second.spec.kind, second.options) == ("L3", "shelf", ShelfOptions())
-
-
-def test_the_default_stack_resolves_with_what_is_installed() -> None:
-    assert [level.spec.kind for level in CacheConfig().resolve(discover())] == ["memory", "jsonl", "sqlite"]
-
-
-STACKS: list[tuple[list[dict[str, Any]], str]] = [
-    ([], "no level is enabled"),
-    ([{"backend": "shelf", "enabled": False}], "no level is enabled"),
-    ([{"backend": "shelf"}, {"backend": "live"}], "level L2 (live) holds live entries and cannot stand below level L1"),
-    ([{"backend": "shelf", "widht": 3}], "tiers.0.widht (code): there is no such option; did you mean 'width'?"),
-    ([{"backend": "shelf", "max_entires": 3}], "did you mean 'max_entries'?"),
-    ([{"backend": "shelf", "x": 3}], "Backend 'shelf' has the options path, folders, tags, width, pin"),
-    ([{"backend": "live", "x": 3}], "Backend 'live' has no options"),
-    ([{"backend": "shelf", "width": "wide"}], "tiers.0.width = 'wide' (code): must be a whole number"),
-    ([{"backend": "pile", "max_entries": 3}], "backend 'pile' does not offer it; it offers fifo"),
-    ([{"backend": "pile", "eviction_policy": "lru"}], "tiers.0.eviction_policy = 'lru' (code)"),
-    ([{"backend": "shelf", "eviction_policy": "lruu"}], "offers fifo, lru"),
-    ([{"backend": "shelf", "x": 1, "width": "a"}, {"backend": "pile", "y": 1}], "3 settings are wrong"),
-]
-
-
-@pytest.mark.req("F-3")
-@pytest.mark.parametrize(("levels", "text"), STACKS, ids=[text[:50] for _, text in STACKS])
-def test_a_stack_that_cannot_work_is_refused_with_the_reason(
-    registry: PluginRegistry, levels: list[dict[str, Any]], text: str
-) -> None:
-    assert text in refused(lambda: CacheConfig(tiers=levels).resolve(registry))
-
-
-def test_a_policy_does_not_matter_without_a_bound(registry: PluginRegistry) -> None:
-    assert CacheConfig(tiers=[{"backend": "pile"}]).resolve(registry)[0].max_entries is None
-
-
-def test_an_unknown_backend_names_the_level_and_the_nearest(registry: PluginRegistry) -> None:
-    with pytest.raises(UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, shelf"):
-        CacheConfig(tiers=[{"backend": "shelv"}]).resolve(registry)
-
-
-def test_options_from_the_environment_are_read_by_their_type(registry: PluginRegistry) -> None:
-    environ = {
-        "TIERKIT_TIERS": '[{"backend": "shelf"}]',
-        "TIERKIT_TIERS__0__WIDTH": "5",
-        "TIERKIT_TIERS__0__TAGS": "a, b",
-        "TIERKIT_TIERS__0__FOLDERS": '["x,y"]',
-    }
-    (level,) = load(environ=environ).resolve(registry)
-    options = ShelfOptions(width=5, tags=["a", "b"], folders=(Path("x,y"),))
-    assert level.options == options
-    broken = load(environ={**environ, "TIERKIT_TIERS__0__TAGS": "[1"})
-    assert "must be a list" in refused(lambda: broken.resolve(registry))
-
-
-def test_effective_values_hold_the_defaults_of_options_where_the_plugin_is_known(registry: PluginRegistry) -> None:
-    config = CacheConfig(tiers=[{"backend": "shelf"}, {"backend": "gone", "size": 1}])
-    names = [line.name for line in config.effective(registry)]
-    assert "tiers.0.width" in names
-    assert "tiers.1.size" in names
-    assert "tiers.0.width" not in config.origins
 
 
 # -- properties of the whole -------------------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Configuration: levels, their plugins and options, and stacks that cannot work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.configs import REGISTRY, ShelfOptions, load, refused
+
+from tierkit import CacheConfig, UnknownTierError
+from tierkit.plugins import discover
+
+# -- resolving ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("F-3")
+def test_enabled_levels_are_resolved_in_order() -> None:
+    levels = [{"backend": "live", "max_entries": 5}, {"backend": "pile", "enabled": False}, {"backend": "shelf"}]
+    first, second = CacheConfig(tiers=levels).resolve(REGISTRY)
+    assert (first.name, first.spec.kind, first.max_entries, first.eviction_policy) == ("L1", "live", 5, "lru")
+    assert (second.name, second.spec.kind, second.options) == ("L3", "shelf", ShelfOptions())
+
+
+def test_the_default_stack_resolves_with_what_is_installed() -> None:
+    assert [level.spec.kind for level in CacheConfig().resolve(discover())] == ["memory", "jsonl", "sqlite"]
+
+
+STACKS: list[tuple[list[dict[str, Any]], str]] = [
+    ([], "no level is enabled"),
+    ([{"backend": "shelf", "enabled": False}], "no level is enabled"),
+    ([{"backend": "shelf"}, {"backend": "live"}], "level L2 (live) holds live entries and cannot stand below level L1"),
+    ([{"backend": "shelf", "widht": 3}], "tiers.0.widht (code): there is no such option; did you mean 'width'?"),
+    ([{"backend": "shelf", "max_entires": 3}], "did you mean 'max_entries'?"),
+    ([{"backend": "shelf", "x": 3}], "Backend 'shelf' has the options path, folders, tags, width, pin"),
+    ([{"backend": "live", "x": 3}], "Backend 'live' has no options"),
+    ([{"backend": "shelf", "width": "wide"}], "tiers.0.width = 'wide' (code): must be a whole number"),
+    ([{"backend": "pile", "max_entries": 3}], "backend 'pile' does not offer it; it offers fifo"),
+    ([{"backend": "pile", "eviction_policy": "lru"}], "tiers.0.eviction_policy = 'lru' (code)"),
+    ([{"backend": "shelf", "eviction_policy": "lruu"}], "offers fifo, lru"),
+    ([{"backend": "shelf", "x": 1, "width": "a"}, {"backend": "pile", "y": 1}], "3 settings are wrong"),
+]
+
+
+@pytest.mark.req("F-3")
+@pytest.mark.parametrize(("levels", "text"), STACKS, ids=[text[:50] for _, text in STACKS])
+def test_a_stack_that_cannot_work_is_refused_with_the_reason(levels: list[dict[str, Any]], text: str) -> None:
+    assert text in refused(lambda: CacheConfig(tiers=levels).resolve(REGISTRY))
+
+
+def test_a_policy_does_not_matter_without_a_bound() -> None:
+    assert CacheConfig(tiers=[{"backend": "pile"}]).resolve(REGISTRY)[0].max_entries is None
+
+
+def test_an_unknown_backend_names_the_level_and_the_nearest() -> None:
+    with pytest.raises(UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, shelf"):
+        CacheConfig(tiers=[{"backend": "shelv"}]).resolve(REGISTRY)
+
+
+def test_options_from_the_environment_are_read_by_their_type() -> None:
+    environ = {
+        "TIERKIT_TIERS": '[{"backend": "shelf"}]',
+        "TIERKIT_TIERS__0__WIDTH": "5",
+        "TIERKIT_TIERS__0__TAGS": "a, b",
+        "TIERKIT_TIERS__0__FOLDERS": '["x,y"]',
+    }
+    (level,) = load(environ=environ).resolve(REGISTRY)
+    options = ShelfOptions(width=5, tags=["a", "b"], folders=(Path("x,y"),))
+    assert level.options == options
+    broken = load(environ={**environ, "TIERKIT_TIERS__0__TAGS": "[1"})
+    assert "must be a list" in refused(lambda: broken.resolve(REGISTRY))
+
+
+def test_effective_values_hold_the_defaults_of_options_where_the_plugin_is_known() -> None:
+    config = CacheConfig(tiers=[{"backend": "shelf"}, {"backend": "gone", "size": 1}])
+    names = [line.name for line in config.effective(REGISTRY)]
+    assert "tiers.0.width" in names
+    assert "tiers.1.size" in names
+    assert "tiers.0.width" not in config.origins
