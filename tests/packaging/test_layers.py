@@ -1,0 +1,58 @@
+"""Imports inside the core point one way: a module imports only from layers before its own."""
+
+import ast
+from pathlib import Path
+
+import tierkit
+
+PACKAGE = Path(tierkit.__file__).parent
+LAYERS = [
+    {"errors"},
+    {"clock", "proxy_url", "statistics", "eviction", "filling"},
+    {"entry", "row"},
+    {"values", "usage", "expiry", "keys"},
+    {"schema", "tier"},
+    {"sealing", "hookspecs", "level"},
+    {"plugins"},
+    {"settings"},
+    {"settings_sources"},
+    {"settings_layers", "level_config"},
+    {"config"},
+    {"stack"},
+    {"writing", "sweeper", "opening"},
+    {"transfer"},
+    {"manager"},
+    {"inspection", "testing"},
+    {"demo"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def part(path: Path) -> str:
+    """The module or package directly below `tierkit` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of tierkit that a file imports when it is loaded; `plugins` asks for the version late."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tierkit":
+            found.add(node.module.split(".")[1] if "." in node.module else "")
+    return {name for name in found if name in RANK}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {part(path) for path in PACKAGE.rglob("*.py")} == set(RANK)
+
+
+def test_no_module_imports_from_a_later_layer() -> None:
+    reverse = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in imported(path)
+        if RANK[name] > RANK[part(path)] or (RANK[name] == RANK[part(path)] and name != part(path))
+    ]
+    assert not reverse
