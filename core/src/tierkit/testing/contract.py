@@ -25,19 +25,19 @@ from tierkit.testing.suite.versions import Versions
 from tierkit.tier import CacheTier, TierContext
 
 
-class TierContract(
-    RoundTrips,
-    Versions,
-    Marks,
-    Usage,
-    Eviction,
-    Bulk,
-    Iteration,
-    Lifetime,
-    Durability,
-    Concurrency,
-    Sharing,
+class TierContract(  # pytest runs the last of these first
     Model,
+    Sharing,
+    Concurrency,
+    Durability,
+    Lifetime,
+    Iteration,
+    Bulk,
+    Eviction,
+    Usage,
+    Marks,
+    Versions,
+    RoundTrips,
 ):
     """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else.
 

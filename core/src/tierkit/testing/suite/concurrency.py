@@ -48,7 +48,7 @@ class Concurrency:
     def test_no_compare_and_set_is_lost(self, tier: CacheTier[Any], storage: Storage) -> None:
         """Threads that count up in one record."""
         tier.put(storage.record("counter", 1, number=0))
-        run_together([partial(increment, tier, storage, tag, 30) for tag in range(THREADS)])
+        run_together([partial(increment, tier, storage, tag, 30) for tag in range(THREADS)], stirred=True)
         assert number_of(tier.get("counter")) == THREADS * 30
 
     def test_one_of_many_wins_a_race_for_a_new_key(self, tier: CacheTier[Any], storage: Storage) -> None:
@@ -59,7 +59,7 @@ class Concurrency:
             for n in range(40):
                 won.extend([f"key {n}"] * tier.replace(storage.record(f"key {n}", 1, number=tag), 0))
 
-        run_together([partial(race, tag) for tag in range(THREADS)])
+        run_together([partial(race, tag) for tag in range(THREADS)], stirred=True)
         assert sorted(won) == sorted(f"key {n}" for n in range(40))
 
     def test_bulk_and_single_writes_mix(self, tier: CacheTier[Any], storage: Storage) -> None:

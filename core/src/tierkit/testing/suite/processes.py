@@ -6,18 +6,25 @@ import multiprocessing
 import os
 import signal
 import sys
+import sysconfig
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
 
 PATIENCE_SECONDS: Final = 60.0
 """After this a thread or process is taken to hang. No test waits for it unless something is wrong."""
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
+_KIT: Final = str(Path(__file__).parents[1])
+_PYTHON: Final = sysconfig.get_path("stdlib")
 _fork = multiprocessing.get_context("fork")
 _FAILED: Final = -1
 
@@ -102,8 +109,12 @@ def _run(work: Callable[[Connection], None], here: Connection, there: Connection
         there.close()
 
 
-def run_together(works: Sequence[Callable[[], None]]) -> None:
-    """Run each of `works` in a thread of its own, switching between them as often as Python can.
+def run_together(works: Sequence[Callable[[], None]], *, stirred: bool = False) -> None:
+    """Run each of `works` in a thread of its own.
+
+    Args:
+        works: What to run.
+        stirred: Let another thread run before each line of the tier: slow, but a race within a few lines shows.
 
     Raises:
         AssertionError: One of them hangs.
@@ -115,9 +126,12 @@ def run_together(works: Sequence[Callable[[], None]]) -> None:
     def run(work: Callable[[], None]) -> None:
         try:
             barrier.wait(PATIENCE_SECONDS)
+            sys.settrace(_stir if stirred else sys.gettrace())
             work()
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
+        finally:
+            sys.settrace(None)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -132,3 +146,15 @@ def run_together(works: Sequence[Callable[[], None]]) -> None:
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if errors:
         raise errors[0]
+
+
+def _stir(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+    """A trace function that gives up the GIL, and waits for nothing, before each line outside the kit and Python."""
+    if event == "call" and _is_foreign(frame.f_code.co_filename):
+        return None
+    time.sleep(0)
+    return _stir
+
+
+def _is_foreign(file: str) -> bool:
+    return file.startswith(_KIT) or (file.startswith(_PYTHON) and "site-packages" not in file)

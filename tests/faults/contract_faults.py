@@ -1,0 +1,77 @@
+"""Faults planted in copies of a tier, to show that the contract finds each.
+
+`python -m tests.faults.contract_faults` runs `TierContract` against every faulty copy, prints which test caught it, and
+exits with 1 if one survives; with names of faults it runs those only. To add a fault, write a class that breaks one
+thing, in a module that is imported here, and mark it `@fault("what is wrong with it")`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults import faulty_order, faulty_storage  # noqa: F401 - they fill the table
+from tests.faults.planting import FAULTS, Fault
+
+from tierkit import CacheTier, TierContext
+from tierkit.testing import TierContract
+
+OPTIONS = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
+#: This process has imported some of pytest's plugins already: their asserts stay as they are.
+ALREADY = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+
+
+def contract_of(planted: Fault) -> type[TierContract]:
+    """A test class for a faulty tier."""
+
+    class Contract(TierContract):
+        def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
+            return planted.open(context, path)
+
+    return Contract
+
+
+# pytest finds the classes by their names, when it is given this file.
+globals().update({f"Test{planted.name}": contract_of(planted) for planted in FAULTS})
+
+
+@dataclass
+class Hunt:
+    """A pytest plugin: notes the first test that fails for each fault, and leaves out the rest of its tests."""
+
+    caught: dict[str, str] = field(default_factory=dict)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if item.nodeid.split("::")[1] in self.caught:
+            pytest.skip("caught already")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            _, planted, test = report.nodeid.split("::", 2)
+            self.caught.setdefault(planted, test)
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the contract against the faults of these names, or all; answer how the program should exit."""
+    chosen = [planted for planted in FAULTS if not names or planted.name in names]
+    hunt = Hunt()
+    with redirect_stdout(io.StringIO()):
+        tests = [f"{__file__}::Test{planted.name}" for planted in chosen]
+        pytest.main([*OPTIONS, *ALREADY, *tests], plugins=[hunt])
+    for planted in chosen:
+        caught = hunt.caught.get(f"Test{planted.name}")
+        print(f"{'caught  ' if caught else 'SURVIVED'}  {planted.what:<58}  {caught or planted.name}")
+    survived = len(chosen) - len(hunt.caught)
+    print(f"{len(hunt.caught)} of {len(chosen)} faults caught")
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

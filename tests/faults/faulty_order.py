@@ -1,0 +1,239 @@
+"""Faults in the order of writes: versions, marks, eviction, usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tests.faults.planting import changed, fault
+from tests.tiers import FileBlobTier
+
+from tierkit import CacheEntry, CacheTier, Delta, Row, TierContext, with_usage
+from tierkit_memory import MemoryCacheTier
+
+# -- versions ---------------------------------------------------------------------------------------------------------
+
+
+@fault("an older version wins")
+class OlderWins(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        refused = super().put(record)
+        if refused is not None and (held := self.get(record.key)) is not None and held.version > record.version:
+            super().discard(held)
+            self.remove(record.key)
+            return super().put(record)
+        return refused
+
+
+@fault("an equal version with other content is taken")
+class EqualVersionOverwrites(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        held = self.get(record.key)
+        if held is not None and held.version == record.version:
+            self.remove(record.key)
+        return super().put(record)
+
+
+@fault("a refusal names the version that came")
+class AnswersItsOwnVersion(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        return None if super().put(record) is None else record.version
+
+
+@fault("a refusal is answered as taken")
+class RefusesInSilence(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        super().put(record)
+        return None
+
+
+@fault("versions go through a double")
+class VersionsAsDoubles(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        return super().put(changed(record, version=int(float(record.version))))
+
+
+@fault("replace ignores what is expected")
+class ReplaceIgnoresExpectation(FileBlobTier):
+    def replace(self, record: Row, expected_version: int) -> bool:
+        return self.put(record) is None
+
+
+@fault("replace is not atomic between threads")
+class ReplaceInTwoSteps(MemoryCacheTier):
+    def replace(self, record: CacheEntry, expected_version: int) -> bool:
+        held = self.get(record.key)
+        if (held.version if held else 0) != expected_version:
+            return False
+        for _ in range(100):
+            pass
+        return self.put(record) is None
+
+
+@fault("replace is not atomic between processes")
+class ReplaceAtomicBetweenThreadsOnly(FileBlobTier):
+    def replace(self, record: Row, expected_version: int) -> bool:
+        with self.lock:
+            return CacheTier.replace(self, record, expected_version)
+
+
+@fault("discard removes a newer version")
+class DiscardsAnyVersion(FileBlobTier):
+    def discard(self, record: Row) -> bool:
+        held = self.get(record.key)
+        return held is not None and super().discard(held)
+
+
+# -- marks ------------------------------------------------------------------------------------------------------------
+
+
+@fault("a delete sets no mark")
+class DeleteSetsNoMark(FileBlobTier):
+    def delete(self, key: str, version: int) -> int | None:
+        refused = super().delete(key, version)
+        if refused is None:
+            self.remove(key)
+        return refused
+
+
+@fault("a delete of a key that is not held sets no mark")
+class DeleteMarksOnlyWhatIsHeld(FileBlobTier):
+    def delete(self, key: str, version: int) -> int | None:
+        return None if self.load(key) is None else super().delete(key, version)
+
+
+@fault("a discard sets no mark")
+class DiscardSetsNoMark(FileBlobTier):
+    def discard(self, record: Row) -> bool:
+        if done := super().discard(record):
+            self.remove(record.key)
+        return done
+
+
+@fault("a discard sets the mark of a deletion")
+class DiscardMarksADeletion(FileBlobTier):
+    def discard(self, record: Row) -> bool:
+        return CacheTier.discard(self, record)
+
+
+@fault("marks are lost at a restart")
+class MarksDieWithTheTier(FileBlobTier):
+    def __init__(self, context: TierContext, path: Path) -> None:
+        super().__init__(context, path)
+        if not context.read_only:
+            held = list(self.scan())
+            for file in self.folder.iterdir():
+                file.unlink()
+            for row in held:
+                self.put(row)
+
+
+@fault("marks are never forgotten")
+class MarksAreKeptForEver(FileBlobTier):
+    def purge(self, now: float) -> int:
+        return CacheTier.purge(self, now)
+
+
+@fault("a purge forgets marks too early")
+class PurgeForgetsEveryMark(FileBlobTier):
+    def purge(self, now: float) -> int:
+        purged = super().purge(now)
+        super().purge(now + self.context.tombstone_seconds)
+        return purged
+
+
+@fault("the highest version leaves out deletions")
+class HighestVersionLeavesOutMarks(FileBlobTier):
+    def highest_version(self) -> int:
+        return CacheTier.highest_version(self)
+
+
+# -- eviction and deadlines -------------------------------------------------------------------------------------------
+
+
+@fault("overflow removes what it names")
+class OverflowRemoves(FileBlobTier):
+    def overflow(self) -> list[Row]:
+        victims = super().overflow()
+        for victim in victims:
+            self.discard(victim)
+        return victims
+
+
+@fault("overflow names the hottest first")
+class OverflowNamesTheHottest(FileBlobTier):
+    def overflow(self) -> list[Row]:
+        rows = sorted(self.scan(), key=lambda row: -row.version)
+        return rows[: len(super().overflow())]
+
+
+@fault("a put evicts")
+class PutEvicts(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        refused = super().put(record)
+        for victim in self.overflow():
+            self.discard(victim)
+        return refused
+
+
+@fault("fifo goes by use")
+class FifoIsLru(MemoryCacheTier):
+    def __init__(self, context: TierContext) -> None:
+        super().__init__(replace(context, eviction_policy="lru"))
+
+
+@fault("deadlines are rounded to milliseconds")
+class DeadlineRounded(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        return super().put(changed(record, purge_at=round(record.purge_at, 3)))
+
+
+@fault("get looks at deadlines")
+class GetDropsWhatIsDue(FileBlobTier):
+    def get(self, key: str) -> Row | None:
+        row = super().get(key)
+        return None if row is not None and row.purge_at <= self.context.now() else row
+
+
+@fault("a deadline that is now is not due")
+class PurgeSparesTheMoment(FileBlobTier):
+    def purge(self, now: float) -> int:
+        return super().purge(now - 1e-6)
+
+
+# -- usage ------------------------------------------------------------------------------------------------------------
+
+
+@fault("touch sets the count")
+class TouchSets(FileBlobTier):
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        for key, delta in deltas.items():
+            if (row := self.get(key)) is not None:
+                self.put(with_usage(row, delta.count, delta.last_accessed))
+
+
+@fault("touch changes the version")
+class TouchChangesTheVersion(FileBlobTier):
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        super().touch_many(deltas)
+        for key in deltas:
+            if (row := self.get(key)) is not None:
+                self.put(changed(row, version=row.version + 1))
+
+
+@fault("touch creates records")
+class TouchCreates(FileBlobTier):
+    def touch_many(self, deltas: Mapping[str, Delta]) -> None:
+        for key in deltas:
+            if self.get(key) is None:
+                self.put(Row(key, 1, 2e9, "", {}))
+        super().touch_many(deltas)
+
+
+@fault("a put forgets usage")
+class PutForgetsUsage(FileBlobTier):
+    def put(self, record: Row) -> int | None:
+        if (held := self.get(record.key)) is not None and held.version < record.version:
+            self.remove(record.key)
+        return super().put(record)

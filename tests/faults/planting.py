@@ -1,0 +1,53 @@
+"""How a fault is planted in a copy of a tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tierkit import CacheTier, Row, TierContext
+
+FaultyClass = TypeVar("FaultyClass", bound=type[CacheTier[Any]])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of tier with one fault.
+
+    Attributes:
+        tier: The faulty class; it is opened with the path if it takes one.
+        what: What is wrong with it.
+    """
+
+    tier: type[CacheTier[Any]]
+    what: str
+
+    @property
+    def name(self) -> str:
+        return self.tier.__name__
+
+    def open(self, context: TierContext, path: Path) -> CacheTier[Any]:
+        make: Callable[..., CacheTier[Any]] = self.tier
+        return make(context, path) if "path" in signature(make).parameters else make(context)
+
+
+FAULTS: Final[list[Fault]] = []
+
+
+def fault(what: str) -> Callable[[FaultyClass], FaultyClass]:
+    """Add a class to the table."""
+
+    def add(tier: FaultyClass) -> FaultyClass:
+        FAULTS.append(Fault(tier, what))
+        return tier
+
+    return add
+
+
+def changed(row: Row, **changes: Any) -> Row:
+    return msgspec.structs.replace(row, **changes)
