@@ -1,12 +1,23 @@
-"""The contract of a tier, held by the SQLite tier."""
+"""The SQLite tier keeps the contract."""
 
 from pathlib import Path
+from unittest.mock import patch
 
-from tierkit import CacheTier, Row, TierContext
+import pytest
+
+from tierkit import TierContext
 from tierkit.testing import TierContract
-from tierkit_sqlite import SQLiteCacheTier
+from tierkit_sqlite import SQLiteCacheTier, library
 
 
-class TestSQLite(TierContract):
-    def open_tier(self, context: TierContext, path: Path) -> CacheTier[Row]:
+class TestContract(TierContract):
+    pytestmark = pytest.mark.req("US1-1")
+
+    def open_tier(self, context: TierContext, path: Path) -> SQLiteCacheTier:
         return SQLiteCacheTier(context, path)
+
+
+class TestContractOnALibraryWithTheWalFault(TierContract):
+    def open_tier(self, context: TierContext, path: Path) -> SQLiteCacheTier:
+        with patch.object(library, "has_wal_fault", lambda: True):
+            return SQLiteCacheTier(context, path)

@@ -38,9 +38,10 @@ class Opened:
         table: The statements over the table as it is.
         stamp: Of the file, where it is read without locks because nobody writes to it; else None.
         passing: It stands for something that is not there yet: to be used once.
+        reindexed: The indexes have been made anew over this connection.
     """
 
-    __slots__ = ("connection", "passing", "stamp", "table")
+    __slots__ = ("connection", "passing", "reindexed", "stamp", "table")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Opened:
         self.table = table
         self.stamp = stamp
         self.passing = passing
+        self.reindexed = False
 
 
 class Handle:
@@ -84,9 +86,10 @@ class Handle:
 
     def roll_back(self) -> None:
         """End a transaction that an error left open."""
-        if self.opened is not None and self.opened.connection.in_transaction:
+        if self.opened is not None:
             try:
-                self.opened.connection.execute("ROLLBACK")
+                if self.opened.connection.in_transaction:
+                    self.opened.connection.execute("ROLLBACK")
             except sqlite3.Error:
                 self.drop()
 
@@ -122,6 +125,7 @@ class Connections:
         self._opener = opener
         self._make_lock_file = make_lock_file
         self._closed = False
+        self._beyond_repair = False
         self.start()
         _everyone.add(self)
 
@@ -140,7 +144,7 @@ class Connections:
     def write_one(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Likewise, for a single statement that writes: SQLite makes it a transaction by itself."""
         handle = self._mine()
-        with handle.lock, handle.gate:
+        with handle.lock, self._gate_of(handle):
             answer = self._attempt(handle, work, *args, **kwargs)
             handle.checkpoint_by_hand()
             return answer
@@ -148,7 +152,7 @@ class Connections:
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(cursor, table, ...)` in a transaction, which is rolled back if it raises."""
         handle = self._mine()
-        with handle.lock, handle.gate:
+        with handle.lock, self._gate_of(handle):
             answer = self._attempt(handle, _in_transaction, work, *args, **kwargs)
             handle.checkpoint_by_hand()
             return answer
@@ -193,22 +197,30 @@ class Connections:
             else:
                 if opened.stamp is None and not opened.passing:
                     return answer
-                if self._is_still_so(handle, opened):
+                if self._is_believable(handle, opened):
                     return answer
         raise TierUnavailable(f"{self.where}: it keeps changing while it is read")
 
-    def _open(self, handle: Handle) -> Opened:
+    def _gate_of(self, handle: Handle) -> Gate:
+        self._must_be_open()  # else the lock file of a closed tier would be opened again
+        return handle.gate
+
+    def _must_be_open(self) -> None:
         if self._closed:
             raise TierUnavailable(f"{self.where}: the tier has been closed")
+
+    def _open(self, handle: Handle) -> Opened:
+        self._must_be_open()
         opened = handle.opened = self._opener(handle.gate)
         handle.cursor = opened.connection.cursor()
         return opened
 
-    def _is_still_so(self, handle: Handle, opened: Opened) -> bool:
-        """Whether what was read without locks can be believed."""
-        if opened.passing or not self._is_unchanged(opened):
+    def _is_believable(self, handle: Handle, opened: Opened) -> bool:
+        """Whether the file was the same all the while, where it was read without locks."""
+        unchanged = self._is_unchanged(opened)
+        if opened.passing or not unchanged:
             handle.drop()
-        return opened.stamp is None or handle.opened is not None
+        return unchanged
 
     def _is_unchanged(self, opened: Opened) -> bool:
         try:
@@ -221,17 +233,21 @@ class Connections:
         opened = handle.opened
         if opened is None:
             return False
-        if failures.is_index_damage(error):
-            return self._is_reindexed(opened)
         if failures.is_stale(error) or not self._is_unchanged(opened):
             handle.drop()
             return True
-        return False
+        return failures.is_damage(error) and self._is_reindexed(handle, opened)
 
-    def _is_reindexed(self, opened: Opened) -> bool:
+    def _is_reindexed(self, handle: Handle, opened: Opened) -> bool:
+        """Make the indexes anew, once: a bit that flips in an indexed column leaves a row that cannot be changed."""
+        if opened.reindexed or opened.stamp is not None or self._beyond_repair:
+            return False
+        opened.reindexed = True
         try:
-            opened.connection.execute(opened.table.reindex)
-        except sqlite3.Error:
+            with handle.gate:
+                opened.connection.execute(opened.table.reindex)
+        except sqlite3.Error as error:
+            self._beyond_repair = failures.is_damage(error)
             return False
         return True
 

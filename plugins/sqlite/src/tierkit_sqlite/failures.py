@@ -11,7 +11,6 @@ from tierkit_sqlite.library import sqlite3
 # Result codes of sqlite.org/rescode.html; not every build of the Python module names them.
 _PERM, _BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL = 3, 5, 6, 8, 11, 13
 _CANTOPEN, _TOOBIG, _CONSTRAINT, _AUTH, _NOTADB = 14, 18, 19, 23, 26
-_CORRUPT_INDEX = _CORRUPT | 3 << 8
 
 _BY_CODE: Final[dict[int, type[CacheStorageError]]] = {
     _BUSY: TierTimeout,
@@ -57,11 +56,6 @@ def code_of(error: BaseException) -> int | None:
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file is not a database, or a broken one."""
     return code_of(error) in {_CORRUPT, _NOTADB}
-
-
-def is_index_damage(error: BaseException) -> bool:
-    """Whether SQLite says that an index does not fit its table, which `REINDEX` puts right."""
-    return getattr(error, "sqlite_errorcode", None) == _CORRUPT_INDEX
 
 
 def is_unopened(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final
 
 from tierkit import TierTimeout, TierUnavailable
+from tierkit_sqlite import failures
 
 BESIDE: Final = ("-wal", "-shm")
 """What SQLite keeps beside a database in WAL mode."""
@@ -168,10 +169,16 @@ class LockFile:
         if descriptor is not None:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        self.close()
+
     def _open(self) -> int:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o600)
+            try:
+                self._descriptor = os.open(self.path, flags, 0o600)
+            except OSError as error:
+                raise failures.translated(error, self.path) from None
         return self._descriptor
 
 

@@ -94,6 +94,7 @@ def open_for_reading(settings: Settings) -> Opened:
     stamp = files.settled_stamp(settings.path)
     mode = "mode=ro" if stamp is None else "mode=ro&immutable=1"
     with _closed_on_error(_connect(settings, mode)) as connection:
+        _tune(connection, settings)
         schema.check_format(connection, settings.path)
         passing = schema.stand_in(connection, settings.context)
         return Opened(connection, _table(connection, settings), stamp, passing)
@@ -101,6 +102,7 @@ def open_for_reading(settings: Settings) -> Opened:
 
 def _opened_for_writing(settings: Settings) -> Opened:
     with _closed_on_error(_connect(settings, "mode=rw")) as connection:
+        _tune(connection, settings)
         schema.check_format(connection, settings.path)
         if settings.gated:
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
@@ -111,16 +113,18 @@ def _opened_for_writing(settings: Settings) -> Opened:
 
 
 def _connect(settings: Settings, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
+    return sqlite3.connect(
         f"file://{quote(os.fsencode(settings.path))}?{mode}",
         uri=True,
         timeout=settings.busy_timeout_seconds,
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def _tune(connection: sqlite3.Connection, settings: Settings) -> None:
     connection.execute(f"PRAGMA cache_size = {-int(settings.cache_size_mb * 1024)}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
 
 
 @contextlib.contextmanager
@@ -134,7 +138,7 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connect
 
 def _table(connection: sqlite3.Connection, settings: Settings) -> Table:
     namespace = settings.context.namespace
-    return Table(namespace, schema.columns_of(connection, namespace), settings.path)
+    return Table(namespace, schema.columns_of(connection, namespace))
 
 
 def _set_wal(connection: sqlite3.Connection, settings: Settings) -> None:

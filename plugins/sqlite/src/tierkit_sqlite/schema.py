@@ -65,8 +65,16 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
-    """The declared type of each column of `table`, in order; empty if there is no such table."""
-    return {name: kind for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({quote(table)})")}
+    """The declared type of each column of `table`, in order; empty if there is no such table.
+
+    Raises:
+        TierUnavailable: It does not start with the fixed columns.
+    """
+    found = connection.execute(f"PRAGMA table_info({quote(table)})")
+    columns = {name: kind for _, name, kind, *_ in found}
+    if columns and list(columns)[: len(FIXED)] != list(FIXED):
+        raise TierUnavailable(f"the table {table} was rebuilt: it must start with the columns {', '.join(FIXED)}")
+    return columns
 
 
 def ensure(connection: sqlite3.Connection, context: TierContext) -> None:

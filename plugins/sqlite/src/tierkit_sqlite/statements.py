@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from tierkit import Row, TierUnavailable
+from tierkit import Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 
 PAGE: Final = 100
@@ -30,22 +31,17 @@ class Table:
         width: How many columns the table has.
     """
 
-    def __init__(self, namespace: str, columns: Mapping[str, str], path: str) -> None:
+    def __init__(self, namespace: str, columns: Mapping[str, str]) -> None:
         """Write the statements.
 
         Args:
             namespace: The table's name.
-            columns: Declared types by name, in the table's order.
-            path: The file, for messages.
-
-        Raises:
-            TierUnavailable: The table does not start with the fixed columns.
+            columns: Declared types by name, in the table's order, the fixed ones first.
         """
-        if list(columns)[: len(FIXED)] != list(FIXED):
-            raise TierUnavailable(f"{path}: the table {namespace} was changed: it does not start with {list(FIXED)}")
         self.names = tuple(columns)[len(FIXED) :]
         self.width = len(columns)
         self._known = frozenset(self.names)
+        self._pick = _picker(self.names)
         table, marks = quote(namespace), quote(marks_name(namespace))
         self._write_puts(table, marks)
         self._write_removals(table, marks)
@@ -107,7 +103,15 @@ class Table:
     def values(self, row: Row) -> tuple[Any, ...]:
         """What the put statements take."""
         columns = row.columns
-        undeclared = None if self._known.issuperset(columns) else self._undeclared(columns)
+        undeclared = None
+        try:
+            values = self._pick(columns)
+        except KeyError:  # None equals absent
+            values = tuple(map(columns.get, self.names))
+            undeclared = self._undeclared(columns)
+        else:
+            if len(columns) > len(values):
+                undeclared = self._undeclared(columns)
         return (
             row.key,
             row.version,
@@ -116,7 +120,7 @@ class Table:
             row.access_count,
             row.last_accessed,
             undeclared,
-            *map(columns.get, self.names),
+            *values,
         )
 
     def row(self, found: Sequence[Any]) -> Row | None:
@@ -146,6 +150,13 @@ class Table:
             if name not in self._known and value is not None
         }
         return json.dumps(more, ensure_ascii=False) if more else None
+
+
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Picks the values of `names`; raises `KeyError` if one is absent. An `itemgetter` of one name makes no tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda columns: tuple(columns[name] for name in names)
 
 
 def _due(table: str, columns: Mapping[str, str]) -> str:
