@@ -17,6 +17,7 @@ from tierkit.testing import make_row
 from tierkit_sqlite import SQLiteOptions, register_tiers
 from tierkit_sqlite.library import sqlite3
 
+FORMATS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "formats.md"
 F6_TYPES = {
     "key": "TEXT",
     "proxy_url": "TEXT",
@@ -53,6 +54,15 @@ def test_the_table_is_the_documented_one(path: Path) -> None:
         assert {name: columns[name][2] for name in F6_TYPES} == F6_TYPES
         assert [name for name, row in columns.items() if row[5]] == ["key"]
         assert indexed(connection) >= {("expires_at",), ("source",), ("health_status",), ("last_accessed",)}
+
+
+def test_the_documented_statements_are_those_in_the_file(path: Path) -> None:
+    open_tier(path, context={"max_entries": 5}).close()
+    with raw(path) as connection:
+        made = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+    assert len(made) == 10
+    documented = FORMATS.read_text("utf-8")
+    assert [sql for sql in made if sql not in documented] == []
 
 
 @pytest.mark.req("F-6")
