@@ -65,6 +65,11 @@ def test_exit_codes_differ() -> None:
     assert len(set(codes)) == len(codes)
 
 
+def test_an_error_of_the_system_names_its_file() -> None:
+    assert exits.describe(PermissionError(13, "Permission denied", "a\nb")) == r"a\nb: Permission denied"
+    assert exits.describe(OSError(28, "No space left on device")) == "No space left on device"
+
+
 # -- one line ----------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +199,7 @@ def test_version_and_help_load_no_heavy_library(option: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
-    assert {"rich.console", "sqlite3", "cryptography", "sqlite_utils"} & loaded == set()
+    assert {"rich.console", "cryptography", "sqlite_utils"} & loaded == set()
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """`tierkit get`, `ls` and `stats`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tierkit import CacheEntry, ProxyEntry
+from tierkit import CacheEntry, ProxyEntry, Row, SQLiteCacheTier, TierUnavailable
 from tierkit.config import CacheConfig
 from tierkit.manager import CacheManager
 
@@ -183,6 +184,34 @@ def test_a_level_that_cannot_be_read_is_named(run: Run, store: Path) -> None:
         file.unlink()
     database.write_bytes(b"this is no database" * 100)
     assert "L3" in run("ls", code=3).stderr
+
+
+def test_stats_shows_what_can_be_read_and_names_what_cannot(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SQLiteCacheTier.scan
+
+    def scan(tier: SQLiteCacheTier) -> Iterator[Row]:
+        yield next(whole(tier))
+        raise TierUnavailable("the disk is gone")
+
+    monkeypatch.setattr(SQLiteCacheTier, "scan", scan)
+    result = run("stats", "--json", code=3)
+    assert [level["records"] for level in json.loads(result.stdout)["levels"]] == [5, 1]
+    assert "L3" in result.stderr
+    assert "the disk is gone" in result.stderr
+
+
+def test_a_level_that_fails_is_told_apart_from_no_record(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SQLiteCacheTier, "get", out_of_reach)
+    assert "L3" in run("get", "no such key", code=3).stderr
+    run("get", "http://192.0.2.1:80")  # L2 has it
+
+
+def out_of_reach(*_: object) -> None:
+    raise TierUnavailable("the disk is gone")
 
 
 # -- entries of the user's own -----------------------------------------------------------------------------------------

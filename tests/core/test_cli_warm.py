@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from tierkit import SQLiteCacheTier, TierFull
+from tierkit.cli.warm import _Outcome
+from tierkit.transfer import WarmResult
+
 from .conftest import Run
 
 GOOD = "proxy_url,source\nhttp://192.0.2.1:80,a\nhttp://192.0.2.2:80,a\n"
@@ -63,6 +67,22 @@ def test_a_file_that_cannot_be_imported_ends_it_with_4_and_the_others_are_loaded
     assert len(urls(run)) == 2
 
 
+def test_the_table_says_why_a_file_was_not_imported(run: Run, place: Path) -> None:
+    assert "missing.csv does not exist" in run("warm", "missing.csv", code=4).stdout
+
+
+def test_the_first_reasons_are_shown_and_the_rest_counted(run: Run, place: Path) -> None:
+    (place / "list.csv").write_text(GOOD + BAD_ROW * 8, "utf-8")
+    shown = run("warm", "list.csv").stdout
+    assert [f"line {line}" in shown for line in (4, 8, 9)] == [True, True, False]
+    assert "3 rows more" in shown
+
+
+def test_good_rows_that_the_storage_did_not_take_end_it_with_3() -> None:
+    result = WarmResult(path=Path("list.csv"), found=2, loaded=0, skipped=0, failed=2)
+    assert _Outcome(Path("list.csv"), 0.1, result).way.code == 3
+
+
 def test_a_file_in_which_nothing_is_good_ends_it_with_4(run: Run, place: Path) -> None:
     (place / "list.csv").write_text("proxy_url,source\n" + BAD_ROW, "utf-8")
     run("warm", "list.csv", code=4)
@@ -98,6 +118,24 @@ def test_columns_that_are_left_out_are_named(run: Run, place: Path) -> None:
     (place / "list.csv").write_text("proxy_url,colour\nhttp://192.0.2.1:80,red\n", "utf-8")
     assert "colour" in run("warm", "list.csv").stdout
     assert files_of(run("warm", "list.csv", "--json").stdout)[0]["left_out"] == ["colour"]
+
+
+def test_a_storage_that_fails_ends_it_with_3_and_reports_the_files_before(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "good.csv").write_text(GOOD, "utf-8")
+    (place / "late.csv").write_text(GOOD.replace("192.0.2", "198.51.100"), "utf-8")
+    whole = SQLiteCacheTier.put_many
+
+    def full(tier: SQLiteCacheTier, rows: Any) -> Any:
+        if any("198.51" in row.columns["proxy_url"] for row in rows):
+            raise TierFull("no space left")
+        return whole(tier, rows)
+
+    monkeypatch.setattr(SQLiteCacheTier, "put_many", full)
+    result = run("warm", "good.csv", "late.csv", "--json", code=3)
+    assert [counts["loaded"] for counts in files_of(result.stdout)] == [2]
+    assert result.stderr.splitlines()[-1].startswith("tierkit: ")
 
 
 @pytest.mark.req("US1-6")
