@@ -154,6 +154,10 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
             return NotImplemented
         return self._public() == other._public()
 
+    def __ne__(self, other: object) -> bool:
+        """The opposite; msgspec's own compares identity."""
+        return not self == other
+
     def __hash__(self) -> int:
         """By key and version."""
         return hash((self.key, self.version))

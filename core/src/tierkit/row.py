@@ -70,6 +70,10 @@ class Row(msgspec.Struct, frozen=True, eq=False, array_like=True):
         same = (self.key, self.version, self.check) == (other.key, other.version, other.check)
         return same and self.same_content(other)
 
+    def __ne__(self, other: object) -> bool:
+        """The opposite; msgspec's own compares identity."""
+        return not self == other
+
     def __hash__(self) -> int:
         """By key and version."""
         return hash((self.key, self.version))

@@ -26,7 +26,7 @@ from tierkit.row import ColumnType, ColumnValue
 from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, refuse_none, type_name
 
 MAX_RECORD_BYTES: Final = 960 * 1024
-"""A record with more text and bytes than this is refused: a line of a file stays under 1 MiB."""
+"""A record with more characters and bytes than this is refused, so that it fits a line of a file."""
 
 _ROW_FIELDS: Final = frozenset({"key", "version"})
 _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
@@ -225,7 +225,7 @@ def _fields(entry_type: type[CacheEntry]) -> tuple[Field, ...]:
 
 
 def _check_names(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> None:
-    seen: dict[str, str] = {name: name for name in _ROW_FIELDS | _RESERVED}
+    seen: dict[str, str] = {name: f"tierkit's own {name}" for name in _ROW_FIELDS | _RESERVED}
     for field in fields:
         if field.name.startswith("_"):
             raise CacheValidationError(f"{entry_type.__name__}.{field.name}: a field's name cannot start with '_'")

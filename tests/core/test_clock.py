@@ -1,0 +1,107 @@
+"""Time and versions."""
+
+import secrets
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierkit.clock import VERSION_MAX, CacheTime, SystemClock, VersionClock
+from tierkit.testing import FakeClock
+
+NOW = 1_700_000_000.0
+
+
+def versions(at: float = NOW) -> VersionClock:
+    return VersionClock(lambda: at)
+
+
+def test_time_passes_with_the_monotonic_clock() -> None:
+    clock = FakeClock(wall=NOW)
+    time = CacheTime(clock)
+    clock.advance(5)
+    assert time.now() == NOW + 5
+
+
+@given(st.floats(-1e9, 1e9))
+def test_a_step_of_the_wall_clock_does_not_move_the_time_inside(seconds: float) -> None:
+    clock = FakeClock(wall=NOW)
+    time = CacheTime(clock)
+    clock.step_wall(seconds)
+    assert time.now() == NOW
+    assert CacheTime(clock).now() == pytest.approx(NOW + seconds)
+
+
+def test_the_clocks_of_the_machine_go() -> None:
+    clock = SystemClock()
+    assert clock.wall() > 1.7e9
+    assert clock.monotonic() <= clock.monotonic()
+
+
+def test_stamps_grow_while_the_clock_stands_still() -> None:
+    stamps = versions()
+    given = [stamps.next() for _ in range(1000)]
+    assert given == sorted(set(given))
+    assert given[0] >> 10 == int(NOW * 1_000_000)
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=2, max_size=20))
+def test_stamps_grow_however_the_clock_jumps(readings: list[float]) -> None:
+    left = iter(readings)
+    stamps = VersionClock(lambda: next(left))
+    given = [stamps.next() for _ in readings]
+    assert all(before < after for before, after in pairwise(given))
+
+
+@given(st.lists(st.integers(0, VERSION_MAX), max_size=10))
+def test_a_stamp_is_above_every_version_observed(observed: list[int]) -> None:
+    stamps = versions()
+    for version in observed:
+        stamps.observe(version)
+    assert all(stamps.next() > version for version in observed)
+    assert stamps.next() < 2**63
+
+
+def test_an_old_version_does_not_hold_stamps_back() -> None:
+    stamps = versions()
+    first = stamps.next()
+    stamps.observe(5)
+    assert stamps.next() > first
+
+
+@pytest.mark.parametrize("damaged", [VERSION_MAX + 1, 2**63 - 1, 2**80])
+def test_a_version_that_no_clock_gave_is_ignored(damaged: int) -> None:
+    stamps = versions()
+    before = stamps.next()
+    stamps.observe(damaged)
+    assert stamps.next() == before + 1024
+
+
+def test_the_largest_version_leaves_room_for_stamps_that_fit_64_bits() -> None:
+    stamps = versions()
+    stamps.observe(VERSION_MAX)
+    assert VERSION_MAX < stamps.next() < 2**63
+
+
+def test_two_processes_stamp_apart_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = iter([3, 700])
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(tags))
+    one, other = versions(), versions()
+    assert {one.next() for _ in range(100)}.isdisjoint({other.next() for _ in range(100)})
+
+
+def test_threads_never_get_one_stamp_twice() -> None:
+    stamps = versions()
+    given: list[list[int]] = [[] for _ in range(4)]
+
+    def take(into: list[int]) -> None:
+        into.extend(stamps.next() for _ in range(2000))
+
+    threads = [threading.Thread(target=take, args=(into,)) for into in given]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({stamp for part in given for stamp in part}) == 8000
