@@ -14,13 +14,14 @@ from tests.plugins.jsonl_tools import NOW, held, lines_of, open_store, row, shar
 
 from tierkit import CacheValidationError, Delta, Row, TierUnavailable
 from tierkit.testing import make_row
+from tierkit_jsonl import lines
 from tierkit_jsonl.lines import Place, decode_row, encode_row, key_crc
 
 LINE = (
-    b'{"crc":"f9f137eb.7372c9be","key":"proxy","version":"1832960000000000007","purge_at":1790003600.5,'
+    b'{"crc":"ce510345.7372c9be","key":"proxy","version":"1832960000000000007","purge_at":1790003600.5,'
     b'"check":"k1.0a1b.2c3d","access_count":2,"last_accessed":1790000000.25,"proxy_url":"http://203.0.113.7:8080",'
     b'"failure_count":0,"username_encrypted":"s1.0a1b.Zm9v","raw":"base64:AP8=","column:op":"x",'
-    b'"blobs":["username_encrypted","raw"]}'
+    b'"blobs":["username_encrypted","raw"],"renamed":["column:op"]}'
 )
 ROW = Row(
     "proxy",
@@ -82,6 +83,33 @@ def framed(fields: dict[str, object]) -> bytes:
     assert isinstance(key, str)
     covered = b'.%08x",' % crc32(key.encode()) + json.dumps(fields, separators=(",", ":")).encode()[1:]
     return b'{"crc":"%08x' % crc32(covered) + covered + b"\n"
+
+
+FORMATS = (Path(__file__).parents[2] / "docs" / "reference" / "formats.md").read_text("utf-8")
+
+
+def test_the_example_in_the_documentation_is_a_store(tmp_path: Path) -> None:
+    root = shard(tmp_path).parent
+    root.mkdir(parents=True, mode=0o700)
+    meta, *examples = (line.encode() + b"\n" for line in FORMATS.splitlines() if line.startswith('{"crc":'))
+    (root / "meta.json").write_bytes(meta)
+    (root / "03.jsonl").write_bytes(b"".join(examples[:-1]))
+    assert meta == framed(dict(list(json.loads(meta).items())[1:]))
+    assert all(line == framed(dict(list(json.loads(line).items())[1:])) for line in examples)
+    with open_store(tmp_path, read_only=True, now=lambda: 1790000100.0) as tier:
+        (found,) = tier.scan()
+        assert (found.columns["proxy_url"], found.access_count) == ("http://203.0.113.7:8080", 3)
+        assert tier.damaged_lines == 0
+    (root / "03.jsonl").write_bytes(b"".join(examples))
+    with open_store(tmp_path, read_only=True, now=lambda: 1790000100.0) as tier:
+        assert held(tier) == {}
+        assert tier.highest_version() == 1832960102400000000
+
+
+def test_every_name_that_a_line_uses_is_documented() -> None:
+    section = FORMATS[FORMATS.index("## JSON Lines") : FORMATS.index("## SQLite")]
+    for name in lines._FIXED:
+        assert f"`{name}`" in section
 
 
 @pytest.mark.req("US1-2")

@@ -26,7 +26,8 @@ HEAD_LENGTH: Final = 16
 MAX_LINE: Final = 8 * 1024 * 1024
 
 _FIXED: Final = frozenset(
-    {"crc", "op", "key", "version", "purge_at", "check", "access_count", "last_accessed", "blobs", "mark", "marked_at"}
+    {"crc", "op", "key", "version", "purge_at", "check", "access_count", "last_accessed", "blobs", "renamed"}
+    | {"mark", "marked_at"}
 )
 """Names that a column cannot have in a line; such a column gets `_ESCAPE` in front."""
 _ESCAPE: Final = "column:"
@@ -118,13 +119,16 @@ def encode_row(row: Row, crc: int) -> bytes:
         "access_count": row.access_count,
         "last_accessed": _finite(row.last_accessed),
     }
-    blobs = []
+    blobs, renamed = [], []
     for column, value in row.columns.items():
         if value is None:
             continue
-        name = _names.get(column) or _name(column)
+        name = column
+        if column not in _plain_names and _is_taken(column):
+            name = _ESCAPE + column
+            renamed.append(name)
         kind = type(value)
-        if kind is str or (kind is float and isfinite(value)):
+        if kind is str or (kind is float and isfinite(value)) or (kind is int and value in _INTEGERS):
             fields[name] = value
         elif kind is bytes:
             blobs.append(name)
@@ -133,6 +137,8 @@ def encode_row(row: Row, crc: int) -> bytes:
             fields[name] = _plain(value)
     if blobs:
         fields["blobs"] = blobs
+    if renamed:
+        fields["renamed"] = renamed
     return _frame(crc, fields)
 
 
@@ -151,8 +157,9 @@ def decode_row(line: bytes, place: Place) -> Row | None:
             for name in blobs:
                 text = fields[name]
                 fields[name] = _from_base64(text) if text.startswith(_BASE64) else text.encode()
-        if b'"column:' in line:
-            fields = {name.removeprefix(_ESCAPE): value for name, value in fields.items()}
+        renamed = fields.pop("renamed", None)
+        if renamed is not None:
+            fields.update({name.removeprefix(_ESCAPE): fields.pop(name) for name in renamed})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Row(place.key, place.version, place.purge_at, check, fields, place.access_count, place.last_accessed)
@@ -241,11 +248,13 @@ def _plain(value: Any) -> ColumnValue:
     raise CacheValidationError(f"a column cannot hold {type(value).__name__} of this kind or size")
 
 
-def _name(column: str) -> str:
-    name = _ESCAPE + column if column in _FIXED or column.startswith(_ESCAPE) else column
-    if len(_names) < 10_000:
-        _names[column] = name
-    return name
+def _is_taken(column: str) -> bool:
+    """Whether a line needs another name for `column`. Remembered if not, since few names come again and again."""
+    if column in _FIXED or column.startswith(_ESCAPE):
+        return True
+    if len(_plain_names) < 10_000:
+        _plain_names.add(column)
+    return False
 
 
 def _text(value: bytes) -> str:
@@ -258,7 +267,7 @@ def _from_base64(text: str) -> bytes:
     return binascii.a2b_base64(text[len(_BASE64) :], strict_mode=True)
 
 
-_names: dict[str, str] = {}
+_plain_names: set[str] = set()
 _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_header = msgspec.json.Decoder(Header).decode
