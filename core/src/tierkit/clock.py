@@ -72,8 +72,12 @@ class VersionClock:
     def __init__(self, now: Callable[[], float]) -> None:
         """Stamp by `now`, which gives POSIX seconds."""
         self._now = now
-        self._tag = secrets.randbelow(_SEQUENCE)
         self._last = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Take another tag and lock: a forked child must not stamp as its parent does."""
+        self._tag = secrets.randbelow(_SEQUENCE)
         self._lock = threading.Lock()
 
     def next(self) -> int:

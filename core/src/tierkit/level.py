@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
-from tierkit.errors import CacheStorageError, TierkitError, TierUnavailable
+from tierkit.errors import CacheCorruptionError, CacheStorageError, TierkitError, TierUnavailable
 from tierkit.row import Record
-from tierkit.statistics import Counters, TierStatistics
+from tierkit.statistics import CAUSES, Counters, TierStatistics
 from tierkit.tier import CacheTier, TierSpec, Trait
 
 logger = logging.getLogger("tierkit.level")
@@ -33,9 +34,12 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
+        cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
         in_service: Whether it is read and written.
         missed_writes: Whether a write passed it by; then it must be emptied before it is used again.
+        on_change: Called when the level goes out of service or comes back.
+        returning: What the stack does around the moment in which the level comes back.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Level:
         name: str,
         spec: TierSpec,
         tier: CacheTier[Any],
+        *,
         threshold: int = 3,
         counting: bool = True,
         on_change: Callable[[], None] | None = None,
@@ -55,10 +60,12 @@ class Level:
         self.persistent = bool(tier.traits & Trait.PERSISTENT)
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
+        self.cause = self.policy if self.policy in CAUSES else "other"
         self.counters = Counters(counting)
         self.in_service = True
         self.missed_writes = False
         self.on_change = on_change
+        self.returning: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._threshold = threshold
         self._failures = 0
 
@@ -109,20 +116,42 @@ class Level:
         Raises:
             CacheStorageError: It had to be emptied and its tier failed to.
         """
-        if self.missed_writes:
-            self.call(self.tier.clear)
-            self.missed_writes = False
-        self._failures = 0
-        if not self.in_service:
-            self.in_service = True
+        with self.returning():
+            if self.missed_writes:
+                self.empty()
+            self._failures = 0
+            came_back, self.in_service = not self.in_service, True
+        if came_back:
             logger.info("%s (%s) is back in service", self.name, self.kind)
             self._changed()
 
-    def drop(self, key: str, version: int) -> None:
-        """Discard what is held for `key` at `version` or older."""
-        held: Record | None = self.call(self.tier.get, key)
-        if held is not None and held.version <= version:
-            self.call(self.tier.discard, held)
+    def empty(self) -> None:
+        """Discard every record, each at its version, so that the same may come back.
+
+        Raises:
+            CacheStorageError: The tier failed to.
+        """
+        for record in self.scan():
+            self._discard(record)
+        self.missed_writes = False
+
+    def drop(self, key: str, version: int) -> Record | None:
+        """Discard what is held for `key` at `version` or older. Answers what was discarded.
+
+        Raises:
+            CacheStorageError: The tier failed.
+        """
+        try:
+            held: Record | None = self.call(self.tier.get, key)
+        except CacheCorruptionError:
+            return None  # the tier has set it aside
+        return held if held is not None and held.version <= version and self._discard(held) else None
+
+    def _discard(self, record: Record) -> bool:
+        try:
+            return self.call(self.tier.discard, record)
+        except CacheCorruptionError:
+            return False  # the tier has set it aside
 
     def snapshot(self) -> TierStatistics:
         """The level's statistics as of now. Asks the tier for its size, which may block on I/O."""

@@ -12,17 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
+from tierkit.bulk import OnInvalid
+from tierkit.checks import check_entry, check_key
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
-from tierkit.errors import CacheClosedError, CacheValidationError, TierReadOnly
+from tierkit.errors import CacheClosedError, TierReadOnly
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
 from tierkit.opening import open_stack
 from tierkit.stack import Found, Stack
 from tierkit.statistics import CacheStatistics, Counters
 from tierkit.sweeper import Sweeper
-from tierkit.writing import OnInvalid, Writer, check_entry, check_key
+from tierkit.writing import Writer
 
 if TYPE_CHECKING:
     from tierkit.transfer import OnProgress, WarmResult
@@ -74,7 +76,7 @@ class CacheManager(Generic[E]):
         Args:
             config: What to open; by default what `CacheConfig.load()` finds.
             entry_type: The class of the entries.
-            read_only: Create, repair and change nothing, generate no key, and do not sweep. Writing raises `TierReadOnly`.
+            read_only: Create, repair and change nothing, generate no key, do not sweep. Writing raises `TierReadOnly`.
             clock: Where the time comes from.
             plugins: Plugin modules or objects besides those that are installed.
 
@@ -95,12 +97,14 @@ class CacheManager(Generic[E]):
         self._closed = False
         self._hot: Callable[[str], E | None] = _nothing
         self._hot_counters = Counters()
-        self._close_lock = threading.Lock()
+        self._hot_lock = threading.Lock()
+        self._close_lock = threading.RLock()
         self._find_hot_path()
         find_hot_path = weakref.WeakMethod(self._find_hot_path)  # a level must not keep a dropped cache alive
         for level in self._stack.levels:
             level.on_change = lambda: (found := find_hot_path()) and found()
-        self._sweeper = None if read_only else Sweeper(self._stack, self.config.cleanup_interval_seconds)
+        sweeps = bool(self._stack.levels) and not read_only
+        self._sweeper = Sweeper(self._stack, self.config.cleanup_interval_seconds) if sweeps else None
         self._finalizer = weakref.finalize(self, _dropped_open, self._stack, self._sweeper)
         self._warm_at_start()
 
@@ -117,7 +121,7 @@ class CacheManager(Generic[E]):
         # The whole of an L1 hit, kept in one place: no call but the tier's own look-up and the clock.
         try:
             entry = self._hot(key)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it comes again in the slow path, where it is counted
             entry = None  # the slow path says what is wrong
         if entry is not None:
             now = self._monotonic() + self._offset
@@ -150,8 +154,8 @@ class CacheManager(Generic[E]):
         Damaged records are evicted, unless the cache is read-only, and left out.
         """
         self._check_open()
-        now = self._time.now()
-        return (entry for entry in self._stack.scan() if include_expired or now < entry.purge_at)
+        now = self._time.now
+        return (entry for entry in self._stack.scan() if include_expired or now() < entry.purge_at)
 
     def size(self) -> int:
         """How many records the authority holds, expired ones that were not swept yet included."""
@@ -296,7 +300,11 @@ class CacheManager(Generic[E]):
         self._stack.flush()
 
     def sweep(self) -> int:
-        """Remove what expired from every level now, as the background sweeper does. Answers how many, over all levels."""
+        """Remove what expired from every level now, as the background sweeper does.
+
+        Returns:
+            How many records were removed, over all levels.
+        """
         self._check_writable()
         return self._stack.sweep()
 
@@ -306,11 +314,12 @@ class CacheManager(Generic[E]):
             if self._closed:
                 return
             self._closed = True
-            self._hot = _nothing  # so that the next call comes to where it is refused
+            self._find_hot_path()  # so that the next call comes to where it is refused
             self._finalizer.detach()
-            if self._sweeper is not None:
-                self._sweeper.stop()
-            self._stack.close()
+            if self._sweeper is None:
+                self._stack.close()
+            else:
+                self._sweeper.stop(self._stack.close)
 
     @staticmethod
     def generate_cache_key(url: str, username: str | None = None) -> str:
@@ -348,13 +357,14 @@ class CacheManager(Generic[E]):
 
     def _find_hot_path(self) -> None:
         top = self._stack.levels[0] if self._stack.levels else None
-        serves = top is not None and top.live and top.in_service and not self._closed
-        self._hot = top.tier.get if top and serves else _nothing
-        self._hot_counters = top.counters if top else Counters()
+        with self._hot_lock:  # the last one to come sees the latest state, and leaves what fits it
+            serves = top is not None and top.live and top.in_service and not self._closed
+            self._hot = top.tier.get if top and serves else _nothing
+            self._hot_counters = top.counters if top else Counters()
 
     def _present(self, key: str) -> bool:
         authority = self._stack.authority
-        held = self._stack.fetch(authority, key) if authority is not None else None
+        held = self._stack.fetch(authority, key) if authority is not None and authority.in_service else None
         return held is not None and self._time.now() < held.purge_at
 
     def _check_open(self) -> None:
@@ -367,17 +377,24 @@ class CacheManager(Generic[E]):
             raise TierReadOnly("this cache was opened with read_only=True")
 
     def _warm_at_start(self) -> None:
-        if not self.read_only:
-            for path in self.config.warm_files:
+        try:
+            for path in () if self.read_only else self.config.warm_files:
                 self.warm_from_file(path)
+        except BaseException:
+            self.close()
+            raise
 
 
-def _nothing(key: str) -> None:
+def _nothing(_: str) -> None:
     return None
 
 
 def _dropped_open(stack: Stack[Any], sweeper: Sweeper | None) -> None:
-    if sweeper is not None:
-        sweeper.stop()
-    stack.close()
-    warnings.warn("a CacheManager was dropped without close(); it was closed now", ResourceWarning, stacklevel=2)
+    def close() -> None:
+        stack.close()
+        warnings.warn("a CacheManager was dropped without close(); it was closed now", ResourceWarning, stacklevel=2)
+
+    if sweeper is None:
+        close()
+    else:  # with patience that ends: the collector may have come while its thread holds what a sweep waits for
+        sweeper.stop(close, patience_seconds=5.0)

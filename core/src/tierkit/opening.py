@@ -56,15 +56,18 @@ def open_stack(
                 tier.name,
                 tier.spec,
                 opened.enter_context(_open_tier(tier, _context(config, tier, schema, time, read_only))),
-                config.tier_failure_threshold,
-                config.enable_statistics,
+                threshold=config.tier_failure_threshold,
+                counting=config.enable_statistics,
             )
             for tier in resolved
         ]
         _check_authority(levels)
         sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
         settings = StackSettings(
-            late_seconds=config.late_seconds, staleness_seconds=config.staleness_seconds, read_only=read_only
+            late_seconds=config.late_seconds,
+            staleness_seconds=config.staleness_seconds,
+            read_only=read_only,
+            counting=config.enable_statistics,
         )
         _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
@@ -110,8 +113,8 @@ def _check_authority(levels: Sequence[Level]) -> None:
     """The lowest level has everything, so nothing above it may outlive it."""
     if levels and not levels[-1].persistent and any(level.persistent for level in levels):
         raise CacheConfigError(
-            f"{levels[-1].name} ({levels[-1].kind}) is the lowest level and does not persist, but one above it does: put "
-            "the persistent level last"
+            f"{levels[-1].name} ({levels[-1].kind}) is the lowest level and does not persist, but one above it does: "
+            "put the persistent level last"
         )
 
 

@@ -6,12 +6,11 @@ GIL: no lock is taken on the hit path and nothing is lost.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 import msgspec
 
-CAUSES: Final = ("lru", "fifo", "ttl", "health", "corruption")
+CAUSES: Final = ("lru", "fifo", "other", "ttl", "health", "corruption")
 """Why a record left a level: for room (by the policy's name), for age, for health, or because it was damaged."""
 
 
@@ -51,7 +50,8 @@ class Counters:
         self.failures = 0
         self.corruptions = 0
         self.unreadable = 0
-        self.evictions: Counter[str] = Counter()
+        # Every cause is there from the start: the first count of a missing one could be interrupted.
+        self.evictions = dict.fromkeys(CAUSES, 0)
 
 
 class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +62,7 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
         backend: The kind of its tier.
         size: Records held, expired ones that were not swept yet included; -1 if the tier could not say.
         degraded: Whether the level was taken out of service because its tier failed.
+        evictions_other: Evictions for room by a policy that a plugin brought.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: int = 0
     evictions_lru: int = 0
     evictions_fifo: int = 0
+    evictions_other: int = 0
     evictions_ttl: int = 0
     evictions_health: int = 0
     evictions_corruption: int = 0

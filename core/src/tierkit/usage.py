@@ -17,8 +17,12 @@ class UsageLedger:
 
     def __init__(self) -> None:
         """Empty."""
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget everything: in a forked child, since the parent will flush it."""
         self._pending: dict[str, Delta] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a finalizer that uses the cache may run while it is held
 
     def __len__(self) -> int:
         """How many keys it holds."""
@@ -58,3 +62,12 @@ class UsageLedger:
         """Undo `take`."""
         for key, delta in deltas.items():
             self.add(key, delta.count, delta.last_accessed)
+
+
+def merge_usage(held: Usage, other: Usage) -> None:
+    """Let `held` carry the reads of `other` that nobody was told of; both are of one record."""
+    hits = other.hits
+    other.hits -= hits
+    held.hits += hits
+    held.flushed = max(held.flushed, other.flushed)
+    held.last_accessed = max(held.last_accessed, other.last_accessed)

@@ -1,0 +1,195 @@
+"""Bulk puts: as many single puts as there are entries, through the bulk methods of the tiers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from tierkit.checks import check_entry
+from tierkit.entry import CacheEntry
+from tierkit.errors import CacheValidationError, TierkitError
+from tierkit.level import Level
+from tierkit.row import Row
+
+if TYPE_CHECKING:
+    from tierkit.writing import Writer
+
+E = TypeVar("E", bound=CacheEntry)
+OnInvalid = Callable[[int, CacheValidationError], None]
+
+BATCH: Final = 1000
+
+Write = tuple[Any, Row | None]
+"""An entry and its row; None where no level stores rows."""
+
+
+class Bulk(Generic[E]):
+    """One bulk put.
+
+    For each bounded level above the authority it keeps the last records, as many as the level will keep, and writes
+    them at the end. Of the others such a stored level hears nothing, so promotions into stored levels stand aside.
+    """
+
+    def __init__(self, writer: Writer[E], on_invalid: OnInvalid | None) -> None:
+        """Write through `writer`; tell `on_invalid` of what cannot be stored."""
+        self.writer = writer
+        self.stack = writer.stack
+        self.on_invalid = on_invalid
+        self.written = 0
+        self.waiting: dict[Level, deque[tuple[Write, float]]] = {
+            level: deque(maxlen=level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
+        }
+        self.expected: list[int] = []
+
+    def put(self, entries: Iterable[E]) -> int:
+        """Put `entries`; what came before an error is written. Answers how many were."""
+        filling = self.stack.filling
+        bounded = any(not level.live for level in self.waiting)
+        with filling.promotions_aside() if bounded else nullcontext():
+            self.expected = filling.snapshot()
+            try:
+                self._put_in_batches(entries)
+            finally:
+                self._finish()
+        return self.written
+
+    def _put_in_batches(self, entries: Iterable[E]) -> None:
+        batch: list[tuple[int, E]] = []
+        try:
+            for numbered in enumerate(entries):
+                batch.append(numbered)
+                if len(batch) == BATCH:
+                    full, batch = batch, []
+                    self._put_batch(full)
+        finally:
+            self._put_batch(batch)
+
+    def _put_batch(self, batch: Sequence[tuple[int, E]]) -> None:
+        writes: dict[str, Write] = {}
+        valid = 0
+        try:
+            for index, entry in batch:
+                write = self._prepared(index, entry)
+                if write is not None:
+                    valid += 1
+                    writes.pop(write[0].key, None)  # the last of a key is the one that stays, and in its own place
+                    writes[write[0].key] = write
+        finally:
+            self._write(list(writes.values()))
+            self.written += valid
+
+    def _prepared(self, index: int, entry: E) -> Write | None:
+        try:
+            return self.writer.prepare(check_entry(entry, self.stack.sealer.schema.entry_type))
+        except CacheValidationError as error:
+            if self.on_invalid is None:
+                raise
+            self.on_invalid(index, error)
+            return None
+
+    def _finish(self) -> None:
+        for level in reversed(list(self.waiting)):
+            if level.live:
+                for write, started in self.waiting[level]:
+                    self._fill(level, write[0], started)
+            else:
+                self._store_waiting(level)
+        self.stack.settle()
+
+    def _write(self, writes: list[Write]) -> None:
+        if not writes or not self.stack.levels:
+            return
+        started = self.stack.time.monotonic()
+        keys = [write[0].key for write in writes]
+        self.stack.filling.begin_many(keys, self.expected)
+        try:
+            self._store(writes, started)
+            for write in writes:
+                self._end(write, started)
+        except BaseException:
+            for key in keys:
+                self.writer.drop_live(key)
+            raise
+        if not self.waiting:  # else at the end, when what waits is there: what the authority evicts leaves all levels
+            self.stack.settle()
+
+    # -- stored levels -----------------------------------------------------------------------------------------------
+
+    def _store(self, writes: list[Write], started: float) -> None:
+        authority = self.writer.authority()
+        if authority.live:
+            return
+        refusals = authority.call(authority.tier.put_many, [row for _, row in writes])
+        for index, refused in enumerate(refusals):
+            if refused is not None:
+                again = self.writer.restamp(writes[index], self.writer.above(refused))
+                writes[index] = self.writer.store(again, started)
+        for level in reversed(self.stack.stored[:-1]):
+            if level in self.waiting:
+                self._refresh(level, writes, started)
+            else:
+                self._store_above(level, [row for _, row in writes], self.stack.late(started))
+
+    def _refresh(self, level: Level, writes: list[Write], started: float) -> None:
+        """Write at once what the level holds already, so that it is never the older one; let the rest wait."""
+        rows = [row for _, row in writes]
+        try:
+            held = level.call(level.tier.get_many, [entry.key for entry, _ in writes]) if level.in_service else {}
+        except TierkitError as error:
+            self._drop_older(level, rows, error)
+            return
+        self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))
+        self.waiting[level].extend((write, started) for write in writes if write[0].key not in held)
+
+    def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
+        if not level.in_service:
+            self.writer.missed(level)
+        elif rows and late:
+            self._drop_older(level, rows)
+        elif rows:
+            try:
+                level.call(level.tier.put_many, rows)
+            except TierkitError as error:
+                self._drop_older(level, rows, error)
+
+    def _drop_older(self, level: Level, rows: list[Row | None], error: TierkitError | None = None) -> None:
+        try:
+            level.call(level.tier.delete_many, {row.key: row.version - 1 for row in rows if row})
+        except TierkitError as failure:
+            self.writer.missed(level, error or failure)
+
+    def _store_waiting(self, level: Level) -> None:
+        rows = [write[1] for write, started in self.waiting[level] if not self.stack.late(started)]
+        self._store_above(level, rows, late=False)
+
+    # -- live levels -------------------------------------------------------------------------------------------------
+
+    def _end(self, write: Write, started: float) -> None:
+        """End the write of one record: the live levels and the counter in one step, as a single put does."""
+        entry = write[0]
+        stripe = self.stack.filling.stripe(entry.key)
+
+        def step(level: Level) -> None:
+            waiting = self.waiting.get(level)
+            raced = self.stack.filling.counters[stripe] != self.expected[stripe]
+            if waiting is None:
+                self.writer.fill_or_drop(level, entry, raced, started)
+            else:
+                self.stack.drop(level, entry.key, entry.version)
+                waiting.append((write, started))
+
+        self.writer.in_live(entry.key, step)
+        self.expected[stripe] += 1
+
+    def _fill(self, level: Level, entry: E, started: float) -> None:
+        stack = self.stack
+        stripe = stack.filling.stripe(entry.key)
+
+        def step(level: Level) -> None:
+            raced = stack.filling.counters[stripe] != self.expected[stripe]
+            self.writer.fill_or_drop(level, entry, raced, started)
+
+        with stack.filling.locks[stripe]:
+            self.writer.live_step(level, entry.key, step)

@@ -1,0 +1,41 @@
+"""What is refused at the door, before anything is written: keys that are none, entries of another type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierkit.entry import CacheEntry
+from tierkit.errors import CacheValidationError
+
+
+def check_entry(entry: Any, entry_type: type[CacheEntry]) -> Any:
+    """`entry` if a cache for `entry_type` can take it.
+
+    Raises:
+        CacheValidationError: It is not of that type, or its key is none.
+    """
+    if not isinstance(entry, entry_type):
+        raise CacheValidationError(f"this cache holds {entry_type.__name__}, not {type(entry).__name__}")
+    if type(entry) is not entry_type:
+        raise CacheValidationError(
+            f"this cache holds {entry_type.__name__}: open it with entry_type={type(entry).__name__} to keep its fields"
+        )
+    check_key(entry.key)
+    return entry
+
+
+def check_key(key: Any) -> None:
+    """Refuse what cannot be a key.
+
+    Raises:
+        CacheValidationError: Not a string, empty, too long, or not encodable as UTF-8.
+    """
+    if type(key) is not str:
+        raise CacheValidationError(f"a key must be a string, not {type(key).__name__}")
+    if not key or len(key) > 4096:
+        raise CacheValidationError(f"a key must have 1 to 4096 characters, not {len(key)}")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise CacheValidationError(f"a key holds a lone surrogate at position {error.start}") from None

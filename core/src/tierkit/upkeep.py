@@ -1,0 +1,293 @@
+"""The levels of a stack, and what keeps them in order: dropping, settling, usage, sweeping, closing.
+
+The rules are at the head of `stack`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tierkit.clock import CacheTime, VersionClock
+from tierkit.errors import TierkitError
+from tierkit.filling import Filling
+from tierkit.level import Level
+from tierkit.row import Record
+from tierkit.tier import key_digest
+from tierkit.usage import UsageLedger
+
+logger = logging.getLogger("tierkit.stack")
+
+LEDGER_KEYS: Final = 512
+"""The ledger is flushed, in one transaction, when it holds as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackSettings:
+    """What the configuration says to the stack. Times in seconds."""
+
+    late_seconds: float = 10.0
+    staleness_seconds: float | None = None
+    read_only: bool = False
+    counting: bool = True
+
+
+class Upkeep:
+    """Levels in order, and what is done to them besides reading and writing records."""
+
+    def __init__(
+        self, levels: Sequence[Level], time: CacheTime, versions: VersionClock, settings: StackSettings
+    ) -> None:
+        """Put the levels in order."""
+        self.levels = tuple(levels)
+        self.live = tuple(level for level in levels if level.live)
+        self.stored = tuple(level for level in levels if not level.live)
+        self.time = time
+        self.versions = versions
+        self.settings = settings
+        self.filling: Filling[Any] = Filling(settings.late_seconds)
+        self.ledger = UsageLedger()
+        for level in self.levels:
+            level.returning = self._returning
+        _open_stacks.add(self)
+
+    @property
+    def authority(self) -> Level | None:
+        """The level that has everything; None for a cache that is turned off."""
+        return self.levels[-1] if self.levels else None
+
+    def late(self, started: float) -> bool:
+        """Whether work that began at `started` has taken too long."""
+        return self.time.monotonic() - started > self.settings.late_seconds
+
+    @contextmanager
+    def _returning(self) -> Iterator[None]:
+        """Around a level's return: what was read before a write that it missed must not be copied up into it."""
+        for level in self.live if self.stored else ():
+            self._collect(level)  # it may be about to be emptied
+        with self.filling.promotions_aside():
+            yield
+            self.filling.reset()
+
+    # -- dropping ----------------------------------------------------------------------------------------------------
+
+    def expire(self, level: Level, record: Record) -> None:
+        """Discard an expired copy, at its version."""
+        if self.discard(level, record):
+            level.counters.evictions["ttl"] += level.counters.step
+            logger.debug("%s: %s expired", level.name, key_digest(record.key))
+
+    def discard(self, level: Level, record: Record) -> bool:
+        """Discard `record` at its version, if it can be; its usage is kept. Answers whether it was there."""
+        if self.settings.read_only:
+            return False
+        try:
+            discarded = level.call(level.tier.discard, record)
+        except TierkitError as error:
+            logger.debug("%s could not discard: %s", level.name, error)
+            return False
+        if discarded:
+            self._keep_usage(level, record)
+        return discarded
+
+    def drop(self, level: Level, key: str, version: int) -> None:
+        """Discard what `level` holds for `key` at `version` or older; its usage is kept.
+
+        Raises:
+            CacheStorageError: The tier failed.
+        """
+        dropped = level.drop(key, version)
+        if dropped is not None:
+            self._keep_usage(level, dropped)
+
+    def _keep_usage(self, level: Level, record: Any) -> None:
+        if level.live and self.stored:
+            self.ledger.collect(record.key, record._usage)
+
+    # -- room --------------------------------------------------------------------------------------------------------
+
+    def settle(self, levels: Sequence[Level] | None = None) -> None:
+        """Make the bounds hold: evict what each level names. Blocks on I/O."""
+        for level in self.levels if levels is None else levels:
+            if level.max_entries is not None and level.in_service:
+                self._settle_level(level)
+        self.flush_full_ledger()
+
+    def _settle_level(self, level: Level) -> None:
+        try:
+            while victims := level.call(level.tier.overflow):
+                if not sum([self._evict(level, victim) for victim in victims]):
+                    break  # others are evicting them
+        except TierkitError as error:
+            logger.warning("%s could not be settled: %s", level.name, error)
+
+    def _evict(self, level: Level, victim: Any) -> bool:
+        if not level.call(level.tier.discard, victim):
+            return False
+        level.counters.evictions[level.cause] += level.counters.step
+        if level is self.authority:
+            self._drop_above(victim)
+            return True
+        level.counters.demotions += level.counters.step
+        self._keep_usage(level, victim)
+        return True
+
+    def _drop_above(self, victim: Record) -> None:
+        """The authority has no room for `victim`: let no copy of it remain."""
+        for level in self.levels[:-1]:
+            with suppress(TierkitError):  # a copy that stays is not wrong: nothing newer was written
+                if level.in_service:
+                    level.drop(victim.key, victim.version)
+
+    # -- usage -------------------------------------------------------------------------------------------------------
+
+    def flush_full_ledger(self) -> None:
+        """Flush the ledger if it holds many keys."""
+        if len(self.ledger) >= LEDGER_KEYS:
+            self.flush_ledger()
+
+    def flush(self) -> None:
+        """Bring all usage to the stored levels, the authority first. Blocks on I/O."""
+        if self.settings.read_only or not self.stored:
+            return
+        for level in self.live:
+            if level.in_service:
+                self._collect(level)
+        self.flush_ledger()
+
+    def _collect(self, level: Level) -> None:
+        try:
+            for entry in level.scan():
+                self.ledger.collect(entry.key, entry._usage)
+        except TierkitError as error:
+            logger.debug("%s could not tell its usage: %s", level.name, error)
+
+    def flush_ledger(self) -> None:
+        """Bring the ledger to the stored levels; what the authority does not take stays in it."""
+        if not self.stored or not self.stored[-1].in_service or not len(self.ledger):
+            return
+        deltas = self.ledger.take()
+        authority, *above = reversed(self.stored)
+        taken = False
+        try:
+            authority.call(authority.tier.touch_many, deltas)
+            taken = True
+        except TierkitError as error:
+            logger.debug("usage could not be flushed: %s", error)
+        finally:
+            if not taken:
+                self.ledger.put_back(deltas)
+        for level in above if taken else ():
+            with suppress(TierkitError):  # it is a copy, and failures are counted
+                if level.in_service:
+                    level.call(level.tier.touch_many, deltas)
+
+    # -- sweeping, closing -------------------------------------------------------------------------------------------
+
+    def sweep(self) -> int:
+        """Flush usage, and remove what expired from every level. Blocks on I/O.
+
+        Returns:
+            How many records were removed, over all levels.
+        """
+        if self.settings.read_only:
+            return 0
+        self.flush()
+        return sum([self._sweep_level(level) for level in self.levels if level.in_service])
+
+    def _sweep_level(self, level: Level) -> int:
+        try:
+            removed = level.call(level.tier.purge, self.time.now())
+        except TierkitError as error:
+            logger.warning("%s could not be swept: %s", level.name, error)
+            return 0
+        level.counters.evictions["ttl"] += removed * level.counters.step
+        if removed:
+            logger.debug("%s: swept %d expired records", level.name, removed)
+        return removed
+
+    def close(self) -> None:
+        """Flush, empty persistent levels that missed writes, and close every tier, the authority last.
+
+        Raises:
+            CacheStorageError: A tier could not be closed; the others are.
+        """
+        _open_stacks.discard(self)
+        failures = []
+        try:
+            self.flush()
+            for level in self.stored[:-1]:
+                self._leave(level)
+        finally:
+            for level in self.levels:
+                try:
+                    level.call(level.tier.close)
+                except TierkitError as error:
+                    logger.error("%s could not be closed: %s", level.name, error)  # noqa: TRY400 - it is raised below
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _leave(self, level: Level) -> None:
+        try:
+            if level.missed_writes:
+                level.empty()
+        except TierkitError as error:
+            # A traceback would add nothing.
+            logger.error("%s: %s; what it holds may be older than the authority", level.name, error)  # noqa: TRY400
+
+    # -- fork --------------------------------------------------------------------------------------------------------
+
+    def leave_parent(self) -> None:
+        """In a forked child: make locks of one's own, and drop what belongs to the parent or may be half done.
+
+        Usage in L1 and in the ledger is the parent's to flush. L1 may lack what another thread of the parent was about
+        to fill in; it is emptied if a stored level has the records.
+        """
+        self.filling.renew()
+        self.ledger.renew()
+        self.versions.renew()
+        for level in self.live:
+            level.tier.lock = threading.RLock()
+            if self.stored:
+                with suppress(TierkitError):
+                    level.empty()
+
+
+_open_stacks: weakref.WeakSet[Upkeep] = weakref.WeakSet()
+
+
+class _Held(threading.local):
+    """The locks that the forking thread holds."""
+
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
+
+
+_held = _Held()
+
+
+def _before_fork() -> None:
+    # Tiers in memory are kept still, so that the child finds them whole. Their locks are reentrant.
+    locks = [level.tier.lock for stack in list(_open_stacks) for level in stack.live]
+    _held.locks = [lock for lock in locks if lock.acquire(timeout=1.0)]
+
+
+def _after_fork() -> None:
+    while _held.locks:
+        _held.locks.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    for stack in list(_open_stacks):
+        stack.leave_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
