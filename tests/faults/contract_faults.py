@@ -1,7 +1,7 @@
 """Faults planted in copies of a tier, to show that the contract finds each.
 
 `python -m tests.faults.contract_faults` runs `TierContract` against every faulty copy, prints which test caught it, and
-exits with 1 if one survives; with names of faults it runs those only. To add a fault, write a class that breaks one
+exits with 1 if one survives; with names of classes it runs those only. To add a fault, write a class that breaks one
 thing, in a module that is imported here, and mark it `@fault("what is wrong with it")`.
 """
 
@@ -21,6 +21,8 @@ from tests.faults.planting import FAULTS, Fault
 
 from tierkit import CacheTier, TierContext
 from tierkit.testing import TierContract
+
+__all__ = ["FAULTS", "Fault", "main"]
 
 OPTIONS = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
 #: This process has imported some of pytest's plugins already: their asserts stay as they are.
@@ -60,6 +62,10 @@ class Hunt:
 
 def main(names: Sequence[str]) -> int:
     """Run the contract against the faults of these names, or all; answer how the program should exit."""
+    unknown = set(names) - {planted.name for planted in FAULTS}
+    if unknown:
+        print(f"no such fault: {', '.join(sorted(unknown))}")
+        return 2
     chosen = [planted for planted in FAULTS if not names or planted.name in names]
     hunt = Hunt()
     with redirect_stdout(io.StringIO()):
@@ -68,9 +74,8 @@ def main(names: Sequence[str]) -> int:
     for planted in chosen:
         caught = hunt.caught.get(f"Test{planted.name}")
         print(f"{'caught  ' if caught else 'SURVIVED'}  {planted.what:<58}  {caught or planted.name}")
-    survived = len(chosen) - len(hunt.caught)
     print(f"{len(hunt.caught)} of {len(chosen)} faults caught")
-    return 1 if survived or not chosen else 0
+    return 0 if len(hunt.caught) == len(chosen) else 1
 
 
 if __name__ == "__main__":

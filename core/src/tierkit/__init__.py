@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tierkit.blob import BlobTier
 from tierkit.clock import Clock, SystemClock
 from tierkit.config import CacheConfig, CacheTierConfig
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, Usage, ValueEntry
@@ -37,7 +38,6 @@ from tierkit.sealing import CredentialEncryptor
 from tierkit.statistics import CacheStatistics, TierStatistics
 from tierkit.tier import (
     API_VERSION,
-    BlobTier,
     CacheTier,
     Durability,
     TierContext,

@@ -55,7 +55,7 @@ class Bulk:
 
     def test_many_records_at_once(self, tier: CacheTier[Any], storage: Storage) -> None:
         """More than a batch of any reasonable size, and more than one statement takes parameters."""
-        records = [storage.record(f"key {n}", n + 1, number=n) for n in range(2500)]
+        records = [storage.record(f"key {n}", n + 1, number=n) for n in range(1100)]
         assert tier.put_many(records) == [None] * len(records)
         assert tier.size() == len(records)
         found = tier.get_many([*(record.key for record in records), "nobody"])

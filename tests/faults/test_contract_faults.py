@@ -1,0 +1,46 @@
+"""The contract catches planted faults: every fourth of the table here, to save time; the command runs all of them.
+
+`uv run python -m tests.faults.contract_faults`
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from tests.faults import contract_faults
+from tests.faults.contract_faults import FAULTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hunt(*names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.faults.contract_faults", *names]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_there_are_many_different_faults() -> None:
+    assert len({fault.name for fault in FAULTS}) == len({fault.what for fault in FAULTS}) == len(FAULTS) >= 12
+
+
+def test_the_contract_catches_them() -> None:
+    chosen = FAULTS[::4]
+    done = hunt(*(fault.name for fault in chosen))
+    assert f"{len(chosen)} of {len(chosen)} faults caught" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_a_fault_that_survives_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pytest, "main", Mock())
+    assert contract_faults.main(["OlderWins", "EqualVersionOverwrites"]) == 1
+    printed = capsys.readouterr().out
+    assert "SURVIVED  an older version wins" in printed
+    assert "0 of 2 faults caught" in printed
+
+
+def test_a_name_that_is_not_in_the_table_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert contract_faults.main(["NoSuchFault"]) == 2
+    assert "NoSuchFault" in capsys.readouterr().out
