@@ -46,10 +46,10 @@ class UrlParts:
         url = self._at(self.url, values)
         if url is not None:
             url = _part("proxy_url", url)
-            return url if "://" in url else f"{self._scheme(values)}://{url}"
+            return url if "://" in url else with_scheme(self._scheme(values), url)
         host, port = self._at(self.host, values), self._at(self.port, values)
         if host is None or port is None:
-            raise Unfit(f"has no {'host' if host is None else 'port'}")
+            raise Unfit("has no proxy_url, nor ip and port")
         return joined(self._scheme(values), _part("host", host), port_number(port))
 
     def _at(self, place: int | None, values: Sequence[Any]) -> Any:
@@ -67,6 +67,17 @@ class UrlParts:
 def joined(scheme: str, host: str, port: int) -> str:
     """The URL of these parts; an IPv6 address gets its brackets."""
     return f"{scheme}://[{host}]:{port}" if ":" in host and host[0] != "[" else f"{scheme}://{host}:{port}"
+
+
+def with_scheme(scheme: str, address: str) -> str:
+    """The URL of `[user:password@]host:port`. A word without a port is taken for no host: it may be a password.
+
+    Raises:
+        Unfit: It has no port.
+    """
+    if not _PORT_AT_END.search(address):
+        raise Unfit("proxy_url has no port")
+    return f"{scheme}://{address}"
 
 
 def port_number(value: Any) -> int:

@@ -69,7 +69,7 @@ class Options:
     """What the caller of an import asked for; see `tierkit.transfer.warm`."""
 
     entry_type: type[CacheEntry]
-    now: float
+    now: Callable[[], float]
     source: str | None = None
     scheme: str | None = None
     ttl_override: float | None = None
@@ -85,7 +85,7 @@ class Plan:
         steps: For each field that has a column: its place in the row, its name, its converter.
         url: Makes `proxy_url` of a row, where that takes more than one column.
         absent: What stands for no value: None, and in CSV the empty cell.
-        now: POSIX seconds; a row whose deadline has come by then is skipped.
+        now: Tells the time, in POSIX seconds; a row whose deadline has come is skipped.
         timed: Whether a row may have a deadline.
     """
 
@@ -94,7 +94,7 @@ class Plan:
     steps: tuple[Step, ...]
     url: Callable[[Sequence[Any]], str] | None
     absent: tuple[Any, ...]
-    now: float
+    now: Callable[[], float]
     timed: bool
 
     def build(self, values: Sequence[Any]) -> CacheEntry:
@@ -126,7 +126,7 @@ class Plan:
             expires_at = fields["fetch_time"].timestamp() + fields["ttl_seconds"]
         else:
             return
-        if expires_at <= self.now:
+        if expires_at <= self.now():
             raise Unfit("has expired already")
 
     def _entry(self, fields: dict[str, Any]) -> CacheEntry:

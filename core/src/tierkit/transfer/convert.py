@@ -23,7 +23,6 @@ Converter = Callable[[Any], Any]
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CONTROL_OR_BREAK: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _EPOCH: Final = re.compile(r"[0-9]{9,13}(?:\.[0-9]{1,9})?")
 _MILLISECONDS: Final = 1e11  # as seconds this would be the year 5138
 _WORDS: Final = {
@@ -151,7 +150,7 @@ def _plain(core: Any, value: Any) -> Any:
     try:
         return msgspec.convert(value, core, strict=False)
     except (msgspec.ValidationError, ValueError, TypeError, OverflowError):
-        raise Unfit(f"must be {type_name(core)}, which this {word_for(value)} is not") from None
+        raise Unfit(f"is {word_for(value)} that cannot be read as {type_name(core)}") from None
 
 
 def _nested(core: Any, value: Any) -> Any:
@@ -160,14 +159,12 @@ def _nested(core: Any, value: Any) -> Any:
             return msgspec.json.decode(value, type=core)
         return msgspec.convert(value, core, strict=False)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
-        raise Unfit(f"must be {type_name(core)}, which this {word_for(value)} is not") from None
+        raise Unfit(f"is {word_for(value)} that cannot be read as {type_name(core)}") from None
 
 
 def _refuse_controls(value: str, refused: re.Pattern[str]) -> None:
     if found := refused.search(value):
         raise Unfit(f"holds the control character U+{ord(found.group()):04X}")
-    if found := _SURROGATE.search(value):
-        raise Unfit(f"holds a lone surrogate at position {found.start()}")
 
 
 _CONVERTERS: Final[dict[Any, Converter]] = {str: text, SecretStr: secret, datetime: moment}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator
 from typing import Final
 
-from tierkit.transfer.address import joined, port_number, url_fault
+from tierkit.transfer.address import joined, port_number, url_fault, with_scheme
 from tierkit.transfer.files import TOO_LONG, ignore_cut, numbered_lines, open_bytes, trouble
 from tierkit.transfer.reading import Intake, Reader, Row
 from tierkit.values import Unfit
@@ -79,7 +79,9 @@ class HostList(Reader):
 
     def _with_scheme(self, text: str) -> str:
         """`user:password@host:port` as a URL."""
-        url = f"{self.scheme or 'http'}://{text}"
-        if self.scheme is None or url_fault(url):
+        if self.scheme is None or "@" not in text:
+            raise Unfit(_FORMS)
+        url = with_scheme(self.scheme, text)
+        if url_fault(url):
             raise Unfit(_FORMS)
         return url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,7 +25,7 @@ class Intake(Protocol):
         ...
 
 
-class Reader:
+class Reader(ABC):
     """A file of one format. Positions are line numbers, unless a format says otherwise.
 
     Attributes:
@@ -38,21 +39,21 @@ class Reader:
         self.path = path
         self.scheme = scheme
 
+    @abstractmethod
     def total(self) -> int:
         """How many entries the file seems to hold, found without parsing them.
 
         Raises:
             TransferError: The file as a whole cannot be imported.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, intake: Intake) -> Generator[Row, None, None]:
         """Yield the rows; what is no row goes to `intake.reject`.
 
         Raises:
             TransferError: The file as a whole cannot be imported.
         """
-        raise NotImplementedError
 
     def place(self, position: int) -> tuple[int, int | None]:
         """The line at a position and, in a format that has several records on a line, the record's number."""

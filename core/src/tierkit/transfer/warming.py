@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheStorageError, CacheValidationError
@@ -56,7 +56,7 @@ class PutMany(Protocol):
 
     def __call__(
         self,
-        entries: Iterable[CacheEntry],
+        entries: Iterable[Any],
         *,
         on_invalid: Callable[[int, CacheValidationError], None] | None = None,
     ) -> int:
@@ -69,7 +69,7 @@ def warm(
     *,
     entry_type: type[CacheEntry],
     put_many: PutMany,
-    now: float,
+    now: Callable[[], float],
     source: str | None = None,
     scheme: str | None = None,
     ttl_override: float | None = None,
@@ -81,7 +81,7 @@ def warm(
         path: The file.
         entry_type: What a row becomes. Columns that it does not declare are left out, and named once in the log.
         put_many: Writes entries.
-        now: POSIX seconds; rows that have expired by then are skipped.
+        now: Tells the time, in POSIX seconds; rows that have expired are skipped.
         source: The source of all entries, whatever a row says. Without it: what the row says, else the file's stem.
         scheme: The scheme of proxies that the file gives without one.
         ttl_override: Seconds that all entries live from now on, whatever a row says of its time.
