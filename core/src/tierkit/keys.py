@@ -346,7 +346,7 @@ def _create(path: Path) -> bool:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            _write_key(file.write)
+            file.write(_new_key().get_secret_value().encode() + b"\n")
             file.flush()
             os.fsync(descriptor)
         os.link(temporary, path)
@@ -356,10 +356,6 @@ def _create(path: Path) -> bool:
         os.unlink(temporary)
     _sync_directory(path.parent)
     return True
-
-
-def _write_key(write: Callable[[bytes], object]) -> None:
-    write(_new_key().get_secret_value().encode() + b"\n")
 
 
 def _sync_directory(directory: Path) -> None:
