@@ -12,7 +12,7 @@ LAYERS = [
     {"entry", "row"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
-    {"sealing", "hookspecs", "level"},
+    {"blob", "sealing", "hookspecs", "level"},
     {"plugins"},
     {"settings"},
     {"settings_sources"},
