@@ -151,10 +151,12 @@ def _holds_rows(level: Level) -> bool:
 def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer) -> None:
     """Say at once that the key is wrong, by the first row of each level, and not at the first read."""
     for level in levels:
-        for row in () if level.live else islice(level.scan(), 1):
-            try:
+        try:
+            for row in () if level.live else islice(level.scan(), 1):
                 sealer.verify(row)
-            except KeyNotHeldError as error:
-                logger.warning("%s: %s; records sealed so are left as they are", level.name, error)
-            except CacheCorruptionError:
-                pass  # found, counted and evicted when it is read
+        except KeyNotHeldError as error:
+            logger.warning("%s: %s; records sealed so are left as they are", level.name, error)
+        except CacheCorruptionError:
+            pass  # found, counted and evicted when it is read
+        except CacheStorageError as error:
+            logger.warning("%s could not be read: %s", level.name, error)
