@@ -15,10 +15,12 @@ from tests.plugins.sqlite_support import assert_nothing_is_open, open_tier, own_
 
 from tierkit import (
     Delta,
+    TierkitError,
     TierTimeout,
     TierUnavailable,
 )
-from tierkit_sqlite import SQLiteCacheTier, connections, library
+from tierkit.testing import make_row
+from tierkit_sqlite import SQLiteCacheTier, connections, library, opening
 from tierkit_sqlite.library import sqlite3
 
 
@@ -169,6 +171,50 @@ def test_threads_write_at_once(path: Path, faulty: bool) -> None:
         for thread in threads:
             thread.join()
         assert sorted(tier.keys()) == sorted(f"key {100 * t + n}" for t in range(4) for n in range(50))
+
+
+def test_a_new_file_waits_for_another_that_is_making_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself does not wait when two switch a file to WAL mode."""
+    path.touch(0o600)
+    with raw(path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(opening, "sleep", lambda _: other.execute("ROLLBACK"))
+        open_tier(path).close()
+        other.execute("BEGIN IMMEDIATE").fetchall()
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_many_open_a_new_file_at_once(path: Path, faulty: bool, _: int) -> None:
+    barrier = threading.Barrier(4)
+    errors: list[Exception] = []
+
+    def make(n: int) -> None:
+        barrier.wait(30)
+        try:
+            with open_tier(path, busy_timeout_seconds=60) as tier:
+                tier.put(proxy(n))
+        except TierkitError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with open_tier(path) as tier:
+        assert tier.size() == 4
+
+
+def test_what_is_written_anew_during_a_scan_is_not_seen_twice(path: Path) -> None:
+    with open_tier(path) as tier:
+        tier.put_many([proxy(n) for n in range(150)])
+        seen = []
+        for row in tier.scan():
+            seen.append(row.key)
+            tier.delete(row.key, row.version)
+            tier.put(make_row(row.key, row.version + 1))
+        assert sorted(seen) == sorted(f"key {n}" for n in range(150))
 
 
 # -- fork --------------------------------------------------------------------------------------------------------------

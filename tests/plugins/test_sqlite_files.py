@@ -164,6 +164,31 @@ def test_read_only_sees_a_database_that_comes_changes_and_closes(path: Path) -> 
             assert sum(1 for _ in reader.scan()) == version + 1
 
 
+def test_read_only_sees_a_write_to_a_database_that_was_closed(path: Path) -> None:
+    """It was read without locks, in the belief that nobody writes."""
+    with open_tier(path) as tier:
+        tier.put_many([proxy(n) for n in range(150)])
+    with open_tier(path, context={"read_only": True}) as reader:
+        assert reader.get("key 1") == proxy(1)
+        scan = reader.scan()
+        assert next(scan) == proxy(0)
+        with open_tier(path) as tier:
+            tier.put(proxy(1, 2))
+            assert reader.get("key 1") == proxy(1, 2)
+        assert sum(1 for _ in scan) == 149
+
+
+def test_read_only_sees_a_write_that_began_and_ended_meanwhile(path: Path) -> None:
+    for version in (1, 2):
+        with open_tier(path) as tier:
+            tier.put(proxy(1, version))
+        if version == 1:
+            reader = open_tier(path, context={"read_only": True})
+            assert reader.get("key 1") == proxy(1)
+    with reader:
+        assert reader.get("key 1") == proxy(1, 2)
+
+
 def test_read_only_sees_what_a_killed_writer_left_in_the_log(path: Path, tmp_path: Path) -> None:
     left = tmp_path / "left"
     with open_tier(path) as tier:

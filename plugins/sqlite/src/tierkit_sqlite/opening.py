@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Final
 from urllib.parse import quote
 
@@ -143,14 +143,14 @@ def _table(connection: sqlite3.Connection, settings: Settings) -> Table:
 
 def _set_wal(connection: sqlite3.Connection, settings: Settings) -> None:
     """Switch to WAL mode. SQLite does not wait here for others that do the same: it must be asked again."""
-    give_up = time.monotonic() + settings.busy_timeout_seconds
+    give_up = monotonic() + settings.busy_timeout_seconds
     while True:
         try:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            if not failures.is_busy(error) or time.monotonic() >= give_up:
+            if not failures.is_busy(error) or monotonic() >= give_up:
                 raise
-            time.sleep(_STEP_SECONDS)
+            sleep(_STEP_SECONDS)
             continue
         if mode != "wal":
             raise TierUnavailable(f"{settings.path}: the file system does not allow SQLite's WAL mode")

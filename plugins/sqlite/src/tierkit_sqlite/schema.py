@@ -85,8 +85,7 @@ def ensure(connection: sqlite3.Connection, context: TierContext) -> None:
 
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_complete(connection, context):  # another process may have been faster
-            _complete(Database(connection, recursive_triggers=False, execute_plugins=False), context)
+        _complete(Database(connection, recursive_triggers=False, execute_plugins=False), context)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -153,6 +152,7 @@ def _indexes(context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
 
 
 def _complete(database: Database, context: TierContext) -> None:
+    """Add what is lacking by now: another process may have been faster."""
     table = database.table(context.namespace)
     held = columns_of(database.conn, context.namespace)
     if not held:
