@@ -1,6 +1,9 @@
 """Keys: how they are held, and where they are looked for."""
 
+import base64
 import copy
+import hashlib
+import hmac
 import logging
 import os
 import pickle
@@ -75,10 +78,22 @@ def test_an_id_is_eight_hex_digits_and_always_the_same_for_a_key() -> None:
     assert parse_keys("A" * 43 + "=").primary.id == "2897f901"
 
 
-def test_the_subkeys_of_a_key_differ() -> None:
-    text = SecretStr(A)
-    derived = {keys_module._derive(text, info, 32) for info in (b"tierkit seal v1", b"tierkit check v1", b"x")}
-    assert len(derived) == 3
+def by_hand(info: bytes, length: int) -> bytes:
+    """HKDF-SHA256 (RFC 5869) without salt, of the key A."""
+    pseudorandom = hmac.digest(bytes(32), base64.urlsafe_b64decode(A), "sha256")
+    first = hmac.digest(pseudorandom, info + b"\1", "sha256")
+    return (first + hmac.digest(pseudorandom, first + info + b"\2", "sha256"))[:length]
+
+
+def test_the_subkeys_are_derived_as_the_document_says() -> None:
+    key = parse_keys(A).primary
+    assert key.id == by_hand(b"tierkit key id v1", 4).hex()
+    hasher = hashlib.blake2b(b"row", key=by_hand(b"tierkit check v1", 64), digest_size=16)
+    digest = key.hasher.copy()
+    digest.update(b"row")
+    assert digest.digest() == hasher.digest()
+    sealed = aead.AESGCMSIV(by_hand(b"tierkit seal v1", 32)).encrypt(bytes(12), b"secret", b"bound")
+    assert key.cipher.decrypt(bytes(12), sealed, b"bound") == b"secret"
 
 
 @pytest.mark.parametrize("text", [f" {A} , {B}\n", f"{A},{B},", f"{A}\n{B}\n", f"{A},{B},{A}"])

@@ -256,7 +256,7 @@ def test_absent_and_empty_secrets_stay_what_they_are(fields: dict[str, Any]) -> 
     assert {name for name in PROXIES.seal(entry).columns if "encrypted" in name} == {f"{n}_encrypted" for n in fields}
 
 
-reals = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**60), 2**60))
+reals = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53))
 #: Seconds in a double are exact to the microsecond until 2242.
 moments = st.integers(-(10**15), 8 * 10**15).map(
     lambda count: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(0, 0, count)
@@ -470,6 +470,13 @@ def test_a_token_does_not_open_where_any_bound_field_differs(change: dict[str, A
     assert SESSIONS.open(rechecked(SESSIONS, row)).key == "k"
     with pytest.raises(TamperedError):
         SESSIONS.open(rechecked(SESSIONS, with_columns(row, **change)))
+
+
+def test_a_tier_that_drops_the_sign_of_zero_loses_no_secret() -> None:
+    row = SESSIONS.seal(stamped(Session(key="k", token=SecretStr("t"), port=1, weight=-0.0)))
+    opened = SESSIONS.open(with_columns(row, weight=0))
+    assert isinstance(opened, Session)
+    assert opened.token == SecretStr("t")
 
 
 def test_a_token_does_not_open_in_another_storage() -> None:
