@@ -2,18 +2,22 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tests.plugins.sqlite_support import open_tier, own_connection, proxy
 
 from tierkit import TierFull, TierkitError, TierReadOnly, TierUnavailable
-from tierkit_sqlite import files
+from tierkit_sqlite import files, library
 
 
 @pytest.fixture
@@ -41,15 +45,11 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.req("F-5")
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o277], ids=oct)
 def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path, mask: int) -> None:
-    with umask(mask), open_tier(tmp_path / "new" / "folder" / "tierkit.db") as tier:
+    expected = {"new": 0o700, "folder": 0o700} | {f"tierkit.db{end}": 0o600 for end in ("", "-wal", "-shm", ".lock")}
+    fault = patch.object(library, "has_wal_fault", lambda: True)
+    with fault, umask(mask), open_tier(tmp_path / "new" / "folder" / "tierkit.db") as tier:
         tier.put(proxy(1))
-        assert modes(tmp_path) == {
-            "new": 0o700,
-            "folder": 0o700,
-            "tierkit.db": 0o600,
-            "tierkit.db-wal": 0o600,
-            "tierkit.db-shm": 0o600,
-        }
+        assert modes(tmp_path) == expected
 
 
 def test_a_link_is_not_followed(path: Path) -> None:
@@ -221,3 +221,65 @@ def test_read_only_sees_a_table_that_another_widens(path: Path) -> None:
         with open_tier(path, context={"columns": {"region": "text"}}) as newer:
             newer.put(proxy(2, region="eu"))
         assert reader.get("key 2") == proxy(2, region="eu")
+
+
+# -- a folder that cannot be written -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign_folder() -> Iterator[Path]:
+    """A folder that an ordinary user can read and not write; root can write to any."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - others must be able to read it
+        yield Path(folder)
+
+
+def as_nobody(work: Callable[[], None]) -> None:
+    """Run `work` in a forked child that gives up its rights."""
+
+    def run() -> None:
+        os.setgid(65534)
+        os.setuid(65534)
+        work()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+        child = multiprocessing.get_context("fork").Process(target=run)
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    child.close()
+
+
+@pytest.mark.req("E-2")
+@pytest.mark.parametrize("writing", [False, True], ids=["closed", "while another writes"])
+@pytest.mark.parametrize("fault", [False, True], ids=["sound library", "library with the WAL fault"])
+def test_storage_that_cannot_be_written_is_still_read(foreign_folder: Path, writing: bool, fault: bool) -> None:
+    path = foreign_folder / "tierkit.db"
+
+    def work() -> None:
+        with patch.object(library, "has_wal_fault", lambda: fault), open_tier(path) as tier:
+            for _ in range(2):
+                assert tier.get("key 1") == proxy(1)
+                with pytest.raises(TierReadOnly):
+                    tier.put(proxy(2))
+        with open_tier(path, context={"read_only": True}) as tier:
+            assert list(tier.scan()) == [proxy(1)]
+        with pytest.raises(TierReadOnly):
+            open_tier(foreign_folder / "new.db")
+
+    with open_tier(path) as tier:
+        tier.put(proxy(1))
+        if writing:
+            _open_to_readers(foreign_folder)
+            as_nobody(work)
+    if not writing:
+        _open_to_readers(foreign_folder)
+        as_nobody(work)
+
+
+def _open_to_readers(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.chmod(0o644)

@@ -174,9 +174,10 @@ class LockFile:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                self._descriptor = os.open(self.path, flags, 0o600)
+                if not os.path.lexists(self.path):
+                    _create(self.path)
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError as error:
                 raise failures.translated(error, self.path) from None
         return self._descriptor

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Final
 from urllib.parse import quote
 
-from tierkit import TierContext, TierUnavailable
+from tierkit import TierContext, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, schema
 from tierkit_sqlite.connections import Gate, Opened
 from tierkit_sqlite.library import sqlite3
@@ -53,6 +53,7 @@ class Settings:
         """
         if self.context.read_only:
             return open_for_reading(self)
+        files.prepare(self.path)
         try:
             with gate:
                 return open_for_writing(self)
@@ -62,14 +63,14 @@ class Settings:
         return open_for_reading(self)
 
     def _is_read_only(self, error: Exception) -> bool:
-        """Whether SQLite fails because the file is there and its folder cannot be written."""
-        folder = os.path.dirname(self.path)
-        return failures.is_unopened(error) and os.path.isfile(self.path) and not os.access(folder, os.W_OK)
+        """Whether the file is there, and can only be read."""
+        if failures.is_unopened(error):
+            return os.path.isfile(self.path) and not os.access(os.path.dirname(self.path), os.W_OK)
+        return os.path.isfile(self.path) and isinstance(failures.translated(error, self.path), TierReadOnly)
 
 
 def open_for_writing(settings: Settings) -> Opened:
-    """Open the database; make it, or what it lacks, if need be. A damaged one is moved aside first."""
-    files.prepare(settings.path)
+    """Open the database; make what it lacks. A damaged one is moved aside, and another made."""
     try:
         return _opened_for_writing(settings)
     except sqlite3.DatabaseError as error:
