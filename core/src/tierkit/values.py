@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn
 
@@ -102,8 +103,7 @@ def _moment(value: Any) -> float:
     return value.timestamp()
 
 
-def _from_moment(value: float) -> datetime:
-    return datetime.fromtimestamp(value, UTC)
+_from_moment: Final = partial(datetime.fromtimestamp, tz=UTC)
 
 
 def enum_encoder(enum: type[Enum]) -> Codec:
