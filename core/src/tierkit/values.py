@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
-from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn
 
@@ -103,7 +102,8 @@ def _moment(value: Any) -> float:
     return value.timestamp()
 
 
-_from_moment: Final = partial(datetime.fromtimestamp, tz=UTC)
+def _from_moment(value: float) -> datetime:
+    return datetime.fromtimestamp(value, UTC)
 
 
 def enum_encoder(enum: type[Enum]) -> Codec:
