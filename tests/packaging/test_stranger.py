@@ -1,4 +1,4 @@
-"""A stranger's tier, installed with built wheels into a bare environment, is found, used by name, and keeps the contract."""
+"""A stranger's tier, installed from wheels into a bare environment, is found, used by name, and keeps the contract."""
 
 import json
 import os

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tierkit.blob import BlobTier
-from tierkit.clock import Clock, SystemClock
+from tierkit.clock import VERSION_MAX, Clock, SystemClock
 from tierkit.config import CacheConfig, CacheTierConfig
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, Usage, ValueEntry
 from tierkit.errors import (
@@ -73,6 +73,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "API_VERSION",
     "EVICTION_POLICIES",
+    "VERSION_MAX",
     "BlobTier",
     "CacheClosedError",
     "CacheConfig",

@@ -1,7 +1,7 @@
 """What a plugin may hook, as a menu.
 
-A plugin is a module named by an entry point in the group `tierkit`; it marks its functions with `tierkit.hookimpl`. Hooks
-run while a cache is being built, never while it serves.
+A plugin is a module named by an entry point in the group `tierkit`; it marks its functions with `tierkit.hookimpl`.
+Hooks run while a cache is being built, never while it serves.
 """
 
 from __future__ import annotations

@@ -97,8 +97,9 @@ class Table:
         self.count = f"SELECT count(*) FROM {table}"
         self.coldest = f"SELECT * FROM {table} ORDER BY {COLDNESS}, version LIMIT ?1"
         self.oldest = f"SELECT * FROM {table} ORDER BY version LIMIT ?1"
-        # A version that rotted into text would sort above every other.
-        self.highest = f"SELECT version FROM {table} WHERE typeof(version) = 'integer' ORDER BY version DESC LIMIT 1"
+        # A version that rotted into text would sort above every other; no sane one is above VERSION_MAX.
+        sane = f"typeof(version) = 'integer' AND version <= {VERSION_MAX}"
+        self.highest = f"SELECT version FROM {table} WHERE {sane} ORDER BY version DESC LIMIT 1"
 
     def values(self, row: Row) -> tuple[Any, ...]:
         """What the put statements take."""
