@@ -10,7 +10,8 @@ What holds it together:
 - While this process itself holds the file lock, nobody else can write, so readers go on with the index as it is and do
   not wait for an fsync.
 - A failed append is taken back by truncating. Another process may have read those lines already: `Log.catch_up` notices
-  when its last line is no longer there.
+  that its last line is no longer there, `get` that a place holds another record. What neither shows is a line of just the
+  same length in its place, until the file grows again.
 """
 
 from __future__ import annotations

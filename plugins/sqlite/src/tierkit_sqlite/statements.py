@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from tierkit import Row
+from tierkit import VERSION_MAX, Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 
 PAGE: Final = 100
