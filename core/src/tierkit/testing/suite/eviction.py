@@ -43,7 +43,8 @@ class Eviction:
     def test_within_its_bound_a_tier_names_none(self, storage: Storage, policy: str) -> None:
         """Nor without one."""
         assert self._victims(self._filled(storage, policy, "abc", limit=3)) == []
-        assert self._victims(storage.beside("unbounded").open(eviction_policy=policy)) == []
+        with storage.beside("unbounded") as other:
+            assert self._victims(other.open(eviction_policy=policy)) == []
         with storage.beside("none") as other:
             assert self._victims(self._filled(other, policy, "abc", limit=None)) == []
 
