@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def test_quotes_that_are_never_closed_are_read_again_only_so_much(
             yield line
 
     monkeypatch.setattr(_Lines, "_feed", counted)
-    (tmp_path / "a.csv").write_bytes(b"proxy_url,source\n" + b'a","\n' * 100_000)
+    (tmp_path / "a.csv").write_bytes(b"proxy_url,source\n" + b'a","\n' * 300_000)
     result = Shelf().warm(tmp_path / "a.csv")
     assert result.loaded == 0
     assert sum(read) < 4 * MEGABYTE
@@ -396,13 +397,19 @@ def noisy_rows() -> bytearray:
     return bytearray(gzip.compress(b"".join(rows)))
 
 
-def test_a_line_that_fills_gigabytes_is_one_bad_row(tmp_path: Path) -> None:
+def test_a_line_that_fills_the_memory_is_one_bad_row_and_is_never_held(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as stream:
         stream.write(JSON_ROW % 1 + b"\n")
         for _ in range(64):
             stream.write(b" " * MEGABYTE)
         stream.write(b"\n" + JSON_ROW % 2)
-    result = Shelf().warm(tmp_path / "a.jsonl.gz")
+    tracemalloc.start()
+    try:
+        result = Shelf().warm(tmp_path / "a.jsonl.gz")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MEGABYTE
     assert (result.loaded, reasons(result)) == (2, [(2, "the line is longer than 1048576 bytes")])
 
 
