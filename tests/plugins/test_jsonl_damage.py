@@ -188,6 +188,7 @@ def test_a_file_that_holds_nothing_of_ours_is_moved_aside(
         shard(tmp_path).write_bytes(content)
         with open_store(tmp_path, read_only=True) as reader:
             assert held(reader) == {}
+        assert held(other) == {}
         assert shard(tmp_path).read_bytes() == content
         with caplog.at_level(logging.WARNING, "tierkit.jsonl"), open_store(tmp_path) as new:
             assert new.put(row("b")) is None

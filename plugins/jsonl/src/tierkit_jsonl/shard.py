@@ -10,8 +10,8 @@ What holds it together:
 - While this process itself holds the file lock, nobody else can write, so readers go on with the index as it is and do
   not wait for an fsync.
 - A failed append is taken back by truncating. Another process may have read those lines already: `Log.catch_up` notices
-  that its last line is no longer there, `get` that a place holds another record. What neither shows is a line of just the
-  same length in its place, until the file grows again.
+  that its last line is no longer there, `get` that a place holds another record. What neither shows, until the file
+  grows again, is a line of just the same length.
 """
 
 from __future__ import annotations
@@ -84,8 +84,6 @@ class Shard:
 
     def current(self) -> Log | None:
         """The log, with all that was acknowledged before the call; None if there is no file."""
-        if self._writing and (log := self.log) is not None:
-            return log
         log = self.log
         if log is not None:
             status = files.fstat(log.fd)
