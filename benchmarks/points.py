@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
@@ -15,6 +16,8 @@ from benchmarks import bare
 from benchmarks.measuring import Figure, duration, ratio_figure, side_by_side
 from benchmarks.records import KEY, entries, three_tiers
 from tierkit import CacheConfig, CacheManager
+
+PUTS = 4000
 
 
 class Shelf:
@@ -36,7 +39,7 @@ def figures(folder: Path) -> list[Figure]:
             _l1_hit(cache, keys),
             *_tier_get(folder, cache, keys),
             *_whole_get(folder, keys),
-            _put(folder, cache),
+            _put(folder),
         ]
 
 
@@ -89,19 +92,23 @@ def _get_next(cache: CacheManager[Any], keys: Iterator[str]) -> None:
     cache.get(next(keys))
 
 
-def _put(folder: Path, cache: CacheManager[Any]) -> Figure:
-    new = cycle(entries(4000))
-    bare_rows = cycle(bare.sealed(_plain(4000), bytes(32)))
+def _put(folder: Path) -> Figure:
+    """New records into empty stores, ours and the bare ones alike."""
+    new, bare_rows = iter(entries(PUTS + 1000)), iter(bare.sealed(_plain(PUTS + 1000), bytes(32)))
     connection = bare.connect(folder / "put.db")
     encode = msgspec.json.Encoder().encode
     descriptor = os.open(folder / "put.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def append_and_insert() -> None:
         record = next(bare_rows)
+        record["expires_at"] = (now := time.time()) + 3600
+        record["fetch_time"] = record["created_at"] = record["updated_at"] = now
         os.write(descriptor, encode(record) + b"\n")
         connection.execute(bare.INSERT, tuple(record.values()))
 
-    taken = side_by_side({"ours": lambda: cache.put(next(new)), "bare": append_and_insert}, rounds=21, calls=190)
+    with CacheManager(three_tiers(folder / "put", bounded=False)) as cache:
+        ways = {"ours": lambda: cache.put(next(new)), "bare": append_and_insert}
+        taken = side_by_side(ways, rounds=PUTS // 100, calls=100)
     connection.close()
     os.close(descriptor)
     what = "write-through put into three tiers, two secrets sealed"
