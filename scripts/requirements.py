@@ -65,9 +65,7 @@ def failures(known: dict[str, str], found: list[tuple[str, str]], strict: list[s
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Print what is missing and return the exit code."""
     parser = argparse.ArgumentParser(description="List the requirements that no test shows.")
-    parser.add_argument(
-        "--strict", nargs="+", default=[], metavar="ID-PREFIX", help="fail if one has no test"
-    )
+    parser.add_argument("--strict", nargs="+", default=[], metavar="ID-PREFIX", help="fail if one has no test")
     strict = parser.parse_args(arguments).strict
     known, found = known_ids((root / TABLE).read_text("utf-8")), all_marks(root)
     missing = known.keys() - {name for _, name in found}

@@ -5,9 +5,7 @@ import pytest
 from scripts.coverage_gates import failures
 
 
-def report(
-    total: float = 90.0, lines: Sequence[int] = (), branches: Sequence[list[int]] = ()
-) -> dict[str, Any]:
+def report(total: float = 90.0, lines: Sequence[int] = (), branches: Sequence[list[int]] = ()) -> dict[str, Any]:
     module = {"missing_lines": list(lines), "missing_branches": list(branches)}
     return {"files": {"core/src/tierkit/sealing.py": module}, "totals": {"percent_covered": total}}
 

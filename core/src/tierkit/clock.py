@@ -37,9 +37,7 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     monotonic: Callable[[], float] = staticmethod(
-        partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-        if hasattr(time, "CLOCK_BOOTTIME")
-        else time.monotonic
+        partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
     )
 
 

@@ -60,15 +60,17 @@ class Key(HoldsKeys):
         id: Eight hex digits, derived from the key; they stand in every token and check made with it.
         cipher: Seals secrets (AES-256-GCM-SIV, RFC 8452).
         hasher: A keyed BLAKE2b that has hashed nothing yet; copy it.
+        token_head: What every token made with it starts with.
     """
 
-    __slots__ = ("cipher", "hasher", "id")
+    __slots__ = ("cipher", "hasher", "id", "token_head")
 
     def __init__(self, text: SecretStr) -> None:
         """Derive the sub-keys from the Fernet key `text`, which is known to be well-formed."""
         self.id = _derive(text, b"tierkit key id v1", 4).hex()
         self.cipher = _cipher(_derive(text, b"tierkit seal v1", 32))
         self.hasher = blake2b(key=_derive(text, b"tierkit check v1", 64), digest_size=16)
+        self.token_head = f"s1.{self.id}.".encode()
 
 
 class KeyRing(HoldsKeys):

@@ -72,9 +72,7 @@ def parse_proxy_url(url: str) -> ProxyAddress:
         return ProxyAddress(url, None, None)
     match = _SPLIT.fullmatch(url)
     if match is None or not url.isprintable():
-        raise CacheValidationError(
-            f"proxy_url {redact(url)!r} is not of the form scheme://[user:password@]host:port"
-        )
+        raise CacheValidationError(f"proxy_url {redact(url)!r} is not of the form scheme://[user:password@]host:port")
     scheme = match["scheme"].lower()
     bare = f"{scheme}://{_host(match['host'])}:{_port(match['port'], scheme)}"
     username, password = _credentials(match["userinfo"])

@@ -276,7 +276,7 @@ def _seal(key: Key, secret: SecretStr, bound_to: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
     # The byte in front, since some builds of OpenSSL refuse to seal nothing at all.
     sealed = nonce + key.cipher.encrypt(nonce, b"\1" + secret.get_secret_value().encode(), bound_to)
-    return b"s1.%b.%b" % (key.id.encode(), _to_base64url(sealed))
+    return key.token_head + _to_base64url(sealed)
 
 
 def _key_of(ring: KeyRing | None, token: object, row: Row | None = None) -> Key:

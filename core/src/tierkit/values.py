@@ -79,6 +79,8 @@ def _integer(value: Any) -> int:
 
 
 def _real(value: Any) -> float:
+    if type(value) is float and isfinite(value):
+        return value + 0.0  # no -0.0: storages do not keep it
     if type(value) is not int and type(value) is not float:
         raise Unfit(f"must be a number, not {type(value).__name__}")
     try:
@@ -87,7 +89,7 @@ def _real(value: Any) -> float:
         raise Unfit("is too large a number") from None
     if not isfinite(number):
         raise Unfit(f"must be finite, not {number}")
-    return number + 0.0  # no -0.0: storages do not keep it
+    return number
 
 
 def _boolean(value: Any) -> int:
@@ -112,7 +114,7 @@ def enum_encoder(enum: type[Enum]) -> Codec:
     def encode(value: Any) -> str:
         if not isinstance(value, enum):
             raise Unfit(f"must be {enum.__name__}, not {type(value).__name__}")
-        return str(value.value)
+        return value._value_  # type: ignore[no-any-return]  # `.value` goes through a descriptor, five times slower
 
     return encode
 

@@ -194,9 +194,7 @@ def test_a_sweep_counts_what_it_removed(world: World, clock: FakeClock) -> None:
     assert cache.size() == 1
 
 
-def test_a_sweep_that_fails_is_logged_and_followed_by_others(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_sweep_that_fails_is_logged_and_followed_by_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
     cache = world.open("disk")
     rounds = threading.Semaphore(0)
 

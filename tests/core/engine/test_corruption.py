@@ -141,9 +141,7 @@ def test_a_record_sealed_with_a_key_that_is_not_held_is_left_untouched(
     assert world.reopen("disk", entry_type=ProxyEntry, encryption_key=both).get(put.key) == put
 
 
-def test_the_wrong_key_is_told_at_once_when_the_cache_is_opened(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_wrong_key_is_told_at_once_when_the_cache_is_opened(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.open("disk", entry_type=ProxyEntry, encryption_key=KEY).put(PROXY)
     with caplog.at_level(logging.WARNING):
         world.reopen("disk", entry_type=ProxyEntry, encryption_key=OTHER)

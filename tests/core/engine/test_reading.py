@@ -102,9 +102,7 @@ def test_keys_and_scan_leave_out_what_expires_while_they_run(world: World, clock
 
 
 @pytest.mark.req("US2-1")
-def test_an_expired_copy_above_neither_hides_nor_removes_a_renewed_record_below(
-    world: World, clock: FakeClock
-) -> None:
+def test_an_expired_copy_above_neither_hides_nor_removes_a_renewed_record_below(world: World, clock: FakeClock) -> None:
     cache = world.open(*THREE)
     cache.put(note("a", "old", ttl_seconds=60))
     other = world.open(*THREE)

@@ -209,9 +209,7 @@ def test_an_unknown_backend_names_the_nearest(world: World) -> None:
         world.open("disc")
 
 
-def test_when_one_tier_cannot_be_opened_the_others_are_closed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_one_tier_cannot_be_opened_the_others_are_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     real = world._live
     monkeypatch.setattr(world, "_live", lambda *args: opened.append(real(*args)) or opened[-1])
