@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,9 +12,6 @@ from benchmarks.measuring import Figure, duration, ratio_figure, side_by_side
 from benchmarks.records import COUNT, entries, three_tiers
 from tierkit import CacheManager
 
-LIBRARIES = "import pydantic, msgspec, pluggy, portalocker, cryptography.fernet, importlib.metadata\n"
-LIBRARIES += "from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV\n"
-LIBRARIES += "import pysqlite3\n" if sys.platform in ("linux", "darwin") else "import sqlite3\n"
 OPEN = """
 import pathlib, sys
 from pydantic import SecretStr
@@ -24,6 +22,18 @@ config = CacheConfig(
     l2_cache_dir=folder / "proxies", l3_database_path=folder / "tierkit.db",
 )
 CacheManager(config).close()
+"""
+LOADED = """
+import sys
+print(*(name for name in sys.modules if not name.startswith(("tierkit", "__"))))
+"""
+LIBRARIES = """
+import importlib, sys
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
 """
 RESTARTS = 100
 
@@ -37,19 +47,23 @@ def _startup(folder: Path) -> Figure:
     made = folder / "startup"
     made.mkdir()
     _python(OPEN, made)  # the stack is there already, as at any start but the first
+    loaded = _python(OPEN + LOADED, made).split()  # every module that is not ours
     ways = {
         "ours": lambda: _python(OPEN, made),
-        "bare": lambda: _python(LIBRARIES, made),
-        "no": lambda: _python("", made),
+        "libraries": lambda: _python(LIBRARIES, made, *loaded),
+        "nothing": lambda: _python("", made),
     }
     taken = side_by_side(ways, rounds=15)
-    ours, libraries = taken["ours"] - taken["no"], taken["bare"] - taken["no"]
+    ours, libraries = taken["ours"] - taken["nothing"], taken["libraries"] - taken["nothing"]
     what = "import of tierkit and opening of the default stack (less the start of Python)"
     return ratio_figure(what, ours, libraries, "importing the same libraries", 1.4)
 
 
-def _python(program: str, folder: Path) -> None:
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, stdout=subprocess.DEVNULL)
+def _python(program: str, folder: Path, *arguments: str) -> str:
+    """Run `program` in a new interpreter that may keep compiled modules, as an installed one does."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", program, str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def _restarts(folder: Path) -> Figure:

@@ -121,6 +121,7 @@ def test_the_error_says_which_key_is_malformed() -> None:
 
 @given(st.text(st.characters(categories=["L", "N"]), min_size=8, max_size=60))
 def test_no_malformed_key_gets_into_an_error(text: str) -> None:
+    text = f"\u00de{text}"  # no message has such a letter
     with pytest.raises(ValueError, match="malformed") as caught:
         parse_keys(f"{text}-{text}!,{A}")
     assert text not in told(caught.value)
