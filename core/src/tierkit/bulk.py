@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierkitError
 from tierkit.level import Level
 from tierkit.row import Row
-
-if TYPE_CHECKING:
-    from tierkit.writing import Writer
+from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
 OnInvalid = Callable[[int, CacheValidationError], None]
-
-BATCH: Final = 1000
-
-Write = tuple[Any, Row | None]
-"""An entry and its row; None where no level stores rows."""
 
 
 class Bulk(Generic[E]):

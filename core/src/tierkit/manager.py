@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
-from tierkit.bulk import OnInvalid
+from tierkit.bulk import Bulk, OnInvalid
 from tierkit.checks import check_entry, check_key
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.config import CacheConfig
@@ -197,7 +197,7 @@ class CacheManager(Generic[E]):
             CacheStorageError: The authority failed; earlier batches are there.
         """
         self._check_writable()
-        return self._writer.put_many(entries, on_invalid)
+        return Bulk(self._writer, on_invalid).put(entries)
 
     def delete(self, key: str) -> bool:
         """Remove `key` from every level, the authority first. No late write brings the record back.

@@ -107,6 +107,6 @@ def _host(host: str) -> str:
 def _port(port: str | None, scheme: str) -> int:
     number = int(port) if port else DEFAULT_PORTS.get(scheme, 0)
     if not 1 <= number <= 65535:
-        shown = port if port else f"missing, and {scheme!r} has no default one"
+        shown = port or f"missing, and {scheme!r} has no default one"
         raise CacheValidationError(f"proxy_url has a port out of range 1 to 65535: {shown}")
     return number

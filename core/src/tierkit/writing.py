@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from tierkit.bulk import BATCH, Bulk, OnInvalid, Write
 from tierkit.entry import CacheEntry, HealthStatus, Usage
 from tierkit.errors import CacheCorruptionError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
+from tierkit.row import Row
 from tierkit.stack import Stack
 from tierkit.tier import key_digest
 
@@ -20,6 +20,11 @@ logger = logging.getLogger("tierkit.stack")
 
 E = TypeVar("E", bound=CacheEntry)
 
+Write = tuple[Any, Row | None]
+"""An entry and its row; None where no level stores rows."""
+
+BATCH: Final = 1000
+"""Records that go to a tier in one call."""
 _ATTEMPTS: Final = 64  # each means that another writer came first, or that a call was late
 _ANY_VERSION: Final = 2**63
 
@@ -51,10 +56,6 @@ class Writer(Generic[E]):
         stack.settle()
         logger.debug("put %s: version %d", key_digest(entry.key), write[0].version)
         return write[0]  # type: ignore[no-any-return]
-
-    def put_many(self, entries: Iterable[E], on_invalid: OnInvalid | None = None) -> int:
-        """Put `entries` in batches; a bounded level above the authority gets no more than it will keep."""
-        return Bulk(self, on_invalid).put(entries)
 
     def delete(self, key: str) -> None:
         """Delete `key` at a new version in every level, the authority first."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from tests.tiers import DictBlobTier
-from tierkit_memory import MemoryCacheTier
 
 from tierkit import CacheConfig, CacheEntry, CacheManager, CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
 from tierkit.testing import FaultyTier
 from tierkit.testing.faulty import METHODS
+from tierkit_memory import MemoryCacheTier
 
 
 class Note(CacheEntry):

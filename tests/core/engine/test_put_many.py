@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.core.engine.support import Note, World, held, note, tier, where
 
 from tierkit import CacheValidationError, TierUnavailable
-from tierkit.bulk import BATCH
 from tierkit.testing import FakeClock
+from tierkit.writing import BATCH
 
 BOUNDED = (("live", 2), ("disk", 3), "disk")
 
@@ -234,7 +234,7 @@ def test_a_late_bulk_put_drops_what_is_older_above_the_authority(world: World, c
     for levels in (("live", "disk", "disk"), BOUNDED):
         cache = world.reopen(*levels, late_seconds=10)
         cache.put_many([note("a", "old"), note("b", "old")])
-        tier(cache, "L3").after("put_many", lambda: clock.advance(10.001))  # noqa: B023 - it runs in this turn
+        tier(cache, "L3").after("put_many", lambda: clock.advance(10.001))
         cache.put_many([note("a", "new"), note("b", "new")])
         assert where(cache, "a") == {"L3": "new"}
 
