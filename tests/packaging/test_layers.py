@@ -12,7 +12,7 @@ LAYERS = [
     {"entry", "row"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
-    {"blob", "sealing", "hookspecs", "level"},
+    {"blob", "sealing", "hookspecs", "level", "checks"},
     {"plugins"},
     {"settings"},
     {"settings_sources"},

@@ -48,7 +48,7 @@ def redact(url: object) -> str:
     """
     if not isinstance(url, str):
         return f"a value of type {type(url).__name__}"
-    before, at, rest = url.rpartition("@")
+    _, at, rest = url.rpartition("@")
     shown = _SHOWN.match(rest)
     text = shown.group() if shown else ""
     return ("***@" if at else "") + text + ("" if text == rest else "...")
