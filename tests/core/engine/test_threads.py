@@ -167,9 +167,10 @@ def test_reads_in_l1_are_counted_exactly(world: World) -> None:
             while not stop.is_set():
                 cache.flush()
             return
-        for step in range(2000):
-            cache.get(KEYS[step % 4])
-        if number == 1:
+        try:
+            for step in range(2000):
+                cache.get(KEYS[step % 4])
+        finally:
             stop.set()
 
     together(work)
@@ -193,19 +194,17 @@ def test_a_level_that_comes_and_goes_never_serves_what_it_missed(world: World) -
                     level.reset_failures()
             return
         mine = f"k{number}"
-        for step in range(400):
-            cache.put(note(mine, str(step)))
-            entry = cache.get(mine)
-            assert entry is not None
-            assert entry.text == str(step)
-            cache.get(f"k{dice.randrange(1, THREADS)}")
-        if number == 1:
+        try:
+            for step in range(400):
+                cache.put(note(mine, str(step)))
+                entry = cache.get(mine)
+                assert entry is not None
+                assert entry.text == str(step)
+                cache.get(f"k{dice.randrange(1, THREADS)}")
+        finally:
             done.set()
 
-    try:
-        together(work)
-    finally:
-        done.set()
+    together(work)
     for level in cache.levels:
         level.reset_failures()
     check_levels(cache)
