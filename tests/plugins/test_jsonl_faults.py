@@ -237,6 +237,29 @@ def test_after_a_failed_fsync_nothing_of_the_write_is_left(tmp_path: Path, monke
         assert held(tier) == held(other)
 
 
+def test_a_write_is_taken_back_though_a_reader_of_a_damaged_record_comes_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(tmp_path, durability="full") as tier, open_store(tmp_path) as other:
+        tier.put_many([row("a"), row("damaged")])
+        content = shard(tmp_path).read_bytes()
+        shard(tmp_path).write_bytes(content.replace(b"damageddamaged", b"damagedDAMAGED"))
+        before = shard(tmp_path).read_bytes()
+
+        def fsync(_fd: int) -> None:
+            with suppress(TierTimeout):  # it looks again when the writer is done, for whom it does not wait long
+                tier.get("damaged")
+            raise OSError(errno.EIO, "planted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "fsync", fsync)
+            with pytest.raises(TierUnavailable):
+                tier.put(row("a", 2))
+        assert shard(tmp_path).read_bytes() == before
+        assert tier.get("a") == other.get("a") == row("a")
+        assert tier.get("damaged") is None
+
+
 def test_a_write_that_cannot_be_taken_back_ends_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(tmp_path, durability="full") as tier:
         tier.put(row("a"))

@@ -156,7 +156,7 @@ class Shard:
 
     def _read_again(self, seen: Log, place: Place) -> Row | None:
         """The row that cannot be read at `place`: moved, or damaged and to be set aside."""
-        self.log = None  # another process may have taken lines back and written others in their place
+        self._forget_log()  # another process may have taken lines back and written others in their place
         log = self.current()
         moved = log.index.get(place.key) if log is not None else None
         lies_there = log is not None and log.inode == seen.inode and place.offset in log.damage
@@ -169,6 +169,12 @@ class Shard:
         self._quarantine(place)
         where = f"the record at byte {place.offset} of {self.path}"
         raise TierCorrupt(f"{self._context.name}: {where} is damaged; it has been set aside")
+
+    def _forget_log(self) -> None:
+        """Have the file read anew; not while a writer of this process relies on what was read."""
+        self.lock.acquire()
+        self.log = None
+        self.lock.mutex.release()
 
     def _quarantine(self, place: Place) -> None:
         """Hold nothing for this key up to this version, and note it for other processes and the next start."""
@@ -283,13 +289,14 @@ class Shard:
     def _take_back(self, batch: Batch | None) -> None:
         """After a failure: truncate to where the file ended before, and read it anew when it is next used.
 
-        Data whose fsync failed is never synced again. If it cannot be taken back either, writing ends here.
+        Data whose fsync failed is never synced again. If it cannot be taken back either, writing ends here. A file that
+        a rewrite has replaced meanwhile is without a name: to cut it does no harm.
         """
-        log, self.log = self.log, None
-        if batch is None or not batch.wrote or log is not batch.log:
+        self.log = None
+        if batch is None or not batch.wrote:
             return
         try:
-            files.truncate(log.fd, batch.start)
+            files.truncate(batch.log.fd, batch.start)
         except OSError as error:
             self._broken = self._sync
             logger.error("%s: a failed write is not taken back: %s", self.path, str(error))  # noqa: TRY400
