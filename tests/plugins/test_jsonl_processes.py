@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import subprocess
+import sys
 import threading
 from functools import partial
 from multiprocessing.connection import Connection
@@ -307,6 +309,24 @@ def test_a_closed_tier_refuses_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(TierUnavailable, match="L2 is closed"):
             call()
+
+
+LEFT_OPEN = """
+import sys, threading
+
+from tierkit import TierContext
+from tierkit.testing import make_row
+from tierkit_jsonl import FileCacheTier
+
+threading.tier = FileCacheTier(TierContext(), sys.argv[1])  # let go of when modules are gone already
+threading.tier.put(make_row("a"))
+"""
+
+
+def test_a_tier_left_open_says_nothing_when_the_interpreter_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_stored_number_of_shards_wins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

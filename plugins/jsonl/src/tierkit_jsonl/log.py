@@ -63,9 +63,13 @@ class Log:
         self._last = b"", 0  # how the last line starts, and where
         self._order: Order | None = None
 
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            files.close(self.fd)
+    def __del__(
+        self,
+        close: Callable[[int], None] = files.close,  # bound here: when the interpreter ends, modules go before objects
+        failures: contextlib.suppress = contextlib.suppress(OSError),  # noqa: B008 - it has no state
+    ) -> None:
+        with failures:
+            close(self.fd)
 
     def is_file(self, status: os.stat_result) -> bool:
         """Whether this is the file that has `status`, and not one that has lost lines since."""
