@@ -102,6 +102,21 @@ def test_spaces_lines_and_repeated_keys_are_accepted(text: str) -> None:
     assert parse_keys(text).ids == (id_of(A), id_of(B))
 
 
+def test_two_keys_with_one_id_are_refused_and_not_mistaken_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = keys_module._derive
+    alike = {b"tierkit key id v1": b"same"}
+    monkeypatch.setattr(keys_module, "_derive", lambda text, info, size: alike.get(info) or real(text, info, size))
+    with pytest.raises(EncryptionKeyError, match=f"different keys have the id {b'same'.hex()}") as caught:
+        parse_keys(f"{A},{B}")
+    assert not {A, B} & set(told(caught.value).split("'"))
+    assert parse_keys(f"{A},{A}").ids == (b"same".hex(),)
+
+
+def test_a_key_in_another_spelling_is_the_same_key() -> None:
+    assert A[-2] == "c"
+    assert parse_keys(f"{A},{A[:-2]}d=").ids == (id_of(A),)
+
+
 def test_keys_may_be_given_masked() -> None:
     assert parse_keys(SecretStr(A)).ids == (id_of(A),)
 
@@ -380,6 +395,19 @@ def test_the_loser_of_a_race_takes_the_winners_key(key_file: Path, caplog: pytes
     assert key_file.read_text() == B
     assert caplog.records == []
     assert [path.name for path in key_file.parent.iterdir()] == ["encryption.key"]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_key_that_another_generated_and_used_meanwhile_is_taken(key_file: Path, readable: bool) -> None:
+    def meanwhile() -> bool:
+        written(key_file, B, 0o600 if readable else 0o644)
+        return True
+
+    if readable:
+        assert resolve(key_file, ciphertext_present=meanwhile).ids == (id_of(B),)
+    else:
+        with pytest.raises(EncryptionKeyError, match="can be used by others"):
+            resolve(key_file, ciphertext_present=meanwhile)
 
 
 def test_threads_that_generate_at_once_get_one_key(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -88,7 +88,7 @@ class KeyRing(HoldsKeys):
         """Hold `keys`, the one to write with first.
 
         Raises:
-            EncryptionKeyError: There is none, or one is malformed.
+            EncryptionKeyError: There is none, one is malformed, or two that differ have the same id.
         """
         self._keys: dict[str, Key] = {}
         texts = tuple(keys)
@@ -96,7 +96,12 @@ class KeyRing(HoldsKeys):
         if malformed or not texts:
             which = f"key {malformed[0]} of {len(texts)} is malformed" if malformed else "there is no key"
             raise EncryptionKeyError(f"{which}: {_FORM}")
-        self._keys = {key.id: key for key in map(Key, dict.fromkeys(texts))}
+        for key in map(Key, texts):
+            held = self._keys.setdefault(key.id, key)
+            if held.hasher.digest() != key.hasher.digest():  # nothing hashed: the digest tells keys apart
+                raise EncryptionKeyError(
+                    f"two different keys have the id {key.id}, by which tokens and checks name theirs: replace one"
+                )
         self.primary = next(iter(self._keys.values()))
 
     @classmethod
@@ -175,8 +180,15 @@ def resolve_key_ring(
     """
     ring = find_key_ring(explicit, env_names, environ, key_file)
     if ring is None:
-        _may_generate(key_file, env_names, may_generate, key_policy, ciphertext_present)
-        ring = _generated(key_file)
+        why_not = _why_not_generate(may_generate, key_policy, ciphertext_present)
+        # Looked for again: another process may have generated it, and stored what it sealed, since the first look.
+        ring = _generated(key_file) if why_not is None else _from_file(key_file)
+        if ring is None:
+            places = " or ".join(env_names[:1]) or "encryption_key"
+            raise EncryptionKeyError(
+                f"there is no encryption key, and {why_not}: set {places} to the key, or put it into {key_file}"
+                " (chmod 600)"
+            )
     return ring
 
 
@@ -293,25 +305,14 @@ def _check_private(path: Path, status: os.stat_result) -> None:
         raise EncryptionKeyError(f"the key file {path} can be used by others (mode {mode}): chmod 600 {path}")
 
 
-def _may_generate(
-    path: Path,
-    env_names: Sequence[str],
-    may_generate: bool,
-    key_policy: KeyPolicy,
-    ciphertext_present: Callable[[], bool],
-) -> None:
+def _why_not_generate(may_generate: bool, key_policy: KeyPolicy, ciphertext_present: Callable[[], bool]) -> str | None:
     if key_policy == "require":
-        why = 'key_policy = "require" forbids generating one'
-    elif not may_generate:
-        why = "a cache that is opened read-only generates none"
-    elif ciphertext_present():
-        why = "the storage holds secrets already, which a new key could not open"
-    else:
-        return
-    places = " or ".join(env_names[:1]) or "encryption_key"
-    raise EncryptionKeyError(
-        f"there is no encryption key, and {why}: set {places} to the key, or put it into {path} (chmod 600)"
-    )
+        return 'key_policy = "require" forbids generating one'
+    if not may_generate:
+        return "a cache that is opened read-only generates none"
+    if ciphertext_present():
+        return "the storage holds secrets already, which a new key could not open"
+    return None
 
 
 # -- generating a key file ---------------------------------------------------------------------------------------------
