@@ -14,6 +14,7 @@ from tierkit import CacheConfig, CacheConfigError, CacheTierConfig
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"default_ttl_seconds": 59.9}, "default_ttl_seconds = 59.9 (code): must be at least 60"),
+    ({"default_ttl_seconds": -1}, "default_ttl_seconds = -1 (code): must be at least 60"),
     ({"default_ttl_seconds": 1e11}, "must be at most"),
     ({"default_ttl_seconds": float("nan")}, "must be a finite number"),
     ({"default_ttl_seconds": True}, "must be a number"),
@@ -21,6 +22,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"per_source_ttl": {"a": 0}}, "per_source_ttl.a = 0 (code): must be more than 0"),
     ({"per_source_ttl": {"a": 60, "b": -1, "c": "x"}}, "per_source_ttl.c = 'x' (code): must be a number"),
     ({"per_source_ttl": 5}, "per_source_ttl = 5 (code): must be a table"),
+    ({"cleanup_interval_seconds": -9}, "= -9 (code): must be at least 10"),
     ({"cleanup_interval_seconds": 9}, "must be at least 10"),
     ({"failure_threshold": 0}, "failure_threshold = 0 (code): must be at least 1"),
     ({"failure_threshold": 1.5}, "must be a whole number"),
@@ -30,6 +32,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"late_seconds": 0}, "must be more than 0"),
     ({"staleness_seconds": 0}, "must be more than 0"),
     ({"tombstone_seconds": 70}, "tombstone_seconds = 70 (code): must be more than 70, which is late_seconds and 60"),
+    ({"tombstone_seconds": -1}, "tombstone_seconds = -1 (code): must be more than 70"),
     ({"late_seconds": 840}, "tombstone_seconds = 900 (default): must be more than 900"),
     ({"enable_statistics": "maybe"}, "must be true or false (or 1/0, yes/no, on/off)"),
     ({"encryption_key_env": ""}, "encryption_key_env = '' (code)"),
@@ -50,6 +53,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cache_l1_max_entries": 0}, "cache_l1_max_entries = 0 (code): must be at least 1"),
     ({"l1_config": None}, "l1_config (code): must be a table"),
     ({"default_tll_seconds": 60}, "there is no such setting; did you mean 'default_ttl_seconds'?"),
+    ({"default_tll": 60}, "did you mean 'default_ttl_seconds'?"),
     ({"cache_l2_directory": "x"}, "did you mean 'cache_l2_dir'?"),
 ]
 
@@ -76,6 +80,7 @@ def test_all_that_is_wrong_is_listed_together(tmp_path: Path) -> None:
 
 ENVIRONMENTS = [
     ({"TIERKIT_DEFAULT_TTL_SECOND": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
+    ({"TIERKIT_DEFAULT_TLL": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
     ({"TIERKIT_CACHE_L9_DIR": "x"}, "did you mean 'TIERKIT_CACHE_L2_DIR'?"),
     ({"TIERKIT_": "x"}, "there is no such setting"),
     ({"TIERKIT_DEFAULT_TTL_SECONDS__X": "60"}, "there is no such setting"),

@@ -55,7 +55,10 @@ CLOCK_DIFFERENCE_SECONDS: Final = 60.0
 CENTURY_SECONDS: Final = 100 * 365.25 * 86400
 """The longest time that a setting may give: deadlines and waits beyond it overflow."""
 
-Seconds = Annotated[float, Field(gt=0, le=CENTURY_SECONDS, allow_inf_nan=False), BeforeValidator(no_bool)]
+AnySeconds = Annotated[float, Field(le=CENTURY_SECONDS, allow_inf_nan=False), BeforeValidator(no_bool)]
+"""For settings that have a lower bound of their own; with a second one, a value below both would be told the wrong."""
+
+Seconds = Annotated[AnySeconds, Field(gt=0)]
 
 
 class CacheConfig(BaseModel):
@@ -70,9 +73,9 @@ class CacheConfig(BaseModel):
 
     cache_enabled: bool = True
     tiers: tuple[CacheTierConfig, ...] = ()
-    default_ttl_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
+    default_ttl_seconds: Annotated[AnySeconds, Field(ge=60)] = 3600.0
     per_source_ttl: Mapping[str, Seconds] = Field(default_factory=dict)
-    cleanup_interval_seconds: Annotated[Seconds, Field(ge=10)] = 60.0
+    cleanup_interval_seconds: Annotated[AnySeconds, Field(ge=10)] = 60.0
     encryption_key: SecretStr | Callable[[], SecretStr] | None = None
     encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)
     encryption_key_file: Path | None = None
@@ -83,7 +86,7 @@ class CacheConfig(BaseModel):
     durability: Durability = "process"
     tier_failure_threshold: Count = 3
     late_seconds: Seconds = 10.0
-    tombstone_seconds: Seconds = Field(default=900.0, validate_default=True)
+    tombstone_seconds: AnySeconds = Field(default=900.0, validate_default=True)
     staleness_seconds: Annotated[Seconds | None, BeforeValidator(none_by_name)] = None
     warm_files: tuple[Path, ...] = ()
 

@@ -75,15 +75,14 @@ class Source:
         self.whole_stack = False
         self.problems: list[str] = []
         self._stack_spellings: dict[str, str] = {}
-        self._known = sorted({*known, *SPELLINGS})
+        self._known = known
 
     def give(self, spelled: Where, value: Any, origin: str, base: Path | None = None) -> None:
         """Take one setting as it is spelled in the source."""
         head = str(spelled[0])
-        if head not in self._known:
-            self.problems.append(
-                f"{dotted(spelled)} ({origin}): there is no such setting; did you mean {nearest(head, self._known)!r}?"
-            )
+        if head not in self._known and head not in SPELLINGS:
+            meant = _meant(head, self._known)
+            self.problems.append(f"{dotted(spelled)} ({origin}): there is no such setting; did you mean {meant!r}?")
             return
         target = SPELLINGS.get(head, (head,)) + spelled[1:]
         if target == ("encryption_key",) and isinstance(value, str):
@@ -198,6 +197,15 @@ def _json(text: str) -> Any:
     return json.loads(text)
 
 
+def _meant(name: str, known: Collection[str]) -> str:
+    """The setting that is most like `name`; another spelling of one only if that is much more like it."""
+    from difflib import SequenceMatcher
+
+    proper, other = nearest(name, known), nearest(name, SPELLINGS)
+    likeness = {meant: SequenceMatcher(None, name, meant).ratio() for meant in (proper, other)}
+    return other if likeness[other] > likeness[proper] + 0.15 else proper
+
+
 def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
     if isinstance(value, BaseModel):
         value = {name: part for name, part in value if name in value.model_fields_set}
@@ -259,7 +267,7 @@ def _give_variable(source: Source, variable: str, text: str, known: Collection[s
     origin = ENVIRONMENT + variable
     spelled = _spelled(variable, {*known, *SPELLINGS})
     if spelled is None:
-        meant = nearest(variable, [PREFIX + name.upper() for name in (*known, *SPELLINGS)])
+        meant = PREFIX + _meant(variable.removeprefix(PREFIX).lower(), known).upper()
         source.problems.append(f"{origin}: there is no such setting; did you mean {meant!r}?")
         return
     try:
