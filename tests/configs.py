@@ -33,13 +33,14 @@ class Plugin:
     @hookimpl
     def register_tiers(self) -> list[TierSpec]:
         return [
-            TierSpec(kind="live", factory=no_tier, options=NoOptions, traits=Trait.LIVE),
-            TierSpec(kind="shelf", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT),
+            TierSpec(kind="live", factory=no_tier, options=NoOptions, traits=Trait.LIVE, api=1),
+            TierSpec(kind="shelf", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT, api=1),
             TierSpec(
                 kind="pile",
                 factory=no_tier,
                 options=NoOptions,
                 traits=Trait.NONE,
+                api=1,
                 eviction_policies=frozenset({"fifo"}),
             ),
         ]

@@ -138,7 +138,7 @@ def test_it_has_no_options() -> None:
 
 def test_the_plugin_offers_it() -> None:
     (spec,) = tierkit_memory.register_tiers()
-    assert (spec.kind, spec.traits, spec.api) == ("memory", Trait.LIVE, MemoryCacheTier.api)
+    assert (spec.kind, spec.traits, spec.api) == ("memory", Trait.LIVE, 1)
     assert spec.eviction_policies == {"lru", "fifo"}
     assert isinstance(spec.factory(TierContext(), spec.options()), MemoryCacheTier)
 
@@ -180,3 +180,47 @@ def proxy(number: int) -> ProxyEntry:
         updated_at=fetched + timedelta(seconds=2),
         version=number + 2**60,
     )
+
+
+@pytest.mark.req("E-6")
+@pytest.mark.parametrize("policy", ["lru", "fifo"])
+@pytest.mark.parametrize("step", ["put", "delete"])
+def test_a_call_that_was_interrupted_leaves_the_bound(policy: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(dict[str, Any]):
+        def __setitem__(self, key: str, entry: Any) -> None:
+            if key == "ghost":
+                raise KeyboardInterrupt
+            super().__setitem__(key, entry)
+
+    tier = MemoryCacheTier(TierContext(max_entries=2, eviction_policy=policy))
+    if step == "put":
+        tier._entries = Interrupting()
+        with pytest.raises(KeyboardInterrupt):
+            tier.put(make_entry("ghost", 1))
+    else:
+        tier.put(make_entry("ghost", 1))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(type(tier._order), "remove", interrupted)
+            tier.delete("ghost", 1)
+    for version, key in enumerate("abcd", 1):
+        tier.put(make_entry(key, version))
+    assert [entry.key for entry in tier.overflow()] == ["a", "b"]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_goes_while_the_overflow_waits_for_the_lock_is_not_missed() -> None:
+    class Emptying:
+        def __enter__(self) -> None:
+            tier._entries.clear()
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    tier = MemoryCacheTier(TierContext(max_entries=2))
+    for version, key in enumerate("abc", 1):
+        tier.put(make_entry(key, version))
+    tier.lock = Emptying()  # type: ignore[assignment]
+    assert tier.overflow() == []

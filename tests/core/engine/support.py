@@ -97,12 +97,13 @@ class World:
     @hookimpl
     def register_tiers(self) -> list[TierSpec]:
         return [
-            TierSpec(kind="live", factory=self._live, options=NoOptions, traits=Trait.LIVE),
+            TierSpec(kind="live", factory=self._live, options=NoOptions, traits=Trait.LIVE, api=1),
             TierSpec(
                 kind="disk",
                 factory=self._disk,
                 options=NoOptions,
                 traits=Disk.traits,
+                api=1,
                 eviction_policies=self.policies,
             ),
         ]

@@ -52,5 +52,5 @@ class FolderTier(BlobTier):
 
 @hookimpl
 def register_tiers() -> list[TierSpec]:
-    factory = lambda context, options: FolderTier(context, options.path)  # noqa: E731
-    return [TierSpec(kind="folder", factory=factory, options=FolderOptions, traits=TRAITS, summary="A file a record")]
+    make = lambda context, options: FolderTier(context, options.path)  # noqa: E731
+    return [TierSpec(kind="folder", factory=make, options=FolderOptions, traits=TRAITS, api=1, summary="A file each")]

@@ -43,6 +43,7 @@ def register_tiers() -> Sequence[TierSpec]:
             factory=_make,
             options=JsonlOptions,
             traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED,
+            api=1,
             summary="JSON Lines files: an append-only log per shard, readable with jq",
         )
     ]

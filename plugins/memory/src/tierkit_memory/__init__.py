@@ -109,8 +109,13 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         if limit is None or len(self._entries) <= limit:
             return []
         with self.lock:
-            keys = self._order.coldest(len(self._entries) - limit)
-            return [self._entries[key] for key in keys]
+            while True:
+                keys = self._order.coldest(max(0, len(self._entries) - limit))
+                ghosts = [key for key in keys if key not in self._entries]
+                if not ghosts:
+                    return [self._entries[key] for key in keys]
+                for key in ghosts:  # left by a `put` or a removal that was interrupted
+                    self._order.remove(key)
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Do nothing: a live entry owns its usage, which the engine counts in it."""
@@ -205,6 +210,7 @@ def register_tiers() -> list[TierSpec]:
             factory=lambda context, options: MemoryCacheTier(context),  # noqa: ARG005 - there are none
             options=MemoryOptions,
             traits=MemoryCacheTier.traits,
+            api=1,
             summary="live entries in memory",
             eviction_policies=frozenset(EVICTION_POLICIES),
         )

@@ -43,6 +43,7 @@ def register_tiers() -> list[TierSpec]:
             factory=_make,
             options=SQLiteOptions,
             traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED,
+            api=1,
             summary="one SQLite table per entry type, shared by processes, open to queries",
         )
     ]
