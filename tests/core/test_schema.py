@@ -146,7 +146,7 @@ def test_annotations_that_name_nothing_are_refused() -> None:
 
 
 def test_a_class_that_is_not_frozen_is_refused() -> None:
-    class Loose(CacheEntry, frozen=False):
+    class Loose(CacheEntry, frozen=False):  # type: ignore[misc]
         pass
 
     with pytest.raises(CacheValidationError, match="Loose is not frozen: leave out frozen=False"):
@@ -160,10 +160,12 @@ def test_a_class_that_is_not_frozen_is_refused() -> None:
         ({"city": str, "City": str}, "City collides with 'city'"),
         ({"token": SecretStr, "token_encrypted": bytes}, "token_encrypted collides with 'token'"),
         ({"token": SecretStr, "TOKEN_ENCRYPTED": str}, "TOKEN_ENCRYPTED collides with 'token'"),
-        ({"access_count": int}, "access_count collides with \"tierkit's own"),
+        ({"access_count": int}, "access_count hides CacheEntry.access_count"),
+            ({"evolve": int}, "evolve hides CacheEntry.evolve"),
+            ({"failure_count": str}, "failure_count must stay int"),
         ({"Version": int}, "Version collides with \"tierkit's own version"),
         ({"check": str}, "check collides with"),
-        ({"purge_at": float}, "purge_at collides with"),
+        ({"purge_at": float}, "purge_at hides CacheEntry.purge_at"),
         ({"_hidden": int}, "cannot start with '_'"),
     ],
 )

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from tests.plugins.sqlite_support import NAMESPACE, is_whole, open_tier, own_connection, proxy, raw
 
-from tierkit import VERSION_MAX, TierCorrupt, TierkitError, TierUnavailable
-from tierkit.testing import make_row
+from tierkit import TierCorrupt, TierkitError, TierUnavailable
 
 
 @pytest.fixture
@@ -201,10 +200,3 @@ def test_bits_that_flip_give_no_value_that_was_not_written(path: Path, seed: int
                 tier.purge(2e9 + 60)
                 tier.clear()
         assert wrong <= 1
-
-
-def test_a_version_that_rotted_into_a_huge_number_hides_no_sane_one(path: Path) -> None:
-    with open_tier(path) as tier:
-        tier.put(make_row("sane", version=2048))
-        tier.put(make_row("rotten", version=VERSION_MAX + 1))
-        assert tier.highest_version() == 2048

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
-from tierkit.errors import CacheValidationError, TierkitError
+from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
 from tierkit.level import Level
 from tierkit.row import Row
 from tierkit.writing import BATCH, Write, Writer
@@ -114,7 +114,7 @@ class Bulk(Generic[E]):
         authority = self.writer.authority()
         if authority.live:
             return
-        refusals = authority.call(authority.tier.put_many, [row for _, row in writes])
+        refusals = authority.call(_put_all, authority, [row for _, row in writes])
         for index, refused in enumerate(refusals):
             if refused is not None:
                 again = self.writer.restamp(writes[index], self.writer.above(refused))
@@ -130,30 +130,35 @@ class Bulk(Generic[E]):
         rows = [row for _, row in writes]
         try:
             held = level.call(level.tier.get_many, [entry.key for entry, _ in writes]) if level.in_service else {}
-        except TierkitError as error:
-            self._drop_older(level, rows, error)
+        except TierkitError:
+            self._store_above(level, rows, late=True)
             return
         self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))
         self.waiting[level].extend((write, started) for write in writes if write[0].key not in held)
 
     def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
-        if not level.in_service:
-            self.writer.missed(level)
-        elif rows and late:
-            self._drop_older(level, rows)
-        elif rows:
-            try:
+        """Write `rows`, or only drop what is older if it is too late for that."""
+        if not level.begin_write():
+            return
+        try:
+            if rows and not late:
                 level.call(level.tier.put_many, rows)
-            except TierkitError as error:
-                self._drop_older(level, rows, error)
+            elif rows:
+                self._drop_older(level, rows)
+        except TierkitError:
+            self._drop_older(level, rows)
+        finally:
+            level.end_write()
 
-    def _drop_older(self, level: Level, rows: list[Row | None], error: TierkitError | None = None) -> None:
+    def _drop_older(self, level: Level, rows: list[Row | None]) -> None:
         try:
             level.call(level.tier.delete_many, {row.key: row.version - 1 for row in rows if row})
-        except TierkitError as failure:
-            self.writer.missed(level, error or failure)
+        except TierkitError as error:
+            level.miss(error)
 
     def _store_waiting(self, level: Level) -> None:
+        late = [write[1] for write, started in self.waiting[level] if self.stack.late(started)]
+        self._store_above(level, late, late=True)
         rows = [write[1] for write, started in self.waiting[level] if not self.stack.late(started)]
         self._store_above(level, rows, late=False)
 
@@ -186,3 +191,12 @@ class Bulk(Generic[E]):
 
         with stack.filling.locks[stripe]:
             self.writer.live_step(level, entry.key, step)
+
+
+def _put_all(level: Level, rows: list[Row | None]) -> list[int | None]:
+    answers: list[int | None] = level.tier.put_many(rows)
+    if len(answers) != len(rows):
+        raise TierUnavailable(
+            f"{level.name} ({level.kind}): put_many was given {len(rows)} rows, answered {len(answers)}"
+        )
+    return answers

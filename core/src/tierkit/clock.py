@@ -14,9 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-VERSION_MAX: Final = 2**63 - 2**43
-"""Above any version that a sane clock gives before the year 2250; a larger one is damage."""
-
+_BELIEVED: Final = 86_400 * 1_000_000  # microseconds that the clock of another machine may be ahead
 _SEQUENCE: Final = 1024  # ten random bits per process below the microseconds
 
 
@@ -85,7 +83,11 @@ class VersionClock:
             return self._last * _SEQUENCE + self._tag
 
     def observe(self, version: int) -> None:
-        """Make every later stamp larger than `version`. Versions beyond `VERSION_MAX` are damage and ignored."""
-        if version <= VERSION_MAX:
+        """Make every later stamp larger than `version`, unless that is more than a day ahead: then it is damage.
+
+        One flipped bit would else take every later stamp centuries ahead.
+        """
+        micros = version // _SEQUENCE
+        if micros > self._last and micros <= self._now() * 1_000_000 + _BELIEVED:
             with self._lock:
-                self._last = max(self._last, version // _SEQUENCE)
+                self._last = max(self._last, micros)

@@ -8,16 +8,26 @@ read from it or written to it until `reset_failures`. A record's trouble (`Cache
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
-from tierkit.errors import CacheCorruptionError, CacheStorageError, TierkitError, TierUnavailable
+from tierkit.errors import (
+    CacheCorruptionError,
+    CacheStorageError,
+    TierFull,
+    TierkitError,
+    TierReadOnly,
+    TierUnavailable,
+)
 from tierkit.row import Record
 from tierkit.statistics import CAUSES, Counters, TierStatistics
 from tierkit.tier import CacheTier, TierSpec, Trait
 
 logger = logging.getLogger("tierkit.level")
+
+_PATIENCE_SECONDS = 10.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +78,12 @@ class Level:
         self.returning: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._threshold = threshold
         self._failures = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget whoever is writing: in a forked child they do not exist."""
+        self._writes = threading.Condition()
+        self._writing = 0
 
     def call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the tier, counting its failures.
@@ -77,6 +93,9 @@ class Level:
         """
         try:
             result = operation(*args, **kwargs)
+        except (TierFull, TierReadOnly):
+            self.counters.failures += self.counters.step  # what it holds can be read, and room may come back
+            raise
         except CacheStorageError as error:
             self.handle_failure(error)
             raise
@@ -103,27 +122,58 @@ class Level:
         if self._failures >= self._threshold:
             self.take_out(error)
 
+    def begin_write(self) -> bool:
+        """Whether a write may go to this level; then end it. If not, the level has missed it."""
+        with self._writes:
+            if self.in_service:
+                self._writing += 1
+            else:
+                self.missed_writes = True
+            return self.in_service
+
+    def end_write(self) -> None:
+        """A write that was begun is over."""
+        with self._writes:
+            self._writing -= 1
+            self._writes.notify_all()
+
+    def miss(self, error: Exception) -> None:
+        """Take the level out of service, since it did not do a write, nor drop what that replaced."""
+        self.missed_writes = True
+        self.take_out(error)
+
     def take_out(self, error: Exception) -> None:
         """Take the level out of service, which is logged once at ERROR."""
-        if self.in_service:
-            self.in_service = False
+        with self._writes:  # a write that passes by has to wait until nobody reads here any more
+            went, self.in_service = self.in_service, False
+            if went:
+                self._changed()
+        if went:
             logger.error("%s (%s) is out of service after %d failures: %s", self.name, self.kind, self._failures, error)
-            self._changed()
 
     def reset_failures(self) -> None:
-        """Bring the level back into service. If writes passed it by, it is emptied first.
+        """Bring the level back into service. If writes passed it by, it is emptied first. Blocks until it is quiet.
 
         Raises:
             CacheStorageError: It had to be emptied and its tier failed to.
         """
         with self.returning():
+            with self._writes:  # one that began before the level went out may end after others have passed it by
+                self._writes.wait_for(lambda: self.in_service or self._writing == 0, _PATIENCE_SECONDS)
             if self.missed_writes:
                 self.empty()
-            self._failures = 0
-            came_back, self.in_service = not self.in_service, True
+            came_back = self._come_back()
         if came_back:
             logger.info("%s (%s) is back in service", self.name, self.kind)
-            self._changed()
+
+    def _come_back(self) -> bool:
+        with self._writes:
+            self._failures = 0
+            came_back, self.in_service = not self.in_service, True
+            if came_back:
+                self.missed_writes = False  # what passed by since it was emptied left no copy that it could hold
+                self._changed()
+            return came_back
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back.
@@ -133,7 +183,6 @@ class Level:
         """
         for record in self.scan():
             self._discard(record)
-        self.missed_writes = False
 
     def drop(self, key: str, version: int) -> Record | None:
         """Discard what is held for `key` at `version` or older. Answers what was discarded.

@@ -168,6 +168,8 @@ class CacheManager(Generic[E]):
     def put(self, entry: E) -> E:
         """Write `entry` to every level, the authority first; what it held for the key is replaced.
 
+        An entry whose deadline has passed is refused: put `entry.renewed()`.
+
         When it returns, the authority has the record as durably as `durability` says, and the bounds of all levels
         hold.
 
@@ -329,6 +331,10 @@ class CacheManager(Generic[E]):
     def __contains__(self, key: object) -> bool:
         """Whether `get` would find `key`; counts as a read."""
         return isinstance(key, str) and self.get(key) is not None
+
+    def __bool__(self) -> bool:
+        """True: an empty cache is a cache."""
+        return True
 
     def __len__(self) -> int:
         """As `size`."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.config import CacheConfig, ResolvedTier
@@ -17,15 +17,17 @@ from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
     KeyNotHeldError,
+    PluginError,
     TierUnavailable,
 )
 from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring, ring_from_environment
 from tierkit.level import Level
 from tierkit.plugins import discover
+from tierkit.reconciling import reconcile
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.stack import Stack, StackSettings
-from tierkit.tier import API_VERSION, CacheTier, TierContext
+from tierkit.tier import CacheTier, Durability, TierContext, Trait
 
 logger = logging.getLogger("tierkit")
 
@@ -52,16 +54,10 @@ def open_stack(
     resolved = config.resolve(discover(plugins)) if config.cache_enabled else ()
     with ExitStack() as opened:
         levels = [
-            Level(
-                tier.name,
-                tier.spec,
-                opened.enter_context(_open_tier(tier, _context(config, tier, schema, time, read_only))),
-                threshold=config.tier_failure_threshold,
-                counting=config.enable_statistics,
-            )
+            _level(config, tier, _context(config, tier, schema, time, read_only), opened, tier is resolved[-1])
             for tier in resolved
         ]
-        _check_authority(levels)
+        _check_authority(levels, config.durability)
         sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
         settings = StackSettings(
             late_seconds=config.late_seconds,
@@ -71,6 +67,8 @@ def open_stack(
         )
         _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
+        if not read_only:
+            reconcile(stack)
         opened.pop_all()
     return stack
 
@@ -91,36 +89,80 @@ def _context(
     )
 
 
+def _level(config: CacheConfig, resolved: ResolvedTier, context: TierContext, opened: ExitStack, lowest: bool) -> Level:
+    """The level of a tier. One above the authority, or any to be read only, may fail to open: it is out of service."""
+    failure = None
+    try:
+        tier = _open_tier(resolved, context)
+    except CacheStorageError as error:
+        if lowest and not context.read_only:
+            raise
+        failure, tier = error, _AbsentTier(context, resolved.spec.traits, error)
+    level = Level(
+        resolved.name,
+        resolved.spec,
+        opened.enter_context(tier),
+        threshold=config.tier_failure_threshold,
+        counting=config.enable_statistics,
+    )
+    if failure is not None:
+        level.missed_writes = True
+        level.take_out(failure)
+    return level
+
+
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
+    where = f"{resolved.name} ({resolved.spec.kind})"
     try:
         tier = resolved.spec.factory(context, resolved.options)
     except (CacheStorageError, CacheConfigError):
         raise
     except Exception as error:
-        raise TierUnavailable(
-            f"{resolved.name} ({resolved.spec.kind}) could not be opened: {type(error).__name__}: {error}"
-        ) from error
-    if tier.api != API_VERSION:
+        raise TierUnavailable(f"{where} could not be opened: {type(error).__name__}: {error}") from error
+    if not isinstance(tier, CacheTier):
+        raise PluginError(f"{where}: its factory made a {type(tier).__name__}, which is no CacheTier")
+    if tier.traits != resolved.spec.traits:
         tier.close()
-        raise CacheConfigError(
-            f"{resolved.name}: {type(tier).__name__} was written for version {tier.api} of the tier contract, this is "
-            f"version {API_VERSION}"
-        )
+        raise PluginError(f"{where}: its spec claims {resolved.spec.traits}, its tier {tier.traits}: they must agree")
     return tier
 
 
-def _check_authority(levels: Sequence[Level]) -> None:
-    """The lowest level has everything, so nothing above it may outlive it."""
-    if levels and not levels[-1].persistent and any(level.persistent for level in levels):
+class _AbsentTier(CacheTier[Any]):
+    """Stands where a tier could not be opened, and refuses every call."""
+
+    def __init__(self, context: TierContext, traits: Trait, error: CacheStorageError) -> None:
+        super().__init__(context)
+        self.traits = traits  # type: ignore[misc]  # as those of the tier that is not there
+        self._error = error
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TierUnavailable(f"{self.context.name} could not be opened: {self._error}; open the cache anew")
+
+    get = put = delete = scan = _refuse  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _check_authority(levels: Sequence[Level], durability: Durability) -> None:
+    """The lowest level has everything, so nothing above it may outlive it, and it must keep what is promised."""
+    if not levels:
+        return
+    lowest = levels[-1]
+    if not lowest.persistent and any(level.persistent for level in levels):
         raise CacheConfigError(
-            f"{levels[-1].name} ({levels[-1].kind}) is the lowest level and does not persist, but one above it does: "
+            f"{lowest.name} ({lowest.kind}) is the lowest level and does not persist, but one above it does: "
             "put the persistent level last"
+        )
+    if durability == "full" and not lowest.tier.traits & Trait.CRASH_SAFE:
+        raise CacheConfigError(
+            f'durability = "full" needs a lowest level that is CRASH_SAFE, and {lowest.name} ({lowest.kind}) is not'
         )
 
 
 def _key_ring(config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool) -> KeyRing | None:
     names = tuple(dict.fromkeys((config.encryption_key_env, LEGACY_KEY_VARIABLE)))
-    stored = [level for level in levels if not level.live]
+    stored = [level for level in levels if not level.live and level.in_service]
     if not stored:
         return None
     explicit = config.encryption_key
@@ -152,7 +194,7 @@ def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer) -> None:
     """Say at once that the key is wrong, by the first row of each level, and not at the first read."""
     for level in levels:
         try:
-            for row in () if level.live else islice(level.scan(), 1):
+            for row in () if level.live or not level.in_service else islice(level.scan(), 1):
                 sealer.verify(row)
         except KeyNotHeldError as error:
             logger.warning("%s: %s; records sealed so are left as they are", level.name, error)

@@ -30,6 +30,7 @@ MAX_RECORD_BYTES: Final = 960 * 1024
 
 _ROW_FIELDS: Final = frozenset({"key", "version"})
 _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
+_CHANGING: Final = frozenset(CacheEntry.__struct_fields__) - {"source"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def namespace_of(entry_type: type[CacheEntry]) -> str:
     `CacheEntry`: a subclass shares the storage of the class that it extends.
     """
     named = entry_type.__namespace__ or _snake(_family(entry_type).__name__)
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,47}", named):
+    if not re.fullmatch(r"(?!sqlite_)[a-z](?:_?[a-z0-9])*_?", str(named)) or len(named) > 48:
         raise CacheValidationError(f"{entry_type.__name__}.__namespace__ {named!r} is not of the form [a-z][a-z0-9_]*")
     return named
 
@@ -218,10 +219,25 @@ def _fields(entry_type: type[CacheEntry]) -> tuple[Field, ...]:
         declared = msgspec.structs.fields(entry_type)
     except (NameError, TypeError) as error:
         raise CacheValidationError(f"the annotations of {entry_type.__name__} cannot be read: {error}") from None
+    _check_overrides(entry_type, declared)
     private = {name for name in CacheEntry.__struct_fields__ if name.startswith("_")}
     fields = tuple(_field(entry_type, info) for info in declared if info.name not in _ROW_FIELDS | private)
     _check_names(entry_type, fields)
     return fields
+
+
+def _check_overrides(entry_type: type[CacheEntry], declared: tuple[msgspec.structs.FieldInfo, ...]) -> None:
+    """A class may give a field of `CacheEntry` another default, but nothing of it another meaning."""
+    own = {info.name: info.type for info in msgspec.structs.fields(CacheEntry)}
+    for info in declared:
+        if info.name in own and info.type != own[info.name]:
+            raise CacheValidationError(
+                f"{entry_type.__name__}.{info.name} must stay {type_name(own[info.name])}, as CacheEntry declares it"
+            )
+        if info.name not in own and hasattr(CacheEntry, info.name):
+            raise CacheValidationError(
+                f"{entry_type.__name__}.{info.name} hides CacheEntry.{info.name}: choose another name"
+            )
 
 
 def _check_names(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> None:
@@ -233,12 +249,17 @@ def _check_names(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> Non
             other = seen.setdefault(name.lower(), field.name)
             if other != field.name:
                 raise CacheValidationError(
-                    f"{entry_type.__name__}.{field.name} collides with {other!r}: column names differ by more than case"
+                    f"{entry_type.__name__}.{field.name} collides with {other!r}: names must differ by more than case"
                 )
 
 
 def _bound(entry_type: type[CacheEntry], fields: tuple[Field, ...]) -> tuple[Field, ...]:
     public = {field.name: field for field in fields if not field.secret}
+    changing = [name for name in entry_type.__bind__ if name in _CHANGING]
+    if changing:
+        raise CacheValidationError(
+            f"{entry_type.__name__}.__bind__ names {changing[0]!r}, which changes while the record lives"
+        )
     missing = [name for name in entry_type.__bind__ if name not in public]
     if missing:
         raise CacheValidationError(f"{entry_type.__name__}.__bind__ names {missing[0]!r}, which is not a public field")

@@ -123,13 +123,15 @@ class Sealer(HoldsKeys):
         Args:
             entry: The entry.
             ciphertext_of: A row of the same record with equal secrets and bound fields, whose tokens are used
-                again.
+                again, and whose columns that this class does not declare are kept.
 
         Raises:
             CacheValidationError: A field holds what cannot be stored.
             EncryptionKeyError: The type has secrets, and there is no key.
         """
         columns = self.schema.encode(entry)
+        if ciphertext_of is not None:
+            columns.update(self._undeclared(ciphertext_of))
         if self._secrets:
             self._seal_secrets(entry.key, columns, {} if ciphertext_of is None else ciphertext_of.columns)
         purge_at, usage = entry.purge_at, entry._usage
@@ -184,6 +186,10 @@ class Sealer(HoldsKeys):
         secrets = self._open_secrets(row, columns) if self._secrets else {}
         usage = Usage(row.access_count, row.last_accessed)
         return self.schema.decode(row.key, row.version, columns, secrets, usage)
+
+    def _undeclared(self, row: Row) -> dict[str, Any]:
+        declared = self.schema.columns
+        return {name: value for name, value in row.columns.items() if name not in declared and value is not None}
 
     # -- secrets ------------------------------------------------------------------------------------------------------
 

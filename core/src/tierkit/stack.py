@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -43,10 +44,16 @@ import msgspec
 
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.entry import CacheEntry
-from tierkit.errors import CacheCorruptionError, KeyNotHeldError, SchemaMismatchError, TierkitError
+from tierkit.errors import (
+    CacheCorruptionError,
+    KeyNotHeldError,
+    SchemaMismatchError,
+    TierkitError,
+    TierUnavailable,
+)
 from tierkit.filling import Filling, Flight
 from tierkit.level import Level
-from tierkit.row import Row
+from tierkit.row import Row, with_usage
 from tierkit.sealing import Sealer
 from tierkit.tier import key_digest
 from tierkit.upkeep import StackSettings, Upkeep
@@ -91,7 +98,8 @@ class Stack(Upkeep, Generic[E]):
         self._step = int(settings.counting)
         self._told: set[tuple[str, str]] = set()
         for level in self.stored:
-            self._observe_highest(level)
+            if level.in_service:
+                self._observe_highest(level)
 
     def _observe_highest(self, level: Level) -> None:
         try:
@@ -196,7 +204,7 @@ class Stack(Upkeep, Generic[E]):
     def fetch(self, level: Level, key: str) -> Any:
         """What `level` holds for `key`; None if nothing, or if it failed or holds something that cannot be decoded."""
         try:
-            record = level.call(level.tier.get, key)
+            record = level.call(_get, level, key)
         except CacheCorruptionError as error:
             self.damaged(level, key, error)
         except TierkitError as error:
@@ -238,6 +246,19 @@ class Stack(Upkeep, Generic[E]):
         if not self.settings.read_only:
             level.counters.evictions["corruption"] += level.counters.step
         logger.warning("%s: record %s is damaged and was %s: %s", level.name, key_digest(key), fate, error)
+        if level is self.authority and self.stored and not self.settings.read_only:
+            self._heal(level, key)
+
+    def _heal(self, authority: Level, key: str) -> None:
+        """Put a good copy of a record that the authority has lost down from a level above."""
+        for level in reversed(self.levels[:-1]):
+            record = self.fetch(level, key) if level.in_service else None
+            entry = None if record is None else self.fresh(level, record)
+            if entry is not None:
+                with suppress(TierkitError):  # it stays above, where it was found
+                    authority.call(authority.tier.put, self.sealer.seal(entry) if level.live else record)
+                    logger.info("%s: record %s was put back from %s", authority.name, key_digest(key), level.name)
+                return
 
     def _unreadable(self, level: Level, error: Exception) -> None:
         level.counters.unreadable += level.counters.step
@@ -279,14 +300,19 @@ class Stack(Upkeep, Generic[E]):
         if not self.filling.begin_promotion(row.key, expected):
             return False
         try:
-            return level.call(level.tier.put, row) is None
+            # As just read: else it would be the coldest there, and the first to go.
+            return level.call(level.tier.put, with_usage(row, row.access_count, self.time.now())) is None
         finally:
             self.filling.end_promotion()
 
     def _fill_if(self, level: Level, entry: E, expected: int, started: float | None) -> bool:
         stripe = self.filling.stripe(entry.key)
         with self.filling.locks[stripe]:
-            return self.filling.counters[stripe] == expected and self.fill(level, entry, started)
+            taken = self.filling.counters[stripe] == expected and self.fill(level, entry, started)
+            if taken and self.filling.counters[stripe] != expected:  # a signal handler wrote, in the midst of it
+                self.drop(level, entry.key, entry.version)
+                return False
+            return taken
 
     def fill(self, level: Level, entry: E, started: float | None) -> bool:
         """Put `entry` into a live level; the stripe's lock is held.
@@ -298,7 +324,16 @@ class Stack(Upkeep, Generic[E]):
             merge_usage(held._usage, entry._usage)
             _force(entry, "_usage", held._usage)
         if started is not None:
-            bound = self.settings.staleness_seconds
+            bound = None if level is self.authority else self.settings.staleness_seconds
             stale_at = inf if bound is None else started + self.time.offset + bound
             _force(entry, "_fresh_until", min(entry.purge_at, stale_at))
         return level.call(level.tier.put, entry) is None
+
+
+def _get(level: Level, key: str) -> Any:
+    record = level.tier.get(key)
+    if record is not None and not isinstance(record, CacheEntry if level.live else Row):
+        raise TierUnavailable(
+            f"{level.name} ({level.kind}): get answered a {type(record).__name__}, which is no record"
+        )
+    return record

@@ -121,18 +121,18 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def l1_degraded(self) -> bool:
-        """Whether the first level was taken out of service."""
-        return self._degraded(0)
+        """Whether the level L1 was taken out of service."""
+        return self._degraded("L1")
 
     @property
     def l2_degraded(self) -> bool:
-        """Whether the second level was taken out of service."""
-        return self._degraded(1)
+        """Whether the level L2 was taken out of service."""
+        return self._degraded("L2")
 
     @property
     def l3_degraded(self) -> bool:
-        """Whether the third level was taken out of service."""
-        return self._degraded(2)
+        """Whether the level L3 was taken out of service."""
+        return self._degraded("L3")
 
     def to_metrics_dict(self) -> dict[str, float]:
         """Everything as one flat dict of numbers: `l1_hits`, `l1_hit_rate`, ..., `overall_hit_rate`."""
@@ -144,15 +144,15 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
             "demotions": self.demotions,
         }
         for tier in self.tiers:
-            prefix = tier.name.lower()
+            prefix = tier.name.lower().replace("-", "_")
             for name in TierStatistics.__struct_fields__:
                 if name not in ("name", "backend"):
                     metrics[f"{prefix}_{name}"] = int(getattr(tier, name))
             metrics[f"{prefix}_hit_rate"] = tier.hit_rate
         return metrics
 
-    def _degraded(self, index: int) -> bool:
-        return index < len(self.tiers) and self.tiers[index].degraded
+    def _degraded(self, name: str) -> bool:
+        return any(tier.degraded for tier in self.tiers if tier.name == name)
 
 
 def _share(part: int, whole: int) -> float:

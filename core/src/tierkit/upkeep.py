@@ -24,6 +24,7 @@ from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")
 
+_ROUNDS: Final = 16  # others may fill the level meanwhile; a tier that names what it does not discard must not hold us
 LEDGER_KEYS: Final = 512
 """The ledger is flushed, in one transaction, when it holds as many."""
 
@@ -121,9 +122,10 @@ class Upkeep:
 
     def _settle_level(self, level: Level) -> None:
         try:
-            while victims := level.call(level.tier.overflow):
+            for _ in range(_ROUNDS):
+                victims = level.call(level.tier.overflow)
                 if not sum([self._evict(level, victim) for victim in victims]):
-                    break  # others are evicting them
+                    break  # none is left, or others are evicting them
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
 
@@ -253,6 +255,8 @@ class Upkeep:
         self.filling.renew()
         self.ledger.renew()
         self.versions.renew()
+        for level in self.levels:
+            level.renew()
         for level in self.live:
             level.tier.lock = threading.RLock()
             if self.stored:

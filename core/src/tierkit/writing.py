@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from tierkit.entry import CacheEntry, HealthStatus, Usage
-from tierkit.errors import CacheCorruptionError, TierkitError, TierUnavailable
+from tierkit.errors import CacheCorruptionError, CacheValidationError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
 from tierkit.row import Row
@@ -95,6 +95,8 @@ class Writer(Generic[E]):
         """
         stack = self.stack
         stamped = self._stamp(entry, Usage())
+        if stamped.purge_at <= stack.time.now():
+            raise CacheValidationError(f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead")
         if stack.stored:
             return stamped, stack.sealer.seal(stamped)
         stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
@@ -177,31 +179,28 @@ class Writer(Generic[E]):
 
         A deletion leaves a mark, which also keeps out an older promotion that is on its way.
         """
-        if not level.in_service:
-            return self.missed(level)
+        if not level.begin_write():
+            return
         try:
             level.call(operation, *args)
         except TierkitError as error:
             try:
                 level.call(level.tier.delete, key, version)
             except TierkitError:
-                self.missed(level, error)
-        return None
-
-    def missed(self, level: Level, error: TierkitError | None = None) -> None:
-        """A write passed `level` by: it must not be read before it was emptied."""
-        level.missed_writes = True
-        if error is not None:
-            level.take_out(error)
+                level.miss(error)
+        finally:
+            level.end_write()
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
-    def _fill_live(self, entry: E, expected: int, started: float) -> None:
-        stripe = self.stack.filling.stripe(entry.key)
-        self.in_live(
-            entry.key,
-            lambda level: self.fill_or_drop(level, entry, self.stack.filling.counters[stripe] != expected, started),
-        )
+    def _fill_live(self, entry: E, expected: int, started: float, done: Level | None = None) -> None:
+        counters, stripe = self.stack.filling.counters, self.stack.filling.stripe(entry.key)
+
+        def step(level: Level) -> None:
+            if level is not done:
+                self.fill_or_drop(level, entry, counters[stripe] != expected, started)
+
+        self.in_live(entry.key, step)
 
     def fill_or_drop(self, level: Level, entry: E, raced: bool, started: float) -> None:
         """Fill a live level, or drop what is not newer if another write came between; the stripe's lock is held."""
@@ -223,16 +222,20 @@ class Writer(Generic[E]):
         filling = self.stack.filling
         stripe = filling.stripe(key)
         with filling.locks[stripe]:
+            counter = filling.counters[stripe]
             try:
                 for level in reversed(self.stack.live):
                     self.live_step(level, key, step)
+                    if filling.counters[stripe] != counter and level is not self.stack.authority:
+                        # A signal handler wrote, in the midst of it.
+                        self.live_step(level, key, lambda level: self.stack.drop(level, key, _ANY_VERSION))
             finally:
                 filling.bump(stripe, key)
 
     def live_step(self, level: Level, key: str, step: Callable[[Level], Any]) -> None:
         """Do `step` on a live level; if it fails drop its copy, or else take the level out."""
-        if not level.in_service:
-            return self.missed(level)
+        if not level.begin_write():
+            return
         try:
             step(level)
         except TierkitError as error:
@@ -241,8 +244,9 @@ class Writer(Generic[E]):
             try:
                 self.stack.drop(level, key, _ANY_VERSION)
             except TierkitError:
-                self.missed(level, error)
-        return None
+                level.miss(error)
+        finally:
+            level.end_write()
 
     # -- clearing ----------------------------------------------------------------------------------------------------
 
@@ -267,15 +271,16 @@ class Writer(Generic[E]):
         logger.debug("cleared")
 
     def _clear_live(self, level: Level) -> None:
+        if not level.begin_write():
+            return
         try:
-            if level.in_service:
-                level.call(level.tier.clear)
-            else:
-                self.missed(level)
+            level.call(level.tier.clear)
         except TierkitError as error:
             if level is self.stack.authority:
                 raise
-            self.missed(level, error)
+            level.miss(error)
+        finally:
+            level.end_write()
 
     def _clear_stored(self) -> None:
         *above, authority = self.stack.stored
@@ -297,16 +302,17 @@ class Writer(Generic[E]):
         raise TierUnavailable(f"{authority.name} refused {_ATTEMPTS} stamps: others write the same keys all the time")
 
     def _clear_above(self, level: Level, deleted: Mapping[str, int]) -> None:
-        if not level.in_service:
-            return self.missed(level)
+        if not level.begin_write():
+            return
         try:
             version = self.stack.versions.next()
             own = [key for key in _keys(level) if key not in deleted]
             for keys in _batches([*deleted, *own]):
                 level.call(level.tier.delete_many, {key: deleted.get(key, version) for key in keys})
         except TierkitError as error:
-            self.missed(level, error)
-        return None
+            level.miss(error)
+        finally:
+            level.end_write()
 
     # -- compare and set ---------------------------------------------------------------------------------------------
 
@@ -359,6 +365,7 @@ class Writer(Generic[E]):
         stack.versions.observe(held.version)
         usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
         stamped = self._stamp(entry, usage)
+        msgspec.structs.force_setattr(stamped, "_fresh_until", stamped.purge_at)
         row = stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
         expected = stack.filling.begin(entry.key)
         try:
@@ -367,7 +374,7 @@ class Writer(Generic[E]):
                 self.drop_live(entry.key)
                 return None
             self._store_above((stamped, row), started)
-            self._fill_live(stamped, expected, started)
+            self._fill_live(stamped, expected, started, done=authority)
         except BaseException:
             self.drop_live(entry.key)
             raise

@@ -170,12 +170,14 @@ def test_a_type_that_cannot_be_stored_is_refused_when_the_cache_is_opened(world:
 
 @pytest.mark.req("F-2")
 @pytest.mark.req("F-1")
-def test_an_entry_that_is_put_with_a_deadline_in_the_past_is_a_miss(world: World, clock: FakeClock) -> None:
+def test_an_entry_whose_deadline_has_passed_is_refused_and_can_be_renewed(world: World, clock: FakeClock) -> None:
     cache = world.open(*THREE)
     past = datetime.fromtimestamp(clock.wall(), UTC) - timedelta(hours=1)
-    put = cache.put(note("a", fetch_time=past, ttl_seconds=60))
-    assert put.is_expired
-    assert cache.get("a") is None
+    old = note("a", fetch_time=past, ttl_seconds=60)
+    with pytest.raises(CacheValidationError, match="has passed; put entry.renewed"):
+        cache.put(old)
+    assert cache.size() == 0
+    assert cache.put(old.renewed()) == cache.get("a")
 
 
 def test_a_secret_is_in_no_error_of_the_door(world: World) -> None:

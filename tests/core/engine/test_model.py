@@ -246,10 +246,12 @@ class Model(RuleBasedStateMachine):
             assert hits + self.cache._stack.misses == self.requests
 
     def teardown(self) -> None:
-        if hasattr(self, "cache"):
-            self.heal()
-            self.read_all()
-        self.world.close()
+        try:
+            if hasattr(self, "cache"):
+                self.heal()
+                self.read_all()
+        finally:
+            self.world.close()
 
 
 TestModel = pytest.mark.req("E-6")(Model.TestCase)

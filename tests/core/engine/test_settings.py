@@ -222,16 +222,3 @@ def test_when_one_tier_cannot_be_opened_the_others_are_closed(world: World, monk
         world.open("live", "disk")
     with pytest.raises(OSError, match="closed"):
         opened[0].size()
-
-
-def test_a_tier_of_another_contract_is_refused_by_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = world._disk
-
-    def other(*args: Any) -> Any:
-        tier = real(*args)
-        vars(tier)["api"] = 2
-        return tier
-
-    monkeypatch.setattr(world, "_disk", other)
-    with pytest.raises(CacheConfigError, match="ScriptedTier was written for version 2"):
-        world.open("disk")

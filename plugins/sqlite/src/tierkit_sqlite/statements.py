@@ -14,13 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from tierkit import VERSION_MAX, Row
+from tierkit import Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 
 PAGE: Final = 100
 """Rows that a scan reads at once."""
 BATCH: Final = 512
 """Rows that a purge removes in one transaction."""
+_MOST_USES: Final = 2**62
+_LATEST_USE: Final = 253402300799.0
+"""The last second of the year 9999."""
 
 
 class Table:
@@ -51,7 +54,10 @@ class Table:
 
     def _write_puts(self, table: str, marks: str) -> None:
         slots = ", ".join(f"?{n}" for n in range(1, self.width + 1))
-        merged = {name: f"max({table}.{name}, excluded.{name})" for name in ("access_count", "last_accessed")}
+        merged = {
+            "access_count": _larger(table, "access_count", "integer", _MOST_USES),
+            "last_accessed": _larger(table, "last_accessed", "real", _LATEST_USE),
+        }
         changes = ", ".join(
             f"{quote(name)} = {merged.get(name) or f'excluded.{quote(name)}'}"
             for name in (*list(FIXED)[1:], *self.names)
@@ -64,8 +70,8 @@ class Table:
         self.put_unless_older = f"INSERT INTO {table} VALUES ({slots}){upsert}{newer}"
         self.put_always = f"INSERT INTO {table} VALUES ({slots}){upsert}"
         self.touch = (
-            f"UPDATE {table} SET access_count = access_count + ?2, last_accessed = max(last_accessed, ?3)"
-            " WHERE key = ?1"
+            f"UPDATE {table} SET access_count = min(access_count + ?2, {_MOST_USES}),"
+            " last_accessed = max(last_accessed, ?3) WHERE key = ?1"
         )
 
     def _write_removals(self, table: str, marks: str) -> None:
@@ -97,9 +103,8 @@ class Table:
         self.count = f"SELECT count(*) FROM {table}"
         self.coldest = f"SELECT * FROM {table} ORDER BY {COLDNESS}, version LIMIT ?1"
         self.oldest = f"SELECT * FROM {table} ORDER BY version LIMIT ?1"
-        # A version that rotted into text would sort above every other; no sane one is above VERSION_MAX.
-        sane = f"typeof(version) = 'integer' AND version <= {VERSION_MAX}"
-        self.highest = f"SELECT version FROM {table} WHERE {sane} ORDER BY version DESC LIMIT 1"
+        # A version that rotted into text would sort above every other.
+        self.highest = f"SELECT max(version) FROM {table} WHERE typeof(version) = 'integer'"
 
     def values(self, row: Row) -> tuple[Any, ...]:
         """What the put statements take."""
@@ -158,6 +163,12 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
     if len(names) > 1:
         return itemgetter(*names)
     return lambda columns: tuple(columns[name] for name in names)
+
+
+def _larger(table: str, name: str, kind: str, most: float) -> str:
+    """The larger of the usage held and that put. What rotted counts for nothing: it would make the new row unreadable."""
+    held, put = f"{table}.{name}", f"excluded.{name}"
+    return f"CASE WHEN {held} BETWEEN {put} AND {most!r} AND typeof({held}) = '{kind}' THEN {held} ELSE {put} END"
 
 
 def _due(table: str, columns: Mapping[str, str]) -> str:

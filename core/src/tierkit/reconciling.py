@@ -1,0 +1,81 @@
+"""Reconciling at open: what a level above the authority may hold.
+
+A process that is killed between the authority and the levels above, or that could not reach such a level, leaves old
+copies there. Before a cache serves, every copy in a persistent level above is compared with the authority, by
+version. What the authority has in another version, or has deleted, is discarded. What the authority has lost, its
+file moved aside or one of its rows damaged, is put down to it again: its marks tell a loss from a deletion.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError
+from tierkit.level import Level
+from tierkit.row import Row
+from tierkit.stack import Stack
+
+logger = logging.getLogger("tierkit.stack")
+
+BATCH: Final = 500
+
+
+def reconcile(stack: Stack[Any]) -> None:
+    """Bring every persistent level above the authority into line with it. Reads those levels whole; blocks on I/O.
+
+    A level that cannot be reconciled goes out of service. Without an authority that answers nothing is done.
+    """
+    authority = stack.authority
+    if authority is None or authority.live or not authority.in_service:
+        return
+    for level in reversed(stack.stored[:-1]):
+        if level.persistent and level.in_service:
+            _reconcile(stack, level, authority)
+
+
+def _reconcile(stack: Stack[Any], level: Level, authority: Level) -> None:
+    restored = dropped = 0
+    try:
+        for rows in _batches(level):
+            held = authority.call(authority.tier.get_many, [row.key for row in rows])
+            for row in rows:
+                there = held.get(row.key)
+                if there is None or there.version != row.version:
+                    put_down = (there is None or there.version < row.version) and put_down_again(stack, row)
+                    restored += put_down
+                    dropped += not put_down and level.call(level.tier.discard, row)
+    except TierkitError as error:
+        if authority.in_service:
+            level.missed_writes = True
+        level.take_out(error)
+    if restored or dropped:
+        logger.warning(
+            "%s: %d records that %s had lost were put back there, and %d old copies were dropped",
+            level.name,
+            restored,
+            authority.name,
+            dropped,
+        )
+
+
+def put_down_again(stack: Stack[Any], row: Row) -> bool:
+    """Give `row` to the authority, which may have lost it. Answers whether it may stay above."""
+    authority = stack.levels[-1]
+    if row.purge_at <= stack.time.now():
+        return False
+    try:
+        stack.sealer.verify(row)
+    except KeyNotHeldError:
+        return True  # not ours to judge
+    except CacheCorruptionError:
+        return False
+    return authority.call(authority.tier.put, row) is None
+
+
+def _batches(level: Level) -> Iterator[list[Row]]:
+    rows = level.scan()
+    while batch := list(islice(rows, BATCH)):
+        yield batch
