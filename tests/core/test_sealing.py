@@ -660,3 +660,16 @@ def test_no_failure_tells_a_secret_or_a_key_even_with_the_locals_of_its_frames(n
 
 def test_each_failure_is_tried() -> None:
     assert len(failures("x", SESSIONS)) == 17
+
+
+@pytest.mark.parametrize(("before", "after", "value"), [(int, str, 5), (str, int, "five"), (float, int, 1.5)])
+def test_a_column_of_another_type_than_the_class_gives_it_is_a_mismatch_and_no_damage(
+    before: type, after: type, value: object
+) -> None:
+    older = type(CacheEntry)("Evolving", (CacheEntry,), {"__annotations__": {"a": before}, "__module__": __name__})
+    newer = type(CacheEntry)("Evolving", (CacheEntry,), {"__annotations__": {"a": after}, "__module__": __name__})
+    row = Sealer(schema_of(older), RING).seal(stamped(older(key="k", a=value)))
+    with pytest.raises(SchemaMismatchError, match="does not agree"):
+        Sealer(schema_of(newer), RING).verify(row)
+    with pytest.raises(CacheCorruptionError):
+        Sealer(schema_of(newer), RING).verify(with_columns(row, source="elsewhere"))

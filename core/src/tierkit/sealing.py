@@ -23,6 +23,7 @@ from tierkit.errors import (
     CacheCorruptionError,
     EncryptionKeyError,
     KeyNotHeldError,
+    SchemaMismatchError,
     SealingError,
     TamperedError,
 )
@@ -162,16 +163,19 @@ class Sealer(HoldsKeys):
         Raises:
             KeyNotHeldError: The check was made with a key that is not held.
             CacheCorruptionError: The row is not what was written.
+            SchemaMismatchError: It is, but a column has a type that this class does not give it.
         """
         key = self._checking_key(row)
+        problem = ""
         try:
             columns = self.schema.normalise(row.columns)
-            covered = self._covered(row.key, row.version, row.purge_at, columns)
-            fits = compare_digest(_check_of(key, covered), row.check)
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            fits = False
-        if not fits:
+        except (TypeError, ValueError, OverflowError) as error:
+            problem, columns = str(error), _present(row.columns)
+        if not self._fits(row, key, columns):
             raise CacheCorruptionError(f"{_name(row)} is not what was written: its check does not fit")
+        if problem:
+            name = self.schema.entry_type.__name__
+            raise SchemaMismatchError(f"{_name(row)} was written by a class that {name} does not agree with: {problem}")
         return columns
 
     def open(self, row: Row) -> CacheEntry:
@@ -239,6 +243,13 @@ class Sealer(HoldsKeys):
         }
         return _encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole}))
 
+    def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any]) -> bool:
+        try:
+            covered = self._covered(row.key, row.version, row.purge_at, columns)
+            return compare_digest(_check_of(key, covered), row.check)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return False
+
     def _checking_key(self, row: Row) -> Key | None:
         check = _text(row.check)
         keyed = _KEYED.fullmatch(check)
@@ -249,6 +260,10 @@ class Sealer(HoldsKeys):
         if self._secrets:
             raise TamperedError(f"{_name(row)} has secrets, and a check that anyone could have made")
         return None
+
+
+def _present(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if value is not None}
 
 
 def _name(row: Row | None) -> str:
