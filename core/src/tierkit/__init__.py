@@ -1,10 +1,13 @@
 """tierkit: records that go bad, kept in a stack of storage tiers."""
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tierkit.blob import BlobTier
-from tierkit.clock import VERSION_MAX, Clock, SystemClock
+from tierkit.bulk import OnInvalid
+from tierkit.clock import Clock, SystemClock
 from tierkit.config import CacheConfig, CacheTierConfig
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, Usage, ValueEntry
 from tierkit.errors import (
@@ -31,10 +34,13 @@ from tierkit.errors import (
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy
 from tierkit.expiry import TTLManager
 from tierkit.hookspecs import hookimpl
+from tierkit.keys import KeyRing
 from tierkit.level import Level
 from tierkit.manager import CacheManager
+from tierkit.plugins import PluginRegistry, discover
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, pack_row, unpack_row, with_usage
 from tierkit.sealing import CredentialEncryptor
+from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
 from tierkit.tier import (
     API_VERSION,
@@ -50,30 +56,41 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
+    from tierkit.transfer import OnProgress, Reject, WarmResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
     from tierkit_sqlite import SQLiteCacheTier
 
 __version__ = "0.1.0"
 
-_TIERS = {
+_LATE = {
     "MemoryCacheTier": "tierkit_memory",
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
+    "OnProgress": "tierkit.transfer",
+    "Reject": "tierkit.transfer",
+    "WarmResult": "tierkit.transfer",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """The tiers that ship live in plugins of their own; here they are loaded when they are asked for."""
-    if name not in _TIERS:
+    """What not every program uses is loaded when it is asked for: the tiers that ship, and warming."""
+    if name not in _LATE:
         raise AttributeError(f"module 'tierkit' has no attribute {name!r}")
-    return getattr(import_module(_TIERS[name]), name)
+    return getattr(import_module(_LATE[name]), name)
 
+
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    warnings.warn(
+        "this Python runs without its global lock, which tierkit's counters rely on:"
+        " records are safe, but the counts in statistics and usage may be inexact",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 __all__ = [
     "API_VERSION",
     "EVICTION_POLICIES",
-    "VERSION_MAX",
     "BlobTier",
     "CacheClosedError",
     "CacheConfig",
@@ -97,15 +114,21 @@ __all__ = [
     "FileCacheTier",
     "HealthStatus",
     "KeyNotHeldError",
+    "KeyRing",
     "Level",
     "MemoryCacheTier",
+    "OnInvalid",
+    "OnProgress",
     "PluginError",
+    "PluginRegistry",
     "ProxyEntry",
     "Record",
+    "Reject",
     "Row",
     "SQLiteCacheTier",
     "SchemaMismatchError",
     "SealingError",
+    "Setting",
     "SystemClock",
     "TTLManager",
     "TamperedError",
@@ -123,8 +146,10 @@ __all__ = [
     "UnknownTierError",
     "Usage",
     "ValueEntry",
+    "WarmResult",
     "coldness",
     "delete_refusal",
+    "discover",
     "hookimpl",
     "key_digest",
     "pack_row",
