@@ -49,7 +49,7 @@ def own_connection(tier: SQLiteCacheTier) -> sqlite3.Connection:
 def assert_nothing_is_open(tier: SQLiteCacheTier) -> None:
     """No transaction, nor a statement that was not read to its end: either would hold back a checkpoint."""
     for handle in tier._connections.handles:
-        assert not handle.lock.locked()
+        assert not handle.busy
         assert handle.opened is None or not handle.opened.connection.in_transaction
     with raw(Path(tier.path)) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0

@@ -331,3 +331,142 @@ def test_a_child_of_a_program_that_forks_by_itself_never_closes_what_it_inherits
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert own_connection(tier) is not connection
         inherited.drop()
+
+
+# -- interrupts and calls within calls ---------------------------------------------------------------------------------
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+def interrupt(*_: Any) -> None:
+    raise Interrupt
+
+
+def put_from_another_thread(tier: SQLiteCacheTier, n: int) -> None:
+    """Raises `TierTimeout` if a lock was left behind."""
+    answers: list[object] = []
+
+    def put() -> None:
+        try:
+            answers.append(tier.put(proxy(n)))
+        except TierkitError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert answers == [None]
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["call", "close"])
+def test_a_call_within_a_call_of_the_same_thread_hangs_neither(path: Path, faulty: bool, close: bool) -> None:
+    """As a signal handler or a finalizer makes one, at any step."""
+    with open_tier(path, busy_timeout_seconds=0.05) as tier:
+        tier.put(proxy(1))
+
+        def handler(cursor: sqlite3.Cursor, _: Any) -> Any:
+            if close:
+                tier.close()
+            else:
+                for call in (lambda: tier.put(proxy(2)), lambda: tier.get("key 1")):
+                    with pytest.raises(TierUnavailable, match="another call of the same thread"):
+                        call()
+            return cursor.execute("SELECT 1").fetchall()
+
+        thread = threading.Thread(target=run_within, args=(tier, handler, close), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        if not close:
+            assert tier.put(proxy(2)) is None
+            assert_nothing_is_open(tier)
+
+
+def run_within(tier: SQLiteCacheTier, handler: Callable[..., Any], closed: bool) -> None:
+    with pytest.raises(TierUnavailable) if closed else contextlib.nullcontext():
+        assert tier._connections.write(handler) == [(1,)]
+
+
+def test_a_new_thread_may_call_while_its_handle_is_being_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_tier(path) as tier:
+        first = threading.Thread(target=tier.size)
+        first.start()
+        first.join()
+
+        def drop(handle: connections.Handle) -> None:
+            monkeypatch.undo()
+            sizes.append(tier.size())
+            handle.drop()
+
+        sizes: list[int] = []
+        monkeypatch.setattr(connections.Handle, "drop", drop)
+        second = threading.Thread(target=lambda: sizes.append(tier.size()), daemon=True)
+        second.start()
+        second.join(30)
+        assert sizes == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (connections.files.LockFile, "__exit__"),
+        (connections.Handle, "roll_back"),
+        (connections.Handle, "checkpoint_by_hand"),
+        (connections.Connections, "_attempt"),
+    ],
+)
+def test_an_interrupt_leaves_no_lock_behind(
+    path: Path, faulty: bool, owner: type, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two steps: here on the way into one, once."""
+    real = getattr(owner, step)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(owner, step, real)
+        raise Interrupt
+
+    def fail(*_: Any) -> None:
+        raise TierUnavailable("no")
+
+    with open_tier(path, busy_timeout_seconds=0.05) as tier:
+        tier.put(proxy(1))
+        monkeypatch.setattr(owner, step, interrupted)
+        with contextlib.suppress(Interrupt, TierUnavailable):
+            tier._connections.write(fail if step == "roll_back" else connections_work)
+        put_from_another_thread(tier, 2)
+        assert tier.put(proxy(3)) is None
+        assert tier.size() == 3
+
+
+def connections_work(cursor: sqlite3.Cursor, _: Any) -> None:
+    cursor.execute("SELECT 1").fetchall()
+
+
+def test_an_interrupt_between_the_lock_and_its_count_leaves_no_lock_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "has_wal_fault", lambda: True)
+    with open_tier(path, busy_timeout_seconds=0.05) as tier:
+        tier.put(proxy(1))
+        lock = connections.files.LockFile._lock
+
+        def interrupted(lock_file: connections.files.LockFile) -> None:
+            lock(lock_file)
+            raise Interrupt
+
+        with monkeypatch.context() as patched, pytest.raises(Interrupt):
+            patched.setattr(connections.files.LockFile, "_lock", interrupted)
+            tier.put(proxy(1, 2))
+        put_from_another_thread(tier, 2)
+
+
+def test_an_interrupt_while_a_connection_is_opened_leaves_it_to_the_next_call(path: Path) -> None:
+    with open_tier(path) as tier:
+        handle = tier._connections._mine()
+        handle.drop()
+        with patch.object(tier._connections, "_opener") as opener, pytest.raises(Interrupt):
+            opener.return_value.connection.cursor = interrupt
+            tier.size()
+        assert tier.size() == 0

@@ -4,6 +4,10 @@ The lock is there for `close` and for `fork`. SQLite's locks are POSIX locks, wh
 library's notes of them in memory are inherited: a child that went on with an inherited connection, or only opened one
 of its own beside it, would hold locks that do not exist. So every connection is closed before a fork, when nobody is
 using it, and opened again by whoever needs it next, in the parent as in the child.
+
+A signal handler or a finalizer may call a tier in the midst of another call of its thread. It is refused, since neither
+can it wait for that call nor use its connection. An interrupt may come between any two steps: the locks are taken by
+`with`, which leaves no room for one, and whatever else is not as it should be is put right when the call fails.
 """
 
 from __future__ import annotations
@@ -61,12 +65,13 @@ class Opened:
 class Handle:
     """The connection of one thread, or the place for it. Whoever uses it holds its lock."""
 
-    __slots__ = ("checkpointed", "cursor", "gate", "lock", "lock_file", "opened", "thread")
+    __slots__ = ("busy", "checkpointed", "cursor", "gate", "lock", "lock_file", "opened", "thread")
 
     def __init__(self, lock_file: files.LockFile | None) -> None:
         """Open nothing yet."""
         self.thread = threading.current_thread()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # so that its own thread is refused, and does not wait for itself
+        self.busy = False
         self.lock_file = lock_file
         self.gate: Gate = lock_file or nullcontext()
         self.opened: Opened | None = None
@@ -92,6 +97,14 @@ class Handle:
                     self.opened.connection.execute("ROLLBACK")
             except sqlite3.Error:
                 self.drop()
+
+    def settle(self) -> None:
+        """After a failure: no transaction is open, and the gate is not held."""
+        try:
+            self.roll_back()
+        finally:
+            if self.lock_file is not None:
+                self.lock_file.release()
 
     def checkpoint_by_hand(self) -> None:
         """On a library with the WAL fault, checkpoint now and then, under the lock that all writers take."""
@@ -131,31 +144,21 @@ class Connections:
 
     def start(self) -> None:
         """Forget all handles."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # see that of `Handle`
         self.handles: list[Handle] = []
         self._local = threading.local()
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(cursor, table, ...)` outside a transaction. It must leave no statement unfinished."""
-        handle = self._mine()
-        with handle.lock:
-            return self._attempt(handle, work, *args, **kwargs)
+        return self._alone(self._attempt, work, *args, **kwargs)
 
     def write_one(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Likewise, for a single statement that writes: SQLite makes it a transaction by itself."""
-        handle = self._mine()
-        with handle.lock, self._gate_of(handle):
-            answer = self._attempt(handle, work, *args, **kwargs)
-            handle.checkpoint_by_hand()
-            return answer
+        return self._alone(self._gated, work, *args, **kwargs)
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(cursor, table, ...)` in a transaction, which is rolled back if it raises."""
-        handle = self._mine()
-        with handle.lock, self._gate_of(handle):
-            answer = self._attempt(handle, _in_transaction, work, *args, **kwargs)
-            handle.checkpoint_by_hand()
-            return answer
+        return self._alone(self._gated, _in_transaction, work, *args, **kwargs)
 
     def close(self) -> None:
         """Close the connections of all threads, each when its call has ended."""
@@ -177,10 +180,32 @@ class Connections:
         with self.lock:
             for dead in [other for other in self.handles if not other.thread.is_alive()]:
                 dead.drop()
-                self.handles.remove(dead)
+                with contextlib.suppress(ValueError):  # a finalizer was here meanwhile
+                    self.handles.remove(dead)
             self.handles.append(handle)
         self._local.handle = handle
         return handle
+
+    def _alone(self, step: Callable[Concatenate[Handle, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`step(handle, ...)` with the calling thread's handle to itself."""
+        handle = self._mine()
+        with handle.lock:
+            if handle.busy:
+                raise TierUnavailable(f"{self.where}: used in the midst of another call of the same thread")
+            handle.busy = True
+            try:
+                return step(handle, *args, **kwargs)
+            except BaseException:
+                handle.settle()
+                raise
+            finally:
+                handle.busy = False
+
+    def _gated(self, handle: Handle, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._gate_of(handle):
+            answer = self._attempt(handle, work, *args, **kwargs)
+            handle.checkpoint_by_hand()
+            return answer
 
     def _attempt(self, handle: Handle, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(_TRIES):
@@ -211,8 +236,9 @@ class Connections:
 
     def _open(self, handle: Handle) -> Opened:
         self._must_be_open()
-        opened = handle.opened = self._opener(handle.gate)
+        opened = self._opener(handle.gate)
         handle.cursor = opened.connection.cursor()
+        handle.opened = opened  # last: an interrupt must not leave a connection without a cursor
         return opened
 
     def _is_believable(self, handle: Handle, opened: Opened) -> bool:

@@ -161,6 +161,12 @@ class LockFile:
         if self._depth == 0:
             fcntl.flock(self._open(), fcntl.LOCK_UN)
 
+    def release(self) -> None:
+        """Release the lock, however often it was taken: an interrupt may have kept `__exit__` from doing so."""
+        self._depth = 0
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
     def close(self) -> None:
         """Close the descriptor, unless the lock is held."""
         if self._depth:
