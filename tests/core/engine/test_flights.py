@@ -19,14 +19,14 @@ class Reader(threading.Thread):
 
     def __init__(self, cache: CacheManager[Note], key: str = "a") -> None:
         super().__init__()
-        self.read = lambda: cache.get(key)
+        self.cache, self.key = cache, key
         self.found: Note | None = None
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self.found = self.read()
+            self.found = self.cache.get(self.key)
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.error = error
 
@@ -205,13 +205,14 @@ def test_who_waited_does_not_get_what_expired_meanwhile(world: World, clock: Fak
     with joined(cache) as wait_for:
         leader = Reader(cache)
         gate.reached.wait(PATIENCE)
-        tier(cache, "L1").before("put", lambda: (follow(), clock.advance(60)))
         followers: list[Reader] = []
 
         def follow() -> None:
             followers.append(Reader(cache))
             wait_for(1)
+            clock.advance(60)
 
+        tier(cache, "L1").before("put", follow)
         gate.opened.set()
         leader.text()
         assert followers[0].text() is None

@@ -193,7 +193,9 @@ class Model(RuleBasedStateMachine):
         method=st.sampled_from(["get", "put", "put_many", "delete", "delete_many", "discard", "keys", "overflow"]),
         moment=st.sampled_from(["before", "after"]),
     )
-    def interleave(self, key: str, outer: str, inner: str, name: str, method: str, moment: str) -> None:
+    def interleave(  # noqa: PLR0917 - hypothesis gives them by name
+        self, key: str, outer: str, inner: str, name: str, method: str, moment: str
+    ) -> None:
         """One operation runs in the middle of another. Whichever counts as the last, it does so from then on."""
         if self.failing or name > self.authority:
             return

@@ -212,7 +212,12 @@ def test_an_unknown_backend_names_the_nearest(world: World) -> None:
 def test_when_one_tier_cannot_be_opened_the_others_are_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     real = world._live
-    monkeypatch.setattr(world, "_live", lambda *args: opened.append(real(*args)) or opened[-1])
+
+    def noted(*args: Any) -> Any:
+        opened.append(real(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(world, "_live", noted)
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken")

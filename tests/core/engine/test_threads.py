@@ -175,7 +175,6 @@ def test_reads_in_l1_are_counted_exactly(world: World) -> None:
 
     together(work)
     cache.flush()
-    row: Any
     assert sum(row.access_count for row in tier(cache, "L3").tier.scan()) == 3 * 2000
     assert cache.get_statistics().tiers[0].hits == 3 * 2000
 
