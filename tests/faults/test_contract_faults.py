@@ -3,8 +3,10 @@
 `uv run python -m tests.faults.contract_faults`
 """
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -39,6 +41,17 @@ def test_a_fault_that_survives_fails_the_command(
     printed = capsys.readouterr().out
     assert "SURVIVED  an older version wins" in printed
     assert "0 of 2 faults caught" in printed
+
+
+def test_the_faults_are_hunted_in_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(arguments: Sequence[str], plugins: object) -> None:
+        (tmp_path / str(os.getpid())).write_text(" ".join(a for a in arguments if "::" in a))
+
+    monkeypatch.setattr(pytest, "main", run)
+    contract_faults.main([])
+    parts = [file.read_text().split() for file in tmp_path.iterdir() if file.name != str(os.getpid())]
+    assert len(parts) == 2
+    assert sorted(parts[0] + parts[1]) == sorted(f"{contract_faults.__file__}::Test{fault.name}" for fault in FAULTS)
 
 
 def test_a_name_that_is_not_in_the_table_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
