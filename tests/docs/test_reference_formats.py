@@ -1,4 +1,4 @@
-"""What a `BlobTier` stores is what the documentation says, to the byte. JSON Lines and SQLite are held true elsewhere."""
+"""What a `BlobTier` stores is as documented, to the byte. JSON Lines and SQLite are held true elsewhere."""
 
 import re
 from ast import literal_eval
