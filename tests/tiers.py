@@ -25,7 +25,7 @@ from tierkit import (
 
 
 class FiveMethodTier(CacheTier[Row]):
-    """The least that a tier can be: the five methods, over a dictionary. All else is the default."""
+    """The least that a tier can be: the five methods, over a dictionary, and the two that must know of its marks."""
 
     def __init__(self, context: TierContext) -> None:
         super().__init__(context)
@@ -60,6 +60,18 @@ class FiveMethodTier(CacheTier[Row]):
         self._check_open()
         found = (self.rows.get(key) for key in list(self.rows))
         return (row for row in found if row is not None)
+
+    def purge(self, now: float) -> int:
+        removed = super().purge(now)
+        with self.lock:
+            self._check_writable()
+            oldest = now - self.context.tombstone_seconds
+            self.marks = {key: mark for key, mark in self.marks.items() if mark[1] > oldest}
+        return removed
+
+    def highest_version(self) -> int:
+        with self.lock:
+            return max([super().highest_version(), *(mark - 1 for mark, _ in self.marks.values())])
 
     def close(self) -> None:
         self.closed = True

@@ -10,8 +10,10 @@ the lowest version that it still takes: a delete at version v sets v + 1, a disc
 or evicted version back.
 
 To write a tier, subclass `CacheTier` and write five methods, or subclass `tierkit.blob.BlobTier` and write load, store,
-remove and iterate. Everything else has a default that is correct and slow. `tierkit.testing.TierContract` tests what
-you wrote.
+remove and iterate, which know of marks already. Everything else has a default that is slow, and correct for what the
+five can tell it. They cannot tell it of marks: a tier that keeps marks overrides `highest_version`, where they count,
+and `purge`, which forgets them. Nor of reads: a tier with the trait `LIVE` that evicts by use overrides `overflow`.
+`tierkit.testing.TierContract` tests what you wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from tierkit.errors import TierCorrupt
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
-"""The version of this contract. A tier that was written for another one is refused by name."""
+"""The version of this contract. A tier whose `TierSpec` says that it was written for another one is refused by name."""
 
 Durability = Literal["full", "process", "none"]
 """What an acknowledged write survives: a power cut, the death of the process, or nothing."""
@@ -68,7 +70,8 @@ class TierContext:
 
     Attributes:
         name: The level's name, for messages: L1, L2, ...
-        namespace: Keeps entry types apart in one storage: a table, a folder, a key prefix. An identifier.
+        namespace: Keeps entry types apart in one storage: a table, a folder, a key prefix. An identifier; one may be
+            the beginning of another. Several are open at once.
         columns: The columns that the entry type declares, with their types, in order. A row may hold others, written
             by an earlier class; they are kept.
         max_entries: The bound that `overflow` goes by; None for none.
@@ -97,7 +100,6 @@ class CacheTier(ABC, Generic[R]):
     delete and replace atomic between processes. Methods may block on I/O but not without a time limit.
     """
 
-    api: ClassVar[int] = API_VERSION
     traits: ClassVar[Trait] = Trait.NONE
 
     def __init__(self, context: TierContext) -> None:
@@ -145,7 +147,7 @@ class CacheTier(ABC, Generic[R]):
     def close(self) -> None:
         """Release everything. May be called twice."""
 
-    # -- defaults: correct and slow --------------------------------------------------------------------------------
+    # -- defaults: slow; `purge`, `highest_version` and `overflow` say what they cannot know -----------------------
 
     def get_many(self, keys: Iterable[str]) -> dict[str, R]:
         """What is held of `keys`, by key. Records that cannot be decoded are left out."""
@@ -196,7 +198,11 @@ class CacheTier(ABC, Generic[R]):
             return self.delete(record.key, record.version) is None
 
     def overflow(self) -> list[R]:
-        """The records to evict so that `context.max_entries` holds, coldest first. Removes none."""
+        """The records to evict so that `context.max_entries` holds, coldest first. Removes none.
+
+        This default goes by the `last_accessed` of rows. It knows no reads of live entries: a tier with the trait
+        `LIVE` notes them in `get`, and overrides it.
+        """
         limit = self.context.max_entries
         if limit is None:
             return []
@@ -213,7 +219,9 @@ class CacheTier(ABC, Generic[R]):
                     self.put(cast("R", with_usage(held, held.access_count + delta.count, delta.last_accessed)))
 
     def purge(self, now: float) -> int:
-        """Discard every record whose `purge_at` has come, and forget marks that are old enough.
+        """Discard every record whose `purge_at` has come by `now`, and forget marks that are old enough by then.
+
+        This default forgets no marks, for it knows of none: a tier that keeps marks overrides it.
 
         Returns:
             How many records were removed.
@@ -234,7 +242,10 @@ class CacheTier(ABC, Generic[R]):
             self.delete(record.key, record.version)
 
     def highest_version(self) -> int:
-        """The highest version held by a record or known by a mark, or 0."""
+        """The highest version held by a record or known by a mark, or 0.
+
+        This default knows of no marks: a tier that keeps them overrides it.
+        """
         return max((record.version for record in self.scan()), default=0)
 
     def bytes_on_disk(self) -> int | None:
@@ -261,18 +272,19 @@ class TierSpec:
         factory: Makes the tier; imports what it needs when it is called, not before.
         options: A pydantic model of the settings of this kind; unknown ones are refused.
         traits: The traits of the tiers it makes.
+        api: The version of the contract that it was written for, as a number: `api=1`. Never `API_VERSION`:
+            that is of the tierkit which it happens to be installed with.
         summary: One line for `tierkit plugins`.
         eviction_policies: Those that its `overflow` honours.
-        api: The version of the contract that it was written for.
     """
 
     kind: str
     factory: Callable[[TierContext, Any], CacheTier[Any]]
     options: type[BaseModel]
     traits: Trait
+    api: int
     summary: str = ""
     eviction_policies: frozenset[str] = frozenset({"lru", "fifo"})
-    api: int = API_VERSION
 
 
 def refusal(record: Record, held: Record | None, mark: int) -> int | None:

@@ -18,6 +18,8 @@ from tierkit.testing.suite.iteration import Iteration
 from tierkit.testing.suite.lifetime import Lifetime
 from tierkit.testing.suite.marks import Marks
 from tierkit.testing.suite.model import Model
+from tierkit.testing.suite.races import Races
+from tierkit.testing.suite.resources import Resources
 from tierkit.testing.suite.round_trips import RoundTrips
 from tierkit.testing.suite.sharing import Sharing
 from tierkit.testing.suite.usage import Usage
@@ -28,8 +30,10 @@ from tierkit.tier import CacheTier, TierContext
 class TierContract(  # pytest runs the last of these first
     Model,
     Sharing,
+    Races,
     Concurrency,
     Durability,
+    Resources,
     Lifetime,
     Iteration,
     Bulk,
@@ -48,12 +52,18 @@ class TierContract(  # pytest runs the last of these first
     ```
 
     A test that cannot apply to a tier, by what it claims, is skipped with the reason.
+
+    What it cannot decide, and you must see to yourself: that a tier claims too little of `SHARED` and `CRASH_SAFE`;
+    that a write torn by a crash is never read as whole; that what was damaged in the storage raises `TierCorrupt` once
+    and is set aside, and that a storage which fails raises and is not silent, for it cannot reach into your storage;
+    that `NATIVE_TTL`, `QUERYABLE` and `WATCHABLE` are true; that a power cut loses nothing under `durability="full"`.
     """
 
     def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
         """Open the tier over the storage at `path`.
 
-        Called again with the same path for the same storage; if the tier is `SHARED`, also while it is open.
+        Called again with the same path for the same storage; while it is open, with another `context.namespace`, or if
+        the tier is `SHARED` with the same.
         Nothing is at `path` at first, but its parent is there. A tier that keeps nothing ignores it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define open_tier(context, path)")

@@ -76,6 +76,7 @@ UNDECLARED_VALUES: Final[tuple[Mapping[str, ColumnValue], ...]] = (
     {"gone": ""},
     {"gone": b""},
     {"gone": None},
+    {"Gone": "a", "gone": "b", "GONE": 1, "Text": "c", "text": "d"},
     {
         "text": "a",
         "select": "b",

@@ -8,12 +8,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierkit.row import Delta
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.examples import examples
-from tierkit.tier import CacheTier
+from tierkit.tier import CacheTier, Trait
 
 KEYS = ("a", "b", "c")
 VERSIONS = (1, 2, 3)
+MANY = 3000
 keys = st.sampled_from(KEYS)
 versions = st.sampled_from(VERSIONS)
 writes = st.lists(st.tuples(keys, versions, st.sampled_from((0, 1))), max_size=6)
@@ -53,16 +55,22 @@ class Bulk:
 
         compare()
 
-    def test_many_records_at_once(self, tier: CacheTier[Any], storage: Storage) -> None:
+    def test_many_records_at_once(self, storage: Storage) -> None:
         """More than a batch of any reasonable size, and more than one statement takes parameters."""
-        records = [storage.record(f"key {n}", n + 1, number=n) for n in range(1100)]
+        tier = storage.open(max_entries=1000)
+        records = [storage.record(f"key {n}", n + 1, number=n) for n in range(MANY)]
         assert tier.put_many(records) == [None] * len(records)
         assert tier.size() == len(records)
         found = tier.get_many([*(record.key for record in records), "nobody"])
-        assert found == {record.key: record for record in records}
+        assert found == {record.key: record for record in records}, "all keys are looked up: see CacheTier.get_many"
+        assert len(tier.overflow()) == MANY - 1000, "all that is too many is named: see CacheTier.overflow"
+        tier.touch_many({record.key: Delta(1, 1.7e9) for record in records})
+        if not storage.claims(Trait.LIVE):
+            counts = {record.access_count for record in tier.scan()}
+            assert counts == {1}, "all keys are touched: see CacheTier.touch_many"
         assert tier.put_many([storage.record("key 7", 3), storage.record("new", 1)]) == [8, None]
         assert tier.delete_many({record.key: record.version for record in records}) == {}
-        assert list(tier.keys()) == ["new"]
+        assert list(tier.keys()) == ["new"], "all keys are deleted: see CacheTier.delete_many"
 
     def test_nothing_at_once(self, tier: CacheTier[Any]) -> None:
         """Empty bulk calls change nothing."""

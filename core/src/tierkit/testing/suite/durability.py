@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tierkit.row import Delta
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.processes import forked, send
 from tierkit.tier import CacheTier, Trait
@@ -68,6 +69,7 @@ class Durability:
         def write(pipe: Connection) -> None:
             tier = storage.open()
             tier.put(storage.record("held", 3))
+            tier.touch_many({"held": Delta(2, 1.7e9)})
             tier.delete("deleted", 5)
             discarded = storage.record("discarded", 5)
             tier.put(discarded)
@@ -79,10 +81,37 @@ class Durability:
             child.receive()
             child.kill()
         tier = storage.open()
-        assert tier.get("held") == storage.record("held", 3)
+        held = tier.get("held")
+        assert held == storage.record("held", 3)
+        assert held is not None
+        assert (held.access_count, held.last_accessed) == (2, 1.7e9), (
+            "CRASH_SAFE: usage that touch_many acknowledged was lost: see CacheTier.touch_many"
+        )
         assert tier.put(storage.record("deleted", 5)) == 5
         assert tier.put(storage.record("discarded", 4)) is not None
         assert tier.put(storage.record("held", 4)) is None
+
+    def test_usage_outlives_the_death_of_the_writer(self, storage: Storage) -> None:
+        """Every use of which the writer was told."""
+        self._crash_safe(storage)
+
+        def write(pipe: Connection) -> None:
+            with storage.open() as tier:
+                tier.put_many([storage.record("a"), storage.record("b")])
+                for number in range(1, ENDLESS):
+                    tier.touch_many({"a": Delta(1, 1e9 + number), "b": Delta(2, 1e9 + number)})
+                    send(pipe, number)
+
+        with forked(write) as child:
+            for number in range(1, 21):
+                assert child.receive() == number
+            last = max([20, *child.kill()])
+        held: dict[str, Any] = storage.open().get_many(["a", "b"])
+        for key, each in (("a", 1), ("b", 2)):
+            assert each * last <= held[key].access_count <= each * (last + 1), (
+                "CRASH_SAFE: usage that touch_many acknowledged was lost: see CacheTier.touch_many"
+            )
+            assert last <= held[key].last_accessed - 1e9 <= last + 1
 
     def _assert_whole(self, tier: CacheTier[Any], storage: Storage, last: int) -> None:
         for key in range(KEYS):

@@ -10,7 +10,7 @@ from tierkit.row import Delta
 from tierkit.testing.clock import NOW
 from tierkit.testing.records import stamp
 from tierkit.testing.storage import Storage
-from tierkit.tier import CacheTier
+from tierkit.tier import CacheTier, Trait
 
 both = pytest.mark.parametrize("policy", ["lru", "fifo"])
 
@@ -90,6 +90,26 @@ class Eviction:
         tier.put(self._written(storage, "b"))
         assert sorted(self._victims(tier)[:3]) == ["c", "d", "e"]
         assert len(self._victims(tier)) == 4
+
+    def test_the_order_outlives_a_restart(self, storage: Storage) -> None:
+        """Under lru that of the last reads, as stored with each row; under fifo that of the versions."""
+        if not storage.claims(Trait.PERSISTENT):
+            pytest.skip("not PERSISTENT")
+        tier = storage.open(eviction_policy="lru", max_entries=1)
+        records = {key: self._written(storage, key) for key in "abcde"}
+        assert tier.put_many([records[key] for key in "dbeca"]) == [None] * 5
+        self._use(tier, storage, "b")
+        self._use(tier, storage, "a")
+        tier = storage.reopen(eviction_policy="lru", max_entries=1)
+        assert self._victims(tier) == ["c", "d", "e", "b"], (
+            "lru goes by last_accessed, also after a restart: see CacheTier.overflow"
+        )
+        self._use(tier, storage, "c")
+        assert self._victims(tier) == ["d", "e", "b", "a"]
+        tier = storage.reopen(eviction_policy="fifo", max_entries=1)
+        assert self._victims(tier) == ["a", "b", "c", "d"], (
+            "fifo goes by version, also after a restart: see CacheTier.overflow"
+        )
 
     def _filled(self, storage: Storage, policy: str, keys: str, limit: int | None) -> CacheTier[Any]:
         tier = storage.open(eviction_policy=policy, max_entries=limit)

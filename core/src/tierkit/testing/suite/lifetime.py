@@ -123,6 +123,30 @@ class Lifetime:
         tier.clear()
         assert list(storage.reopen(namespace="proxies").scan()) == [storage.record(number=1)]
 
+    def test_namespaces_are_open_at_once(self, storage: Storage) -> None:
+        """Of one storage, one name the beginning of the other; neither sees, counts or empties the other's records."""
+        plain, longer = storage.open(namespace="proxy"), storage.open(namespace="proxy_entry")
+        kept = [storage.record("key", 7, number=1), storage.record("_entry", 8), storage.record("_entrykey", 9)]
+        for record in kept:
+            assert plain.put(record) is None
+        assert longer.get("key") is None, "a namespace shows the records of another: see TierContext.namespace"
+        assert longer.size() == longer.highest_version() == 0
+        assert list(longer.scan()) == list(longer.keys()) == []
+        mine = [storage.record("key", 2, number=2), storage.record("", 1), storage.record("due", 1, purge_at=1.0)]
+        assert longer.put_many(mine[:1]) == [None], "a namespace refuses by the versions of another"
+        assert longer.put(mine[2]) is None
+        assert plain.get("key") == kept[0]
+        assert longer.get("key") == mine[0]
+        assert longer.delete("_entry", 20) is None
+        assert plain.purge(storage.clock.wall()) == 0
+        assert plain.highest_version() == 9, "a namespace counts the marks of another"
+        longer.clear()
+        assert longer.size() == 0
+        assert {record.key: record for record in plain.scan()} == {record.key: record for record in kept}
+        plain.close()
+        assert longer.put(storage.record("after", 3)) is None
+        assert longer.get("after") == storage.record("after", 3)
+
     def test_read_only_over_nothing_is_empty_and_creates_nothing(self, storage: Storage) -> None:
         """Looking leaves no trace."""
         tier = storage.open(read_only=True)

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from tierkit.testing.records import stamp
 from tierkit.testing.storage import Storage
 from tierkit.tier import CacheTier, Trait
 
 KEPT = 900.0
+TAGS = (0, 1, 127, 128, 129, 255, 256, 511, 1023)
+"""Of versions that a double rounds up, down or not at all."""
 
 
 class Marks:
@@ -52,6 +55,36 @@ class Marks:
         for version in (3, 5, 8):
             assert tier.put(storage.record(version=version)) == 9
             assert tier.delete("key", version) == 9
+
+    def test_a_deletion_is_kept_to_the_last_bit(self, tier: CacheTier[Any], storage: Storage) -> None:
+        """At versions as the engine makes them, which no double holds: exactly v is refused, and v + 1 taken."""
+        for tag in TAGS:
+            key, version = f"key {tag}", stamp(1.0, tag)
+            assert tier.delete(key, version) is None
+            assert tier.delete(key, version - 1) == version, "a mark is a 64-bit integer: see CacheTier.delete"
+            assert tier.put(storage.record(key, version)) == version, "a mark is a 64-bit integer: see CacheTier.delete"
+            assert tier.put(storage.record(key, version + 1)) is None, (
+                "delete(key, v) sets the mark to v + 1 exactly, so v + 1 is taken: see CacheTier.delete"
+            )
+
+    def test_a_discard_is_kept_to_the_last_bit(self, tier: CacheTier[Any], storage: Storage) -> None:
+        """Exactly v - 1 is refused, and v taken, or v + 1 where the mark is that of a deletion."""
+        next_taken = 1 if type(tier).discard is CacheTier.discard else 0
+        for tag in TAGS:
+            evicted = storage.record(f"key {tag}", stamp(1.0, tag))
+            tier.put(evicted)
+            assert tier.discard(evicted)
+            refused = tier.put(storage.record(evicted.key, evicted.version - 1))
+            assert refused is not None, "discard(record) must leave the mark of its version: see CacheTier.discard"
+            assert tier.put(storage.record(evicted.key, evicted.version + next_taken)) is None, (
+                "discard(record) must leave no higher mark than its version: see CacheTier.discard"
+            )
+
+    def test_the_highest_version_counts_deletions(self, tier: CacheTier[Any], storage: Storage) -> None:
+        """The next write must be above them, though nothing is held."""
+        tier.put(storage.record("held", 3))
+        tier.delete("deleted", 9)
+        assert 9 <= tier.highest_version() <= 10, "a mark counts: see CacheTier.highest_version"
 
     def test_a_late_write_does_not_undo_a_discard(self, tier: CacheTier[Any], storage: Storage) -> None:
         """An older record than the one that was evicted stays out."""
@@ -101,6 +134,27 @@ class Marks:
         assert tier.put(storage.record("deleted", 1)) is None
         assert tier.put(storage.record("discarded", 1)) is None
 
+    def test_purge_goes_by_its_argument(self, storage: Storage) -> None:
+        """For records and marks, wherever the clock stands."""
+        tier = storage.open(tombstone_seconds=KEPT)
+        now = storage.clock.wall()
+        self._mark(tier, storage)
+        record = storage.record("due", 5, purge_at=now + 50)
+        tier.put(record)
+        if not storage.claims(Trait.NATIVE_TTL):
+            storage.clock.advance(100)
+        assert tier.purge(now + 49) == 0, "nothing is due at the `now` it was given: see CacheTier.purge"
+        assert tier.get("due") == record
+        assert tier.put(storage.record("deleted", 5)) == 5
+        purged = tier.purge(now + KEPT + 200)
+        assert purged == 1 or storage.claims(Trait.NATIVE_TTL), (
+            "a record is due at the `now` it was given: see CacheTier.purge"
+        )
+        assert tier.put(storage.record("deleted", 1)) is None, (
+            "a mark of `tombstone_seconds` ago must be forgotten, by the `now` it was given: see CacheTier.purge"
+        )
+        assert tier.put(storage.record("discarded", 1)) is None
+
     def test_a_mark_renewed_is_kept_anew(self, storage: Storage) -> None:
         """Its time starts with the last deletion."""
         tier = storage.open(tombstone_seconds=KEPT)
@@ -125,17 +179,20 @@ class Marks:
         """A deadline has come when it is now."""
         tier = storage.open()
         now = storage.clock.wall()
-        records = {n: storage.record(f"key {n}", 2, purge_at=now + n) for n in (-5, 0, 1, 1000)}
+        records = {n: storage.record(f"key {n}", 2, purge_at=now + n) for n in (-10_000, -5, 0, 1, 1000)}
         for record in records.values():
             tier.put(record)
         purged = tier.purge(now)
         if storage.claims(Trait.NATIVE_TTL):
-            assert purged <= 2
+            assert purged <= 3
         else:
-            assert purged == 2
+            assert purged == 3
         assert tier.purge(now) == 0
         assert {record.key for record in tier.scan()} == {"key 1", "key 1000"}
-        assert tier.put(storage.record("key 0", 1)) is not None, "a purge is a discard: it sets a mark"
+        for n in (0, -10_000):
+            assert tier.put(storage.record(f"key {n}", 1)) is not None, (
+                "a purge is a discard: it sets a mark, which is young: see CacheTier.purge"
+            )
 
     def test_only_a_purge_looks_at_deadlines(self, tier: CacheTier[Any], storage: Storage) -> None:
         """A tier does no arithmetic of life times."""

@@ -17,7 +17,7 @@ from tierkit.testing.records import (
     make_row,
 )
 from tierkit.testing.storage import Storage
-from tierkit.tier import API_VERSION, CacheTier, Trait
+from tierkit.tier import CacheTier, Trait
 
 LARGEST_VERSIONS = (1, 2**31, 2**53 + 1, 2**60 + 3, 2**63 - 2**43)
 
@@ -26,8 +26,7 @@ class RoundTrips:
     """What goes in comes out."""
 
     def test_it_says_what_it_is(self, tier: CacheTier[Any]) -> None:
-        """`api` and `traits` are claims that the engine reads."""
-        assert tier.api == API_VERSION
+        """`traits` are claims that the engine reads."""
         assert isinstance(tier.traits, Trait)
         if Trait.LIVE in tier.traits:
             assert not tier.traits & (Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED), (
@@ -135,6 +134,45 @@ class RoundTrips:
         held = tier.get("key")
         assert (held is record) or not storage.claims(Trait.LIVE)
         assert isinstance(held, type(record))
+
+    def test_a_live_tier_shows_the_entries_themselves(self, storage: Storage) -> None:
+        """However they are read: usage is counted in the very objects."""
+        if not storage.claims(Trait.LIVE):
+            pytest.skip("not LIVE")
+        tier = storage.open(max_entries=0)
+        records = {key: storage.record(key, version) for version, key in enumerate("abc", 1)}
+        tier.put(records["a"])
+        tier.put_many([records["b"]])
+        tier.replace(records["c"], 0)
+        ways = {"scan": tier.scan(), "overflow": tier.overflow(), "get_many": tier.get_many("abc").values()}
+        for method, shown in ways.items():
+            found = {record.key: record for record in shown}
+            assert {key: id(record) for key, record in found.items()} == {key: id(records[key]) for key in "abc"}, (
+                f"LIVE: {method} must show the entries that were put, not copies: see Trait.LIVE"
+            )
+
+    def test_a_large_record_comes_back_equal(self, storage: Storage) -> None:
+        """Nearly the 960 KiB that the engine lets through."""
+        tier = storage.open()
+        large = storage.record("large", 2, text="x" * 300_000, data=bytes(range(256)) * 2350, number=7)
+        self._check(tier, [storage.record("small"), large])
+        assert tier.replace(storage.record("large", 3, data=b"\xff" * 900_000), 2)
+        assert tier.get("large") == storage.record("large", 3, data=b"\xff" * 900_000)
+        if storage.claims(Trait.PERSISTENT):
+            assert storage.reopen().get("large") == storage.record("large", 3, data=b"\xff" * 900_000)
+
+    def test_answers_have_the_types_of_the_contract(self, tier: CacheTier[Any], storage: Storage) -> None:
+        """Where a wrong one would pass by comparing equal."""
+        record = storage.record(version=5)
+        assert tier.put(record) is None
+        assert type(tier.put(storage.record(version=4))) is int, "put answers None or a version: see CacheTier.put"
+        assert type(tier.replace(storage.record(version=6), 5)) is bool, "see CacheTier.replace"
+        assert type(tier.get_many(["key"])) is dict, "see CacheTier.get_many"
+        assert type(tier.overflow()) is list, "see CacheTier.overflow"
+        assert type(tier.size()) is type(tier.highest_version()) is type(tier.purge(0.0)) is int
+        assert type(tier.discard(storage.record(version=6))) is bool, "see CacheTier.discard"
+        occupied = tier.bytes_on_disk()
+        assert occupied is None or (type(occupied) is int and occupied >= 0), "see CacheTier.bytes_on_disk"
 
     @staticmethod
     def _check(tier: CacheTier[Any], records: list[Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.concurrency import increment, number_of
-from tierkit.testing.suite.processes import forked, receive, send
+from tierkit.testing.suite.processes import forked, receive, run_together, send
 from tierkit.tier import CacheTier, Trait
 
 PROCESSES = 3
@@ -70,6 +70,16 @@ class Sharing:
                 assert here.put(storage.record("gone", n + 1)) == n + 1
                 assert [record.version for record in here.scan()] == [n + 1]
             child.send(21)
+
+    def test_openings_in_one_process_lose_no_compare_and_set(self, storage: Storage) -> None:
+        """Two openings, each in a thread: a lock that belongs to the process keeps them apart from nobody."""
+        self._shared(storage)
+        openings = [storage.open(), storage.open()]
+        openings[0].put(storage.record("counter", 1, number=0))
+        run_together([partial(increment, tier, storage, tag, 40) for tag, tier in enumerate(openings)], stirred=True)
+        assert [number_of(tier.get("counter")) for tier in openings] == [80, 80], (
+            "SHARED: replace is atomic between two openings in one process too: see CacheTier.replace"
+        )
 
     def test_processes_lose_no_compare_and_set(self, storage: Storage) -> None:
         """Each counts up in one record."""
