@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tierkit import PluginError, TierSpec, Trait, UnknownTierError, hookimpl
+from tierkit import CacheTier, PluginError, TierSpec, Trait, UnknownTierError, hookimpl
 from tierkit.plugins import PluginRegistry, discover, nearest
 
 GOOD = """
@@ -20,7 +20,7 @@ from tierkit import TierSpec, Trait, hookimpl
 class Options(BaseModel): pass
 @hookimpl
 def register_tiers():
-    return [TierSpec(kind="KIND", factory=print, options=Options, traits=Trait.PERSISTENT, summary="keeps")]
+    return [TierSpec(kind="KIND", factory=print, options=Options, traits=Trait.PERSISTENT, api=1, summary="keeps")]
 """
 
 
@@ -38,7 +38,7 @@ class Plugin:
 
 
 def spec(kind: str = "shelf", **changes: Any) -> TierSpec:
-    fields: dict[str, Any] = {"factory": print, "options": Options, "traits": Trait.NONE, **changes}
+    fields: dict[str, Any] = {"factory": print, "options": Options, "traits": Trait.NONE, "api": 1, **changes}
     return TierSpec(kind=kind, **fields)
 
 
@@ -200,6 +200,18 @@ def test_an_unknown_api_is_refused_by_name_when_asked_for() -> None:
     assert registry.spec("new").kind == "new"
     with pytest.raises(PluginError, match="'old' is written for version 0"):
         registry.spec("old")
+
+
+def test_a_plugin_says_itself_which_contract_it_is_written_for(environment: Environment) -> None:
+    with pytest.raises(TypeError, match="'api'"):
+        TierSpec(kind="shelf", factory=print, options=Options, traits=Trait.NONE)  # type: ignore[call-arg, arg-type]
+    environment.install("shelf-plugin", GOOD.replace("api=1, ", ""))
+    with pytest.raises(PluginError, match="missing 1 required keyword-only argument: 'api'"):
+        environment.discover().spec("shelf")
+
+
+def test_a_tier_does_not_say_it_a_second_time() -> None:
+    assert not hasattr(CacheTier, "api")
 
 
 def test_an_unknown_kind_names_the_nearest_and_what_is_installed() -> None:
