@@ -1,8 +1,10 @@
 """How the command ends: exit codes, one line for each error, nothing else on standard output."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -238,3 +240,60 @@ def test_sizes_are_readable(count: int | None, shown: str) -> None:
 )
 def test_latencies_are_readable(seconds: float, shown: str) -> None:
     assert text.latency(seconds) == shown
+
+
+# -- what was typed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("key", ["h:80:u:PW", "u:PW@h", "//u:PW@h:1", "h.example:80:u:PW", "http:/u:PW@h"])
+def test_a_proxy_that_is_no_key_is_not_repeated(run: Run, home: Path, key: str) -> None:
+    result = run("get", key, code=1)
+    assert "no record" in result.stderr
+    assert "PW" not in result.output
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("arguments", [["get", "a", "http://u:PW@h"], ["get", "a", "h:1:u:PW"], ["http://u:PW@h"]])
+def test_credentials_where_nothing_is_expected_are_not_repeated(run: Run, home: Path, arguments: list[str]) -> None:
+    assert "PW" not in run(*arguments, code=2).output
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(run: Run, place: Path) -> Path:
+    """A cache with one proxy that has credentials; answers where its key is."""
+    (place / "list.txt").write_text("http://ada:lovelace@192.0.2.3:8080\n", "utf-8")
+    run("warm", "list.txt")
+    return place / "keys" / "encryption.key"
+
+
+@pytest.mark.parametrize("content", [None, b"cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="], ids=["missing", "wrong"])
+@pytest.mark.parametrize("command", [["get", "http://ada@192.0.2.3:8080"], ["ls"], ["ls", "--json"]], ids=" ".join)
+def test_that_the_key_is_not_held_is_said_and_where_it_is_looked_for(
+    run: Run, sealed: Path, command: list[str], content: bytes | None
+) -> None:
+    if content is None:
+        sealed.unlink()
+    else:
+        sealed.write_bytes(content)
+    result = run(*command, code=6)
+    last = result.stderr.splitlines()[-1]
+    assert "which is not held" in last
+    assert "TIERKIT_ENCRYPTION_KEY" in last
+    assert str(sealed) in last
+    assert "No record matches" not in result.output
+
+
+@pytest.mark.parametrize("spoil", [lambda key: key.write_bytes(b"nonsense"), lambda key: key.chmod(0o644)])
+def test_stats_works_with_a_key_file_that_cannot_be_used(
+    run: Run, sealed: Path, spoil: Callable[[Path], object]
+) -> None:
+    spoil(sealed)
+    run("ls", code=5)
+    result = run("stats", "--json")
+    assert json.loads(result.stdout)["levels"][-1]["records"] == 1
+    (line,) = result.stderr.splitlines()
+    assert str(sealed) in line

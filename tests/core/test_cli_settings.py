@@ -30,6 +30,18 @@ def test_config_masks_the_key(run: Run, place: Path, monkeypatch: pytest.MonkeyP
     assert KEY not in run("config", *options).output
 
 
+@pytest.mark.parametrize("variable", ["TIERKIT_ENCRYPTION_KEY", "PROXYWHIRL_CACHE_ENCRYPTION_KEY", "MY_OWN_KEY"])
+def test_config_tells_which_variable_holds_the_key(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    assert json.loads(run("config", "--json").stdout)["encryption_key"]["value"] == "none"
+    if variable == "MY_OWN_KEY":
+        monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY_ENV", variable)
+    monkeypatch.setenv(variable, KEY)
+    shown = json.loads(run("config", "--json").stdout)["encryption_key"]
+    assert shown == {"value": "**********", "origin": f"environment variable {variable}"}
+
+
 def test_config_checks_that_the_stack_can_work(run: Run, home: Path) -> None:
     (home / "tierkit.toml").write_text('[[tierkit.tiers]]\nbackend = "sqlight"\n', "utf-8")
     result = run("config", "--json", code=2)

@@ -1,5 +1,6 @@
 """`tierkit warm`."""
 
+import gzip
 import json
 import os
 import pty
@@ -184,3 +185,42 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # Linux answers so when the other side is closed
         return b""
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["http://u:hunter2@host/x.csv"], "is a URL, not a file"),
+        (["u:hunter2@host/x.csv"], "is a URL, not a file"),
+        (["list.csv", "--scheme", "http://u:hunter2@x"], "not one word"),
+        (["list.csv", "--source", "http://u:hunter2@x/list"], "source holds a URL with credentials"),
+    ],
+)
+def test_credentials_on_the_command_line_are_refused_and_not_repeated(
+    run: Run, place: Path, arguments: list[str], says: str
+) -> None:
+    (place / "list.csv").write_text(GOOD, "utf-8")
+    result = run("-v", "warm", *arguments, code=2)
+    assert says in result.stderr
+    assert "hunter2" not in result.output
+    assert not (place / "data").exists()
+
+
+def test_any_scheme_is_taken(run: Run, place: Path) -> None:
+    (place / "list.txt").write_text("192.0.2.1:70\n", "utf-8")
+    run("warm", "list.txt", "--scheme", "gopher")
+    assert urls(run) == ["gopher://192.0.2.1:70"]
+
+
+def test_a_damaged_file_ends_it_with_4(run: Run, place: Path) -> None:
+    packed = bytearray(gzip.compress(GOOD.encode(), compresslevel=0))
+    packed[packed.index(b"192.0.2.1")] ^= 2
+    (place / "list.csv.gz").write_bytes(packed)
+    assert "is damaged" in run("warm", "list.csv.gz", code=4).stdout
+    assert urls(run) == []
+
+
+def test_a_directory_is_said_to_be_one(run: Run, place: Path) -> None:
+    (place / "lists").mkdir()
+    assert "is a directory" in run("warm", "lists", code=4).stdout

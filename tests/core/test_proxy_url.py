@@ -1,6 +1,8 @@
 """Proxy URLs: credentials out, one normal form, and nothing secret in an error."""
 
 import string
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,6 +50,8 @@ def test_a_url_is_split_into_a_bare_normal_form_and_its_credentials(url: str, ex
         ("http://h:1/path", "is not of the form"),
         ("http://h:1?q", "is not of the form"),
         ("http://h o:1", "is not of the form"),
+        ("http://u:%00@h:1", "control character in the user name or the password"),
+        ("http://u%0A@h:1", "control character in the user name or the password"),
         ("http://h:1\n", "is not of the form"),
         ("http://u:p\x00@h:1", "is not of the form"),
         ("http://u:p\ud800@h:1", "is not of the form"),
@@ -139,8 +143,14 @@ def test_no_credential_in_a_url_gets_into_an_error(before: str, after: str, rest
         ("http://h:80", "http://h:80"),
         ("http://h:80/", "http://h:80..."),
         ("http://h:80/token=1", "http://h..."),
-        ("h:80:user:password", "h..."),
-        ("u:p@h\n", "***@h..."),
+        ("h:80:user:password", "..."),
+        ("192.0.2.1:80", "192.0.2.1:80"),
+        ("u:p@192.0.2.1:80", "***@192.0.2.1:80"),
+        ("http://u:p@h\n", "***@h..."),
+        ("u:p@h\n", "***@..."),
+        ("LEAKP", "..."),
+        ("user:12345", "..."),
+        ("h.example:80@user:LEAKP", "***@..."),
         ("é", "..."),
         ("", ""),
         (None, "a value of type NoneType"),
@@ -157,3 +167,26 @@ def test_what_is_wrong_with_a_port_or_host_is_said_without_the_credentials() -> 
             parse_proxy_url(f"http://user:canary@{rest}")
         assert "canary" not in str(caught.value)
         assert told(caught.value)
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("rest", ["h:99999", "a..b:1", "192.0.2.300:1", "h:1/path", "h o", "h:1/%00"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        parse_proxy_url,
+        ProxyEntry.from_url,
+        ProxyEntry.key_for,
+        lambda url: ProxyEntry(proxy_url=url),
+        lambda url: ProxyEntry.from_url("http://h:99999", password=url),
+        lambda url: ProxyEntry.from_url(url.replace("@", "%40") + "@h:80", no_such_field=1),
+    ],
+    ids=["parse", "from_url", "key_for", "init", "password", "unknown field"],
+)
+def test_no_frame_that_raises_holds_a_credential(refused: Callable[[str], Any], rest: str) -> None:
+    with pytest.raises((CacheValidationError, TypeError)) as caught:
+        refused(f"http://user:CANARY@{rest}")
+    told_with_locals = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    frames = [frame for frame in told_with_locals.stack if "/tierkit/" in frame.filename]
+    assert frames
+    assert "CANARY" not in f"{[frame.locals for frame in frames]}{caught.value}"

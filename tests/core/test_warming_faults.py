@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tierkit import CacheConfig, CacheManager, CacheValidationError, ProxyEntry
 from tierkit.errors import CacheStorageError, TierFull, TierkitError, TransferError
 from tierkit.transfer import files, jsonl_lines, warming
 from tierkit.transfer.csv_table import _Lines
@@ -375,19 +376,90 @@ def test_of_a_compressed_file_that_is_cut_off_the_rows_before_go_in(tmp_path: Pa
     assert 5_000 < result.loaded < 15_000
     assert result.found == result.loaded + result.skipped
     assert result.rejects[-1].line == result.found
-    assert "the file is cut off or damaged from here on" in result.rejects[-1].reason
+    assert "the file is cut off from here on" in result.rejects[-1].reason
     assert shelf.urls[-1] == f"http://h{result.loaded - 1}:80"
 
 
 @pytest.mark.req("US5-2")
-def test_of_a_compressed_file_that_is_damaged_the_rows_before_go_in(tmp_path: Path) -> None:
-    packed = noisy_rows()
-    packed[len(packed) // 2 : len(packed) // 2 + 64] = b"\xff" * 64
-    (tmp_path / "a.jsonl.gz").write_bytes(packed)
-    result = Shelf().warm(tmp_path / "a.jsonl.gz")
-    assert 5_000 < result.loaded < 15_000
-    assert result.skipped > 0
-    assert result.found == result.loaded + result.skipped
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.txt.gz"])
+def test_a_compressed_file_that_is_damaged_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    rows = b"".join(b"http://192.0.2.%d:80\n" % n for n in range(1, 99))
+    stored = bytearray(gzip.compress(b"proxy_url\n" + rows, compresslevel=0))  # every byte in it stands for itself
+    place = stored.index(b"192.0.2.50")
+    stored[place] ^= 2
+    overwritten = noisy_rows()
+    overwritten[len(overwritten) // 2 : len(overwritten) // 2 + 64] = b"\xff" * 64
+    for packed in (stored, overwritten):
+        (tmp_path / name).write_bytes(packed)
+        shelf = Shelf()
+        with pytest.raises(TransferError, match="is damaged"):
+            shelf.warm(tmp_path / name, scheme="http")
+        assert shelf.entries == []
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", f"192.0.2.1,8080,bob,{CANARY}\n"),
+        ("a.csv", f"192.0.2.1:8080,{CANARY}\n"),
+        ("a.jsonl", f'{{"{CANARY}": 1}}\n'),
+    ],
+)
+def test_what_stands_where_names_should_be_is_not_told_if_it_is_refused(
+    tmp_path: Path, name: str, data: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_text(data)
+    caplog.set_level("DEBUG")
+    try:
+        said = repr(Shelf().warm(tmp_path / name))
+    except TransferError as error:
+        said = str(error)
+    assert CANARY not in said + caplog.text
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("path", ["http://u:%s@host/x.csv", "http:/u:%s@host/x.csv", "u:%s@host/x.csv"])
+def test_a_url_is_no_file_and_is_not_repeated(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with pytest.raises(TransferError, match="is a URL, not a file") as caught:
+        Shelf().warm(Path(path % CANARY))
+    assert CANARY not in str(caught.value) + caplog.text
+
+
+@pytest.mark.req("US1-6")
+def test_a_source_with_credentials_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="source holds a URL with credentials") as caught:
+        Shelf().warm(tmp_path / "missing.csv", source=f"http://ada:{CANARY}@feed.example/list")
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.req("US1-6")
+def test_a_row_whose_source_holds_credentials_is_skipped(tmp_path: Path) -> None:
+    source = f"http://ada:{CANARY}@feed.example/list"
+    rows = [{"proxy_url": GOOD.decode() % n, "source": source if n == 1 else "feed.example"} for n in (1, 2)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = CacheConfig(tiers=[{"backend": "memory"}])
+    with CacheManager(config) as cache:
+        result = cache.warm_from_file(tmp_path / "a.jsonl")
+        assert [entry.source for entry in cache.scan()] == ["feed.example"]
+        with pytest.raises(CacheValidationError, match="source holds a URL with credentials") as caught:
+            cache.put(ProxyEntry.from_url("http://192.0.2.1:80", source=source))
+    assert result.loaded == 1
+    assert "source holds a URL with credentials" in result.rejects[0].reason
+    assert CANARY not in repr(result) + str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["http://u:%00@192.0.2.1:80", "http://a%0Ab:pw@192.0.2.1:80", "http://u:%C2%85@h:80"])
+def test_a_control_character_in_decoded_credentials_is_a_bad_row(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text + "\n")
+    result = Shelf().warm(tmp_path / "a.txt")
+    assert reasons(result) == [(1, "proxy_url has a control character in the user name or the password")]
+
+
+def test_a_directory_without_an_extension_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="is a directory, not a file"):
+        Shelf().warm(tmp_path)
 
 
 def noisy_rows() -> bytearray:

@@ -93,10 +93,20 @@ def test_a_real_list_of_lines_without_a_scheme_asks_for_one_before_anything_is_w
     assert shelf.entries == []
 
 
-@pytest.mark.parametrize("scheme", ["htpp", "", "HTTP", "http://"])
+@pytest.mark.parametrize("scheme", ["", "http://", "5x", "http://u:Kanarienvogel7@x"])
 def test_a_scheme_that_is_none_is_refused(tmp_path: Path, scheme: str) -> None:
-    with pytest.raises(ValueError, match=r"scheme is .* one of http, https"):
+    with pytest.raises(ValueError, match="scheme is not one word") as caught:
         Shelf().warm(tmp_path / "x.txt", scheme=scheme)
+    assert "Kanarienvogel7" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["gopher://192.0.2.1:70", "192.0.2.1:70", "gopher://u:pw@192.0.2.1:70"])
+def test_any_scheme_will_do_if_there_is_a_port(tmp_path: Path, row: str) -> None:
+    (tmp_path / "a.txt").write_text(f"{row}\ngopher://192.0.2.2\n")
+    shelf = Shelf()
+    result = shelf.warm(tmp_path / "a.txt", scheme="Gopher")
+    assert shelf.urls == ["gopher://192.0.2.1:70"]
+    assert reasons(result) == [(2, "proxy_url is not of the form scheme://[user:password@]host:port")]
 
 
 @pytest.mark.req("US5-1")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
+
+CREDENTIALS_IN_SOURCE: Final = (
+    "source holds a URL with credentials; it is stored and shown in the clear: name the source without them"
+)
 
 
 def check_entry(entry: Any, entry_type: type[CacheEntry]) -> Any:
     """`entry` if a cache for `entry_type` can take it.
 
     Raises:
-        CacheValidationError: It is not of that type, or its key is none.
+        CacheValidationError: It is not of that type, its key is none, or its source holds credentials.
     """
     if not isinstance(entry, entry_type):
         raise CacheValidationError(f"this cache holds {entry_type.__name__}, not {type(entry).__name__}")
@@ -21,7 +25,15 @@ def check_entry(entry: Any, entry_type: type[CacheEntry]) -> Any:
             f"this cache holds {entry_type.__name__}: open it with entry_type={type(entry).__name__} to keep its fields"
         )
     check_key(entry.key)
+    if holds_credentials(entry.source):
+        del entry  # its repr shows the source, and a traceback may show the locals of the frame that raises
+        raise CacheValidationError(CREDENTIALS_IN_SOURCE)
     return entry
+
+
+def holds_credentials(source: object) -> bool:
+    """Whether a source is a URL with a user name or a password in it: sources are stored and shown in the clear."""
+    return isinstance(source, str) and "://" in source and "@" in source
 
 
 def check_key(key: Any) -> None:

@@ -19,7 +19,7 @@ from msgspec import StructMeta
 from pydantic import SecretStr
 
 from tierkit.errors import CacheValidationError
-from tierkit.proxy_url import is_normal, parse_proxy_url
+from tierkit.proxy_url import is_normal, redact, split_proxy_url
 
 
 class HealthStatus(StrEnum):
@@ -172,6 +172,9 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+_CREDENTIALS = ("username", "password")
+
+
 class ProxyEntry(CacheEntry):
     """A proxy. Credentials given in the URL are taken out of it and kept as secrets.
 
@@ -193,8 +196,11 @@ class ProxyEntry(CacheEntry):
     def __post_init__(self) -> None:
         """Take the credentials out of the URL and give the entry its key."""
         if type(self.proxy_url) is not str or not is_normal(self.proxy_url):
-            address = parse_proxy_url(self.proxy_url)
+            address = split_proxy_url(self.proxy_url)
             force = msgspec.structs.force_setattr
+            if isinstance(address, str):
+                force(self, "proxy_url", redact(self.proxy_url))  # a traceback may show the locals of this frame
+                raise CacheValidationError(address)
             force(self, "proxy_url", address.url)
             for name, found in (("username", address.username), ("password", address.password)):
                 if found is not None and getattr(self, name) is None:
@@ -218,7 +224,10 @@ class ProxyEntry(CacheEntry):
         Raises:
             CacheValidationError: `url` is not a proxy URL.
         """
-        return cls(proxy_url=url, source=source, ttl_seconds=ttl_seconds, **fields)
+        hidden = SecretStr(url)  # a traceback may show the locals of this frame
+        del url
+        fields |= {name: SecretStr(fields[name]) for name in _CREDENTIALS if type(fields.get(name)) is str}
+        return cls(proxy_url=hidden.get_secret_value(), source=source, ttl_seconds=ttl_seconds, **fields)
 
     @staticmethod
     def key_for(url: str, username: str | None = None) -> str:
@@ -230,7 +239,10 @@ class ProxyEntry(CacheEntry):
         Raises:
             CacheValidationError: `url` is not a proxy URL.
         """
-        address = parse_proxy_url(url)
+        address = split_proxy_url(url)
+        if isinstance(address, str):
+            del url, username  # a traceback may show the locals of the frame that raises
+            raise CacheValidationError(address)
         return _proxy_key(address.url, username if username is not None else address.username)
 
 

@@ -5,18 +5,22 @@ It reads the public columns of the rows and opens no secret, so that it needs no
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final
 
-from tierkit.errors import CacheStorageError
+from tierkit.errors import CacheCorruptionError, CacheStorageError
 from tierkit.level import Level
 from tierkit.row import Row
 
 AGES: Final = (("1m", 60.0), ("1h", 3600.0), ("1d", 86400.0), ("7d", 604800.0), ("older", inf))
 """Age buckets, each with the seconds since the fetch that a record in it is younger than."""
+
+_KEYED: Final = re.compile(r"k1\.([0-9a-f]{8})\.")  # a row's check, made with the key of this id
 
 
 @dataclass
@@ -64,6 +68,18 @@ def survey(levels: Iterable[Level], now: float) -> list[LevelSurvey]:
         now: The time that ages and expiry are counted by, in POSIX seconds.
     """
     return [_survey(level, now) for level in levels if level.persistent and not level.live]
+
+
+def unheld_keys(levels: Iterable[Level], key: str | None, held: Collection[str]) -> list[str]:
+    """The ids of the keys, other than those `held`, that records were sealed with: that of `key`, or all."""
+    found: set[str] = set()
+    for level in levels:
+        if level.live:
+            continue
+        with suppress(CacheStorageError, CacheCorruptionError):
+            rows = level.scan() if key is None else [level.call(level.tier.get, key)]
+            found.update(keyed[1] for row in rows if row and (keyed := _KEYED.match(str(row.check))))
+    return sorted(found.difference(held))
 
 
 def _survey(level: Level, now: float) -> LevelSurvey:

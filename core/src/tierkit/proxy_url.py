@@ -18,6 +18,11 @@ DEFAULT_PORTS: Final = {
     "socks5h": 1080,
 }
 
+SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
+"""Any scheme will do; one that is not in `DEFAULT_PORTS` needs a port."""
+
+CONTROL_IN_CREDENTIALS: Final = "proxy_url has a control character in the user name or the password"
+
 _SPLIT = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,31})://"
     r"(?:(?P<userinfo>.*)@)?"
@@ -30,7 +35,10 @@ _NORMAL = re.compile(
     rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|(?:[a-z0-9_]+(?:-+[a-z0-9_]+)*\.)*[a-z_][a-z0-9_]*(?:-+[a-z0-9_]+)*)"
     r":([1-9][0-9]{0,4})"
 )
-_SHOWN = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]{0,31}://)?[A-Za-z0-9.\-]{0,64}(?::[0-9]{1,9}(?=/?$))?")
+_SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}://[A-Za-z0-9.\-]{0,64}(?::[0-9]{1,9}(?=/?$))?")
+_SHOWN_AFTER_AT = re.compile(r"[A-Za-z0-9.\-]{0,64}(?::[0-9]{1,9}(?=/?$))?")
+_SHOWN_ALONE = re.compile(r"(?=[A-Za-z0-9\-]*\.)[A-Za-z0-9.\-]{1,64}:[0-9]{1,5}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ProxyAddress(NamedTuple):
@@ -44,12 +52,13 @@ class ProxyAddress(NamedTuple):
 def redact(url: object) -> str:
     """Show `url` without anything that could be a credential: for messages and logs.
 
-    What stands before the last `@` becomes `***`; of the rest only a scheme, a host and a closing port are kept.
+    What stands before the last `@` becomes `***`; of the rest only a scheme, a host and a closing port are kept. Of
+    text without a scheme only `host.name:port` is shown: a lone word, or `name:digits`, may be a password.
     """
     if not isinstance(url, str):
         return f"a value of type {type(url).__name__}"
-    _, at, rest = url.rpartition("@")
-    shown = _SHOWN.match(rest)
+    before, at, rest = url.rpartition("@")
+    shown = (_SHOWN_AFTER_AT if "://" in before else _SHOWN).match(rest) or _SHOWN_ALONE.match(rest)
     text = shown.group() if shown else ""
     return ("***@" if at else "") + text + ("" if text == rest else "...")
 
@@ -66,16 +75,30 @@ def parse_proxy_url(url: str) -> ProxyAddress:
     Raises:
         CacheValidationError: Not a URL of the form `scheme://[user[:password]@]host[:port]`.
     """
+    address = split_proxy_url(url)
+    if isinstance(address, str):
+        del url  # a traceback may show the locals of the frame that raises
+        raise CacheValidationError(address)
+    return address
+
+
+def split_proxy_url(url: object) -> ProxyAddress | str:
+    """As `parse_proxy_url`, but what is wrong is answered and not raised, so that no frame has to keep the URL."""
     if not isinstance(url, str):
-        raise CacheValidationError(f"proxy_url must be a string, not {redact(url)}")
+        return f"proxy_url must be a string, not {redact(url)}"
     if is_normal(url):
         return ProxyAddress(url, None, None)
     match = _SPLIT.fullmatch(url)
     if match is None or not url.isprintable():
-        raise CacheValidationError(f"proxy_url {redact(url)!r} is not of the form scheme://[user:password@]host:port")
+        return f"proxy_url {redact(url)!r} is not of the form scheme://[user:password@]host:port"
     scheme = match["scheme"].lower()
-    bare = f"{scheme}://{_host(match['host'])}:{_port(match['port'], scheme)}"
+    try:
+        bare = f"{scheme}://{_host(match['host'])}:{_port(match['port'], scheme)}"
+    except CacheValidationError as error:
+        return str(error)
     username, password = _credentials(match["userinfo"])
+    if _CONTROL.search(username or "") or _CONTROL.search(password or ""):
+        return CONTROL_IN_CREDENTIALS
     return ProxyAddress(bare, username, password)
 
 

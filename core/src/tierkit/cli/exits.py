@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import Final, NamedTuple
 
@@ -75,6 +76,7 @@ EXITS: Final = (
 )
 """Every way to end, by code. Errors are matched in the order of `_PRECEDENCE`."""
 
+_USERINFO: Final = re.compile(r"[^\s'\"]+@")
 _PRECEDENCE: Final = (BROKEN_PIPE, INTERRUPTED, RECORD, SECRET, TRANSFER, USAGE, STORAGE)
 
 
@@ -86,7 +88,7 @@ def exit_of(error: BaseException) -> Exit:
 def describe(error: BaseException) -> str:
     """`error` as one printable line, without the text of an error that nobody foresaw: it may hold a secret."""
     if isinstance(error, click.UsageError):
-        return f"{clean(error.format_message())} (see `{_command_of(error)} --help`)"
+        return f"{clean(_without_arguments(error.format_message()))} (see `{_command_of(error)} --help`)"
     if isinstance(error, click.ClickException):
         return clean(error.format_message())
     if exit_of(error) is INTERNAL:
@@ -95,6 +97,13 @@ def describe(error: BaseException) -> str:
         named = f"{error.filename}: " if error.filename else ""
         return clean(f"{named}{error.strerror}")
     return clean(_on_one_line(str(error)) or type(error).__name__)
+
+
+def _without_arguments(text: str) -> str:
+    """What click says of a command line, without what may be credentials in it."""
+    if text.startswith("Got unexpected extra argument"):
+        return text.partition(" (")[0]
+    return _USERINFO.sub("***@", text)
 
 
 def _on_one_line(text: str) -> str:

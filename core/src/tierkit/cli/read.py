@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tierkit.cli.exits import NOT_FOUND, Unreadable
+from tierkit.cli.keys import held_key_ids, key_places
 from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
 from tierkit.errors import TierUnavailable
+from tierkit.inspection import unheld_keys
+from tierkit.proxy_url import redact
 from tierkit.schema import schema_of
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def get(
     with settings.open(read_only=True) as cache:
         entry, level = cache.get_with_level(key)
         if entry is None:
-            _raise_trouble(cache)
+            _raise_trouble(cache, key)
             note(f"tierkit: no record {_name(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, **fields_of(entry, reveal=reveal)}
@@ -69,15 +72,27 @@ def get(
         _print_fields(fields)
 
 
-def _raise_trouble(cache: CacheManager[Any]) -> None:
-    """Tell apart what is not there and what could not be read."""
+def _raise_trouble(cache: CacheManager[Any], key: str | None = None) -> None:
+    """Tell apart what is not there and what could not be read, under `key` or anywhere."""
     failed = [level.name for level in cache.levels if level.counters.failures]
     if failed:
         raise TierUnavailable(f"{', '.join(failed)} could not be read (-v shows why)")
-    if any(level.counters.unreadable or level.counters.corruptions for level in cache.levels):
+    if not _left_out(cache):
+        return
+    foreign = unheld_keys(cache.levels, key, held_key_ids(cache.config))
+    if foreign:
+        ids = " and ".join(foreign)
         raise Unreadable(
-            "a record is there and could not be read: it is damaged, sealed with another key, or of another entry type"
+            f"a record is there and could not be read: it was sealed with another key, {ids}, which is not held; "
+            f"keys are looked for in {' and '.join(key_places(cache.config))}"
         )
+    raise Unreadable(
+        "a record is there and could not be read: it is damaged, sealed with another key, or of another entry type"
+    )
+
+
+def _left_out(cache: CacheManager[Any]) -> bool:
+    return any(level.counters.unreadable or level.counters.corruptions for level in cache.levels)
 
 
 def _key(settings: Settings, given: str, username: str | None) -> str:
@@ -89,6 +104,8 @@ def _key(settings: Settings, given: str, username: str | None) -> str:
 
 
 def _name(key: str) -> str:
+    if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password
+        return redact(key)
     return key if len(key) <= 80 else f"{key[:80]}..."
 
 
@@ -128,7 +145,9 @@ def ls(
         if as_json:
             _write_lines(shown)
         else:
-            _print_table(list(shown), settings.entry_type())
+            listed = list(shown)
+            if listed or not _left_out(cache):
+                _print_table(listed, settings.entry_type())
         if next(entries, None) is not None:
             note(f"There are more than these {limit}: see them with --limit N, or all with --limit 0.")
         _raise_trouble(cache)

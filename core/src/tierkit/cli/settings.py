@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from pydantic import SecretStr
 
 from tierkit.cli.output import LogLines
 from tierkit.errors import CacheConfigError, CacheValidationError
@@ -61,13 +63,16 @@ class Settings:
             return ProxyEntry
         return load_entry_type(self.entry_type_name)
 
-    def open(self, *, read_only: bool) -> CacheManager[Any]:
-        """The cache. Read-only, it creates and changes nothing."""
+    def open(self, *, read_only: bool, without_key: bool = False) -> CacheManager[Any]:
+        """The cache. Read-only, it creates and changes nothing. Without a key it opens no secret and looks for none."""
         from tierkit.config import CacheConfig
         from tierkit.manager import CacheManager
 
         # Counted whatever the configuration says: the counts tell what could not be read.
-        config = CacheConfig.load(self.config_path, enable_statistics=True)
+        given: dict[str, Any] = {"enable_statistics": True}
+        if without_key:
+            given |= {"encryption_key": _useless_key(), "encryption_key_file": os.devnull}  # the file is not read
+        config = CacheConfig.load(self.config_path, **given)
         return CacheManager(config, entry_type=self.entry_type(), read_only=read_only)
 
     def log_at(self, level: int) -> None:
@@ -86,6 +91,10 @@ class Settings:
         finally:
             root.removeHandler(handler)
             root.setLevel(before)
+
+
+def _useless_key() -> SecretStr:
+    return SecretStr(base64.urlsafe_b64encode(os.urandom(32)).decode())
 
 
 def load_entry_type(name: str) -> type[CacheEntry]:

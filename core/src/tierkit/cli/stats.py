@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tierkit.cli.output import bar, cell, json_option, show, table, write_json
+from tierkit.cli.exits import describe
+from tierkit.cli.output import bar, cell, json_option, note, show, table, write_json
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import size
-from tierkit.errors import TierUnavailable
+from tierkit.errors import EncryptionKeyError, TierUnavailable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tierkit.inspection import LevelSurvey
+    from tierkit.manager import CacheManager
 
 _TOP: Final = 12  # sources shown by name; the rest is summed up
 _AGE_TEXT: Final = {
@@ -36,7 +39,7 @@ def stats(settings: Settings, as_json: bool) -> None:
     """Count the records of the persistent levels by level, source, health and age."""
     from tierkit.inspection import survey
 
-    with settings.open(read_only=True) as cache:
+    with _open(settings) as cache:
         levels = survey(cache.levels, time.time())
     if as_json:
         write_json({"levels": [vars(level) for level in levels]})
@@ -45,6 +48,21 @@ def stats(settings: Settings, as_json: bool) -> None:
     broken = [f"{level.name} cannot be read: {level.error}" for level in levels if level.error]
     if broken:
         raise TierUnavailable("; ".join(broken))
+
+
+def _open(settings: Settings) -> CacheManager[Any]:
+    """The cache; with a key that opens nothing if the real one cannot be used, since none is needed to count."""
+    try:
+        return settings.open(read_only=True)
+    except EncryptionKeyError as error:
+        note(f"tierkit: {describe(error)} (not needed to count)")
+    log = logging.getLogger("tierkit")
+    before = log.level
+    log.setLevel(logging.ERROR)  # that the records were sealed with another key is no news
+    try:
+        return settings.open(read_only=True, without_key=True)
+    finally:
+        log.setLevel(before)
 
 
 def _print(levels: list[LevelSurvey]) -> None:

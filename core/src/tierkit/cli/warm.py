@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
 from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
 from tierkit.cli.output import LogLines, cell, console, json_option, show, table, write_json, write_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
-from tierkit.proxy_url import DEFAULT_PORTS
+from tierkit.proxy_url import SCHEME
 
 if TYPE_CHECKING:
     from tierkit.manager import CacheManager
@@ -38,6 +39,27 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
     if seconds is not None and not 0 < seconds < inf:
         raise click.BadParameter(f"{value!r} is not more than 0 seconds", context, option)
     return seconds
+
+
+def _scheme(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not SCHEME.fullmatch(value):  # it may be a URL, with a password in it
+        raise click.BadParameter("it is not one word, such as http or socks5", context, option)
+    return value
+
+
+def _source(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if holds_credentials(value):
+        raise click.BadParameter(CREDENTIALS_IN_SOURCE, context, option)
+    return value
+
+
+def _paths(context: click.Context, argument: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
+    from tierkit.transfer.warming import url_in
+
+    for value in values:
+        if url := url_in(value):
+            raise click.BadParameter(f"{url} is a URL, not a file: fetch it first", context, argument)
+    return tuple(map(Path, values))
 
 
 @dataclass(frozen=True)
@@ -61,10 +83,13 @@ class _Outcome:
 
 
 @click.command(short_help="Load records from files.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="The source of all records, whatever the files say.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(), callback=_paths)
+@click.option("--source", metavar="NAME", callback=_source, help="The source of all records, whatever the files say.")
 @click.option(
-    "--scheme", type=click.Choice(list(DEFAULT_PORTS)), help="The scheme of proxies that the file gives without one."
+    "--scheme",
+    metavar="SCHEME",
+    callback=_scheme,
+    help="The scheme of proxies that the file gives without one: http, socks5, ...",
 )
 @click.option(
     "--ttl", metavar="DURATION", callback=_seconds, help="How long all records live from now on: 900, 15m, 2h5m."

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tierkit.errors import CacheValidationError
-from tierkit.proxy_url import parse_proxy_url
+from tierkit.proxy_url import CONTROL_IN_CREDENTIALS, split_proxy_url
 from tierkit.transfer import convert
 from tierkit.values import Unfit
 
@@ -97,14 +96,15 @@ def port_number(value: Any) -> int:
 
 def url_fault(url: Any) -> str | None:
     """What is wrong with a proxy's URL, without any of it; None if nothing is."""
-    try:
-        parse_proxy_url(url)
-    except CacheValidationError:
-        port = _PORT_AT_END.search(url)
-        if port and not 1 <= int(port.group(1)) <= 65535:
-            return "has a port out of range 1 to 65535"
-        return "is not of the form scheme://[user:password@]host:port"
-    return None
+    address = split_proxy_url(url)
+    if not isinstance(address, str):
+        return None
+    if address == CONTROL_IN_CREDENTIALS:
+        return address.removeprefix("proxy_url ")
+    port = _PORT_AT_END.search(url)
+    if port and not 1 <= int(port.group(1)) <= 65535:
+        return "has a port out of range 1 to 65535"
+    return "is not of the form scheme://[user:password@]host:port"
 
 
 def _part(field: str, value: Any) -> str:

@@ -183,12 +183,14 @@ class RowMapping:
         entry_type = self.options.entry_type
         declared = _declared(entry_type)
         places, undeclared = _places(names, declared, _merged(ALIASES, entry_type))
-        self._leave_out(undeclared)
         url = self._url(places) if issubclass(entry_type, ProxyEntry) else None
         taken = {name: places[name] for name in places if name in declared and name not in self._overruled()}
         if url is not None:
             taken.pop("proxy_url", None)
         _check_required(entry_type, taken.keys() | ({"proxy_url"} if url else set()))
+        if names and not places:
+            raise Unfit(f"has no column of {entry_type.__name__}")
+        self._leave_out(undeclared)  # only now: what is no header may be a row, and hold a password
         return Plan(
             entry_type=entry_type,
             given=self._given(),

@@ -25,7 +25,8 @@ TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES} bytes"
 _BLOCK: Final = 256 * 1024
 _SAMPLE: Final = 8 * 1024
 _TEXT_SHARE: Final = 20  # a file is binary if less than a twentieth of its beginning is text
-_DAMAGED: Final = (EOFError, zlib.error, gzip.BadGzipFile)
+_CORRUPT: Final = (zlib.error, gzip.BadGzipFile)
+_DAMAGED: Final = (EOFError, *_CORRUPT)
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
@@ -78,18 +79,21 @@ def numbered_lines(path: Path, stream: io.BufferedIOBase, on_cut: Callable[[int,
     Args:
         path: For messages.
         stream: From `open_bytes`.
-        on_cut: Called with a line number and a reason if a compressed file is cut off or damaged; the lines before
-            have been yielded, and what is left of that line is dropped.
+        on_cut: Called with a line number and a reason if a compressed file is cut off; the lines before have been
+            yielded, and what is left of that line is dropped.
 
     Raises:
-        TransferError: The file could not be read on.
+        TransferError: The file could not be read on, or is compressed and damaged. That is found at the end at the
+            latest, by its checksum: read all of it before believing any of it.
     """
     number, rest, too_long = 1, b"", False
     while True:
         try:
             block = _read(path, stream, _BLOCK)
-        except _DAMAGED as error:
-            return on_cut(number, f"the file is cut off or damaged from here on ({type(error).__name__})")
+        except EOFError:
+            return on_cut(number, "the file is cut off from here on")
+        except _CORRUPT as error:
+            raise trouble(path, f"is damaged: what it holds is not what was compressed ({_said(error)})") from None
         if not block:
             break
         *whole, rest = (rest + block).split(b"\n")

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from array import array
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
 from tierkit.entry import CacheEntry, ProxyEntry
-from tierkit.errors import CacheStorageError, CacheValidationError
-from tierkit.proxy_url import DEFAULT_PORTS
+from tierkit.errors import CacheStorageError, CacheValidationError, TransferError
+from tierkit.proxy_url import SCHEME, redact
 from tierkit.schema import schema_of
 from tierkit.transfer.columns import Names, Options, Plan, RowMapping
 from tierkit.transfer.csv_table import CsvTable
@@ -39,6 +41,10 @@ FORMATS: Final[dict[str, type[Reader]]] = {
     ".list": HostList,
 }
 """Readers by extension, each also with .gz."""
+
+_URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/")  # a Path has one slash of the two
+_USERINFO_START: Final = re.compile(r"/*[^/]*:.*@", re.DOTALL)
+_COLLAPSED: Final = re.compile(r":/+")
 
 LOGGED_EVERY: Final = 1000
 _TOLD_EVERY: Final = 100
@@ -83,7 +89,7 @@ def warm(
         put_many: Writes entries.
         now: Tells the time, in POSIX seconds; rows that have expired are skipped.
         source: The source of all entries, whatever a row says. Without it: what the row says, else the file's stem.
-        scheme: The scheme of proxies that the file gives without one.
+        scheme: The scheme of proxies that the file gives without one: any, as in a URL.
         ttl_override: Seconds that all entries live from now on, whatever a row says of its time.
         on_progress: Told about every 100 entries, and at the end.
 
@@ -97,10 +103,24 @@ def warm(
             ERROR and in a note on the error.
         CacheValidationError: An option has a value that cannot work.
     """
+    if url := url_in(path):
+        del path  # a traceback may show the locals of the frame that raises
+        raise TransferError(f"{url} is a URL, not a file: fetch it first, and name the file")
+    if holds_credentials(source):
+        del source
+        raise TransferError(CREDENTIALS_IN_SOURCE)
     path = Path(path)
     options = Options(entry_type, now, source, scheme, ttl_override)
     _check(options)
     return _Import(path, options, put_many, on_progress).run()
+
+
+def url_in(path: str | os.PathLike[str]) -> str:
+    """What may be shown of `path` if it is a URL, or `user:password@host`, and no file; else nothing."""
+    text = os.fsdecode(path)
+    if not _URL_START.match(text) and (not _USERINFO_START.match(text) or os.path.exists(text)):
+        return ""
+    return redact(_COLLAPSED.sub("://", text, count=1))
 
 
 class _Import:
@@ -206,6 +226,8 @@ class _Import:
 
 
 def _reader(path: Path, options: Options) -> Reader:
+    if os.path.isdir(path):
+        raise trouble(path, "is a directory, not a file")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     known = FORMATS.get(suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else path.suffix.lower())
     if known is None:
@@ -222,8 +244,8 @@ def _stem(path: Path) -> str:
 
 def _check(options: Options) -> None:
     schema_of(options.entry_type)
-    if options.scheme is not None and options.scheme not in DEFAULT_PORTS:
-        raise CacheValidationError(f"scheme is {options.scheme!r}; one of {', '.join(DEFAULT_PORTS)} is needed")
+    if options.scheme is not None and not SCHEME.fullmatch(options.scheme):
+        raise CacheValidationError("scheme is not one word, such as http or socks5")
     if options.source is not None and not options.source.strip():
         raise CacheValidationError("source is blank: name where the entries come from, or leave it out")
     ttl = options.ttl_override
