@@ -1,11 +1,13 @@
 """Several processes, openings and threads on one JSON Lines store."""
 
+import contextlib
 import errno
 import logging
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -204,8 +206,39 @@ def test_a_lock_that_is_kept_is_waited_for_only_so_long(tmp_path: Path) -> None:
         assert tier.get("a") == row("a"), "a reader does not wait"
         os.close(lock)
         assert tier.put(row("b")) is None
-        with tier._shards[0].lock.mutex, pytest.raises(TierTimeout, match="another thread"):
+        with kept_by_another_thread(tier), pytest.raises(TierTimeout, match="another thread"):
             tier.put(row("c"))
+
+
+@contextlib.contextmanager
+def kept_by_another_thread(tier: FileCacheTier) -> Iterator[None]:
+    """Its first shard."""
+    taken, done = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        with tier._shards[0].lock.mutex:
+            taken.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    assert taken.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_closing_waits_only_so_long_for_another_thread(tmp_path: Path, opened: bool) -> None:
+    tier = open_store(tmp_path)
+    if opened:
+        tier.put(row("a"))
+    with kept_by_another_thread(tier):
+        tier.close()
+        assert tier._shards[0].lock._fd == -1
+        tier.close()
 
 
 def test_a_reader_does_not_wait_for_the_fsync_of_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ class Log:
         damage: The offsets of those that were not.
     """
 
+    fd = -1  # for `__del__`, where an interrupt came before `__init__`
+
     def __init__(self, fd: int, *, writable: bool) -> None:
         """Own `fd`, with nothing read yet."""
         self.fd = fd

@@ -21,6 +21,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from tierkit import Row, TierContext, TierCorrupt, TierUnavailable
@@ -111,33 +112,26 @@ class Shard:
 
     def coldest(self, log: Log, count: int, rank: Callable[[Place], Rank]) -> list[Place]:
         """Up to `count` of the records in `log`, coldest first."""
-        self.lock.acquire()
-        try:
-            return log.coldest(count, rank)
-        finally:
-            self.lock.mutex.release()
+        return self.lock.run(partial(log.coldest, count, rank))
 
     def damaged(self) -> int:
         """How many damaged lines and records were met."""
         return self.set_aside + (len(self.log.damage) if self.log else 0)
 
     def _refresh(self) -> Log | None:
-        if not self.lock.mutex.acquire(blocking=False):
-            if self._writing and (log := self.log) is not None:
-                return log
-            self.lock.acquire()
-        try:
-            self._check_open()
-            status = files.stat(self.path)
-            log = self.log
-            if status is None:
-                log = None
-            elif log is None or not log.is_file(status) or not self._catch_up(log):
-                log = self._load(files.open_for_reading(self.path, read_only=self._context.read_only))
-            self.log = log
-            return log
-        finally:
-            self.lock.mutex.release()
+        log = self.log
+        return log if self._writing and log is not None else self.lock.run(self._read_on)
+
+    def _read_on(self) -> Log | None:
+        self._check_open()
+        status = files.stat(self.path)
+        log = self.log
+        if status is None:
+            log = None
+        elif log is None or not log.is_file(status) or not self._catch_up(log):
+            log = self._load(files.open_for_reading(self.path, read_only=self._context.read_only))
+        self.log = log
+        return log
 
     def _load(self, opened: tuple[int, bool] | None) -> Log | None:
         if opened is None:
@@ -172,9 +166,10 @@ class Shard:
 
     def _forget_log(self) -> None:
         """Have the file read anew; not while a writer of this process relies on what was read."""
-        self.lock.acquire()
+        self.lock.run(self._without_log)
+
+    def _without_log(self) -> None:
         self.log = None
-        self.lock.mutex.release()
 
     def _quarantine(self, place: Place) -> None:
         """Hold nothing for this key up to this version, and note it for other processes and the next start."""
@@ -183,10 +178,12 @@ class Shard:
         if not self._context.read_only:
             with contextlib.suppress(OSError):
                 self.write(lambda batch: _set_aside(batch, place))
-        with self.lock.mutex:
-            held = self.log.index.get(place.key) if self.log else None
-            if self.log and held and held.version <= place.version:
-                self.log.drop(place.key)
+        self.lock.run(partial(self._drop, place))
+
+    def _drop(self, place: Place) -> None:
+        held = self.log.index.get(place.key) if self.log else None
+        if self.log and held and held.version <= place.version:
+            self.log.drop(place.key)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -196,8 +193,10 @@ class Shard:
         Raises:
             OSError: Nothing of it is in the file.
         """
+        return self.lock.run(partial(self._write, work))
+
+    def _write(self, work: Callable[[Batch], T]) -> T:
         batch = None
-        self.lock.acquire()
         try:
             self._check_open()
             self.lock.acquire_file()
@@ -214,8 +213,6 @@ class Shard:
             return answer
         finally:
             self._writing = False
-            self.lock.release_file()
-            self.lock.mutex.release()
 
     def compact(self) -> None:
         """Write the file anew without what is dead."""
@@ -224,20 +221,18 @@ class Shard:
     def sweep(self) -> None:
         """Remove the temporary that a process left when it died; one that is being written is left alone."""
         temporary = self.path + SUFFIX
-        if files.stat(temporary) is None or not self.lock.mutex.acquire(blocking=False):
-            return
-        try:
-            if self.lock.try_file():
-                files.unlink(temporary)
-        finally:
-            self.lock.release_file()
-            self.lock.mutex.release()
+        if files.stat(temporary) is not None:
+            self.lock.run(partial(self._sweep, temporary))
 
     def close(self) -> None:
         """Let go of the files."""
         self._closed = True
         self.lock.close()
         self.log = None
+
+    def _sweep(self, temporary: str) -> None:
+        if self.lock.try_file():
+            files.unlink(temporary)
 
     def _log_to_write(self) -> Log:
         """The log, caught up, its tail repaired; the file lock is held."""

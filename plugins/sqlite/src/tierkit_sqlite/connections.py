@@ -158,7 +158,7 @@ class Connections:
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(cursor, table, ...)` in a transaction, which is rolled back if it raises."""
-        return self._alone(self._gated, _in_transaction, work, *args, **kwargs)
+        return self._alone(self._gated_transaction, work, *args, **kwargs)
 
     def close(self) -> None:
         """Close the connections of all threads, each when its call has ended."""
@@ -186,7 +186,7 @@ class Connections:
         self._local.handle = handle
         return handle
 
-    def _alone(self, step: Callable[Concatenate[Handle, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _alone(self, step: Callable[Concatenate[Handle, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`step(handle, ...)` with the calling thread's handle to itself."""
         handle = self._mine()
         with handle.lock:
@@ -201,13 +201,16 @@ class Connections:
             finally:
                 handle.busy = False
 
-    def _gated(self, handle: Handle, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _gated_transaction(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._gated(handle, _in_transaction, work, *args, **kwargs)
+
+    def _gated(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self._gate_of(handle):
             answer = self._attempt(handle, work, *args, **kwargs)
             handle.checkpoint_by_hand()
             return answer
 
-    def _attempt(self, handle: Handle, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _attempt(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(_TRIES):
             try:
                 opened = handle.opened or self._open(handle)

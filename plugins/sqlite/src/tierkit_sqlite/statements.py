@@ -166,7 +166,7 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
 
 
 def _larger(table: str, name: str, kind: str, most: float) -> str:
-    """The larger of the usage held and that put. What rotted counts for nothing: it would make the new row unreadable."""
+    """The larger of the usage held and that put; what rotted counts for nothing: it would spoil the new row."""
     held, put = f"{table}.{name}", f"excluded.{name}"
     return f"CASE WHEN {held} BETWEEN {put} AND {most!r} AND typeof({held}) = '{kind}' THEN {held} ELSE {put} END"
 
