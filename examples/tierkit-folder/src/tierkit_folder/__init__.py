@@ -2,15 +2,14 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from tierkit import BlobTier, TierContext, TierSpec, Trait, hookimpl, key_digest
-
-TRAITS = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
+from tierkit import BlobTier, TierContext, TierSpec, TierTimeout, Trait, hookimpl, key_digest
 
 
 class FolderOptions(BaseModel, extra="forbid"):
@@ -18,39 +17,45 @@ class FolderOptions(BaseModel, extra="forbid"):
 
 
 class FolderTier(BlobTier):
-    traits = TRAITS
+    traits = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
 
-    def __init__(self, context: TierContext, path: Path) -> None:
+    def __init__(self, context: TierContext, options: FolderOptions) -> None:
         super().__init__(context)
-        self.folder = path / context.namespace
+        self.folder = options.path / context.namespace
         if not context.read_only:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self, key: str) -> bytes | None:
-        file = self.folder / key_digest(key)
-        return file.read_bytes() if file.exists() else None
+        return next(self.iterate(key_digest(key)), None)
 
     def store(self, key: str, blob: bytes) -> None:
-        beside = self.folder / f"{key_digest(key)}.new"
-        beside.write_bytes(blob)
-        os.replace(beside, self.folder / key_digest(key))
+        with (self.folder / f"{key_digest(key)}.new").open("wb") as file:
+            file.write(blob)
+            file.flush()
+            (os.fsync if self.context.durability == "full" else int)(file.fileno())
+        os.replace(file.name, self.folder / key_digest(key))
 
     def remove(self, key: str) -> None:
         (self.folder / key_digest(key)).unlink(missing_ok=True)
 
-    def iterate(self) -> Iterator[bytes]:
-        return (file.read_bytes() for file in self.folder.glob("*") if not file.suffix and file.exists())
+    def iterate(self, pattern: str = "?" * 32) -> Iterator[bytes]:
+        for file in self.folder.glob(pattern):
+            with suppress(FileNotFoundError):  # removed since
+                yield file.read_bytes()
 
     @contextmanager
     def exclusive(self, key: str) -> Iterator[None]:
-        lock = None if self.context.read_only else self.folder / "all.lock"
-        with self.lock, open(lock or os.devnull, "w") as held:
-            if lock:
-                fcntl.flock(held, fcntl.LOCK_EX)
+        with self.lock, open(os.devnull if self.context.read_only else self.folder / "all.lock", "w") as held:
+            for attempt in range(0 if self.context.read_only else 2500):
+                with suppress(BlockingIOError):
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if attempt == 2499:
+                    raise TierTimeout(f"{self.context.name}: {held.name} is locked by another process")
+                time.sleep(0.002)
             yield
 
 
 @hookimpl
 def register_tiers() -> list[TierSpec]:
-    make = lambda context, options: FolderTier(context, options.path)  # noqa: E731
-    return [TierSpec(kind="folder", factory=make, options=FolderOptions, traits=TRAITS, api=1, summary="A file each")]
+    return [TierSpec(kind="folder", factory=FolderTier, options=FolderOptions, traits=FolderTier.traits, api=1)]

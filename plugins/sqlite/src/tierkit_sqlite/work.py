@@ -197,7 +197,7 @@ def clear_batch(cursor: sqlite3.Cursor, table: Table, last: int, marked_at: floa
 def highest_version(cursor: sqlite3.Cursor, table: Table) -> int:
     """The highest version of a row or a mark."""
     held = fetch(cursor, table.highest)
-    return max(held[0][0] if held else 0, _highest_mark(cursor, table) - 1)
+    return max((held[0][0] or 0) if held else 0, _highest_mark(cursor, table) - 1)
 
 
 def fetch(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
