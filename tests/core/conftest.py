@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,6 +13,7 @@ from tierkit.cli.app import app
 from tierkit.config import CacheConfig
 from tierkit.entry import HealthStatus
 from tierkit.manager import CacheManager
+from tierkit.testing import FakeClock
 
 CONFIG = """\
 [tierkit]
@@ -72,11 +72,12 @@ def place(home: Path) -> Path:
 @pytest.fixture
 def store(place: Path) -> Path:
     """A cache with five proxies: two from `list` (one unhealthy), one paid with credentials, two expired ones."""
-    expired: dict[str, Any] = {"fetch_time": CREATED, "ttl_seconds": 60.0}
-    with CacheManager(CacheConfig.load(place / "tierkit.toml", environ={})) as cache:
+    config = CacheConfig.load(place / "tierkit.toml", environ={})
+    with CacheManager(config, clock=FakeClock(wall=CREATED.timestamp())) as cache:
+        cache.put(ProxyEntry.from_url("socks5://192.0.2.4:1080", source="list", ttl_seconds=60.0))
+        cache.put(ProxyEntry.from_url("socks5://192.0.2.5:1080", source="old", ttl_seconds=60.0))
+    with CacheManager(config) as cache:
         cache.put(ProxyEntry.from_url("http://192.0.2.1:80", source="list", health_status=HealthStatus.HEALTHY))
         cache.put(ProxyEntry.from_url("http://192.0.2.2:80", source="list", health_status=HealthStatus.UNHEALTHY))
         cache.put(ProxyEntry.from_url("http://ada:lovelace1815@192.0.2.3:8080", source="paid"))
-        cache.put(ProxyEntry.from_url("socks5://192.0.2.4:1080", source="list", **expired))
-        cache.put(ProxyEntry.from_url("socks5://192.0.2.5:1080", source="old", **expired))
     return place

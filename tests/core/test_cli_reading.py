@@ -178,12 +178,15 @@ def test_a_record_sealed_with_another_key_is_told_apart_from_none(run: Run, stor
     run("ls", code=6)
 
 
-def test_a_level_that_cannot_be_read_is_named(run: Run, store: Path) -> None:
+@pytest.mark.req("E-3")
+def test_a_level_that_cannot_be_read_is_named_and_the_others_answer(run: Run, store: Path) -> None:
     database = store / "data" / "l3" / "tierkit.db"
     for file in database.parent.glob("tierkit.db*"):
         file.unlink()
     database.write_bytes(b"this is no database" * 100)
-    assert "L3" in run("ls", code=3).stderr
+    listed = run("ls")
+    assert "L3 (sqlite) is out of service" in listed.stderr
+    assert "192.0.2.1" in listed.stdout
 
 
 def test_stats_shows_what_can_be_read_and_names_what_cannot(

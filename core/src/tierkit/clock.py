@@ -74,13 +74,14 @@ class VersionClock:
     def renew(self) -> None:
         """Take another tag and lock: a forked child must not stamp as its parent does."""
         self._tag = secrets.randbelow(_SEQUENCE)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stamp in the midst of a stamp
 
     def next(self) -> int:
         """A stamp that no other process gives and that is above all before it."""
         with self._lock:
-            self._last = max(int(self._now() * 1_000_000), self._last + 1)
-            return self._last * _SEQUENCE + self._tag
+            micros = int(self._now() * 1_000_000)
+            self._last = micros = max(micros, self._last + 1)
+            return micros * _SEQUENCE + self._tag
 
     def observe(self, version: int) -> None:
         """Make every later stamp larger than `version`, unless that is more than a day ahead: then it is damage.
