@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tierkit import CacheEntry, CacheValidationError, HealthStatus, ProxyEntry, Usage, ValueEntry
+from tierkit import CacheEntry, CacheValidationError, HealthStatus, ProxyEntry, TTLManager, Usage, ValueEntry
 from tierkit import entry as entry_module
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -48,7 +48,7 @@ def test_entries_and_their_subclasses_take_keywords_only_and_are_frozen() -> Non
         ApiKey("service")  # type: ignore[call-arg]
     entry = ApiKey(service="s", token=SecretStr("t"))
     with pytest.raises(AttributeError):
-        entry.service = "other"
+        entry.service = "other"  # type: ignore[misc]
 
 
 class At(datetime):
@@ -138,6 +138,21 @@ def test_a_new_life_has_its_deadline_computed_anew(changes: dict[str, Any]) -> N
     entry = CacheEntry(expires_at=NOW)
     assert entry.evolve(**changes).expires_at is None
     assert entry.evolve(**changes, expires_at=NOW).expires_at == NOW
+
+
+@pytest.mark.parametrize("seconds", [None, 5.0])
+def test_a_renewed_entry_begins_a_new_life_and_keeps_its_health(seconds: float | None) -> None:
+    times = {"fetch_time": NOW, "expires_at": NOW, "created_at": NOW, "ttl_seconds": 9.0}
+    health = {"health_status": HealthStatus.UNHEALTHY, "failure_count": 2}
+    entry = CacheEntry(key="k", source="web", version=9, _usage=Usage(5, 1.0), **times, **health)  # type: ignore[arg-type]
+    renewed = entry.renewed(seconds)
+    assert (renewed.fetch_time, renewed.expires_at, renewed.version) == (None, None, 0)
+    assert (renewed.ttl_seconds, renewed.access_count) == (seconds, 0)
+    assert (renewed.key, renewed.source, renewed.created_at) == ("k", "web", NOW)
+    assert (renewed.health_status, renewed.failure_count) == (HealthStatus.UNHEALTHY, 2)
+    later = NOW + timedelta(days=1)
+    deadline = later + timedelta(seconds=seconds or 60.0)
+    assert TTLManager(60.0).stamp(renewed, later.timestamp()).expires_at == deadline
 
 
 def test_a_copy_with_a_field_that_there_is_not_is_refused() -> None:
@@ -273,6 +288,16 @@ def test_nobody_can_change_a_value_that_is_held() -> None:
 
 def test_without_a_value_there_is_none() -> None:
     assert ValueEntry(key="k").value is None
+
+
+DEEP = b"\x91" * 100_000 + b"\xc0"
+
+
+@pytest.mark.parametrize("encoded", [b"", b"\xc1", b"\xa1\xff", b"\xc0\xc0", b"\x81\x80\xc0", DEEP, None, "text"])
+def test_what_cannot_be_decoded_is_an_error_of_ours_that_names_the_key(encoded: Any) -> None:
+    entry = ValueEntry(key="the-key", encoded=encoded)
+    with pytest.raises(CacheValidationError, match="the value of 'the-key' cannot be decoded"):
+        _ = entry.value
 
 
 def _endless() -> list[object]:

@@ -62,7 +62,6 @@ class Usage:
         self.hits += hits
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class _EntryMeta(StructMeta):
     """Makes every subclass of `CacheEntry` keyword-only, which msgspec does not inherit."""
 
@@ -71,6 +70,8 @@ class _EntryMeta(StructMeta):
         return super().__new__(mcls, name, bases, namespace, **options)
 
 
+# On the class, not on its metaclass: of the decorators that it inherits, a type checker goes by that of msgspec.Struct.
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True, eq=False):
     """The metadata that every record has. Frozen: change a copy with `evolve`.
 
@@ -145,6 +146,14 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
         unused = {"version": 0, "_usage": Usage(), "_fresh_until": inf}
         return msgspec.structs.replace(self, **{**unused, **changes})
 
+    def renewed(self, ttl_seconds: float | None = None) -> Self:
+        """A copy with a new life from the next put on, to be put in place of this entry; its health is kept.
+
+        Args:
+            ttl_seconds: Seconds to live; by default what the cache's rules give, not what this entry had.
+        """
+        return self.evolve(fetch_time=None, expires_at=None, ttl_seconds=ttl_seconds)
+
     def _public(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__struct_fields__ if not name.startswith("_"))
 
@@ -211,6 +220,14 @@ class ProxyEntry(CacheEntry):
             username = self.username.get_secret_value() if isinstance(self.username, SecretStr) else None
             msgspec.structs.force_setattr(self, "key", _proxy_key(self.proxy_url, username))
 
+    def evolve(self, **changes: Any) -> Self:
+        """As for any entry; another URL or user name gives another key, and another URL no credentials but its own."""
+        if "proxy_url" in changes:
+            changes = {"username": None, "password": None, **changes}
+        if "username" in changes:
+            changes.setdefault("key", "")
+        return super().evolve(**changes)
+
     @classmethod
     def from_url(cls, url: str, *, source: str = "unknown", ttl_seconds: float | None = None, **fields: Any) -> Self:
         """An entry for the proxy at `url`, which may hold credentials (percent-encoded where they need it).
@@ -272,8 +289,15 @@ class ValueEntry(CacheEntry):
 
     @property
     def value(self) -> Any:
-        """A fresh copy of the value."""
-        return msgspec.msgpack.decode(self.encoded)
+        """A fresh copy of the value.
+
+        Raises:
+            CacheValidationError: `encoded` is not one value as MessagePack.
+        """
+        try:
+            return msgspec.msgpack.decode(self.encoded)
+        except (TypeError, ValueError, RecursionError) as error:  # msgspec's own is a ValueError
+            raise CacheValidationError(f"the value of {self.key!r} cannot be decoded: {error}") from None
 
 
 def _mask(entry: ProxyEntry, name: str, given: object) -> None:
