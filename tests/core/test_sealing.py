@@ -666,8 +666,11 @@ def test_each_failure_is_tried() -> None:
 def test_a_column_of_another_type_than_the_class_gives_it_is_a_mismatch_and_no_damage(
     before: type, after: type, value: object
 ) -> None:
-    older = type(CacheEntry)("Evolving", (CacheEntry,), {"__annotations__": {"a": before}, "__module__": __name__})
-    newer = type(CacheEntry)("Evolving", (CacheEntry,), {"__annotations__": {"a": after}, "__module__": __name__})
+    meta: Any = type(CacheEntry)
+    older, newer = (
+        meta("Evolving", (CacheEntry,), {"__annotations__": {"a": kind}, "__module__": __name__})
+        for kind in (before, after)
+    )
     row = Sealer(schema_of(older), RING).seal(stamped(older(key="k", a=value)))
     with pytest.raises(SchemaMismatchError, match="does not agree"):
         Sealer(schema_of(newer), RING).verify(row)
