@@ -56,10 +56,11 @@ class Races:
             discarded.extend((record.key, record.version) for record in held if tier.discard(record))
 
         def put(key: str, version: int) -> None:
-            assert tier.put(storage.record(key, version, number=version)) is None
+            for newest in range(version * 3, version * 3 + 3):
+                assert tier.put(storage.record(key, newest, number=version)) is None
             for _ in range(LOOKS):
                 if tier.get(key) is None:
-                    missing.add((key, version))
+                    missing.add((key, newest))
 
         self._race(put, [discard, discard])
         assert missing <= set(discarded), "discard removed a version that it was not asked to: see CacheTier.discard"
