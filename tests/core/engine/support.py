@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -163,3 +164,41 @@ def where(cache: CacheManager[Any], key: str) -> dict[str, str]:
     """Which levels hold `key`, and what."""
     found = {level.name: held(cache, level.name, key) for level in cache.levels}
     return {name: text for name, text in found.items() if text is not None}
+
+
+PATIENCE = 30.0  # real seconds: only a test that fails waits as long
+
+
+class Reader(threading.Thread):
+    """Reads a key in a thread of its own."""
+
+    def __init__(self, cache: CacheManager[Note], key: str = "a") -> None:
+        super().__init__()
+        self.cache, self.key = cache, key
+        self.found: Note | None = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.found = self.cache.get(self.key)
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+    def text(self) -> str | None:
+        self.join(PATIENCE)
+        assert not self.is_alive()
+        return None if self.found is None else self.found.text
+
+
+class Gate:
+    """Holds up the next read of a level until the test lets it go."""
+
+    def __init__(self, cache: CacheManager[Note], level: str, moment: str = "before") -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        getattr(tier(cache, level), moment)("get", self.pass_through)
+
+    def pass_through(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(PATIENCE)

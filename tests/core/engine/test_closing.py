@@ -143,9 +143,10 @@ def test_a_cache_dropped_in_the_thread_that_sweeps_it_is_closed_after_the_sweep(
     authority.before("purge", drop)
     assert cache._sweeper is not None
     stack, sweeper = cache._stack, cache._sweeper
+    sweeper._stopped.set()
+    sweeper._thread.join(PATIENCE)  # the thread below takes its place
     thread = threading.Thread(target=lambda: (stack.sweep(), [then() for then in sweeper._finish]))
     sweeper._thread = thread
-    sweeper._stopped.set()
     del cache
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

@@ -100,7 +100,7 @@ def test_a_put_between_read_and_write_is_not_overwritten(world: World, levels: t
 def test_a_record_that_was_put_while_the_old_one_was_removed_stays(world: World) -> None:
     cache = world.open("live", "disk", failure_threshold=1)
     cache.put(note("a", "old"))
-    tier(cache, "L2").before("delete", lambda: cache.put(note("a", "new")))
+    tier(cache, "L2").after("replace", lambda: cache.put(note("a", "new")))
     cache.invalidate_by_health("a")
     entry = cache.get("a")
     assert entry is not None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.core.engine.support import Note, World, held, note, tier, where
+from tests.core.engine.support import PATIENCE, Gate, Note, Reader, World, held, note, tier, where
 
 from tierkit import CacheValidationError, TierUnavailable
 from tierkit.testing import FakeClock
@@ -218,6 +218,56 @@ def test_no_promotion_brings_an_old_row_into_a_level_that_a_bulk_put_skips(world
     cache.get("a")  # begins before, promotes after
     assert slow
     assert held(cache, "L2", "a") is None
+
+
+def read_meanwhile(cache: Any, method: str) -> None:
+    """During the next bulk put a thread reads what it replaces, and goes on when L2 was asked by `method`."""
+    authority, readers = tier(cache, cache.levels[-1].name), []
+
+    def begin() -> None:
+        gate = Gate(cache, authority.context.name, "after")
+        readers.append((gate, Reader(cache)))
+        assert gate.reached.wait(PATIENCE)
+
+    def go_on() -> None:
+        gate, reader = readers[0]
+        gate.opened.set()
+        assert reader.text() == "old"
+
+    authority.before("put_many", begin)
+    tier(cache, "L2").after(method, go_on)
+
+
+def test_a_slow_promotion_brings_no_old_row_into_a_level_that_a_bulk_put_skips(world: World) -> None:
+    cache = world.open("live", ("disk", 1), "disk")
+    cache.put_many([note("a", "old"), note("z")])
+    cache.levels[0].empty()
+    read_meanwhile(cache, "get_many")
+    cache.put_many([note("a", "new"), note("b"), note("c")])
+    assert held(cache, "L2", "a") is None
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "new"
+
+
+def test_a_read_that_began_within_a_bulk_put_fills_l1_no_more_after_it(world: World) -> None:
+    cache = world.open(("live", 1), "disk")
+    cache.put_many([note("a", "old"), note("z")])
+    cache.levels[0].empty()
+    vars(tier(cache, "L1").tier)["_marks"].clear()
+    gates: list[tuple[Gate, Reader]] = []
+
+    def begin() -> None:
+        gate = Gate(cache, "L2", "after")
+        gates.append((gate, Reader(cache)))
+        assert gate.reached.wait(PATIENCE)
+
+    tier(cache, "L2").before("put_many", begin)
+    cache.put_many([note("a", "new"), note("b")])
+    cache.levels[0].empty()
+    gates[0][0].opened.set()
+    assert gates[0][1].text() == "old"
+    assert held(cache, "L1", "a") is None
 
 
 def test_a_bulk_put_waits_for_promotions_that_are_under_way(world: World) -> None:

@@ -192,6 +192,16 @@ def test_a_promotion_that_a_level_does_not_take_spoils_no_read(world: World) -> 
     assert where(cache, "a") == {"L3": "x"}
 
 
+def test_a_promotion_that_is_refused_is_not_counted(world: World) -> None:
+    world.open(*THREE).put(note("a", "x"))
+    cache = world.reopen(*THREE)
+    world.disks["L2"].clear()
+    for name in ("L1", "L2"):
+        tier(cache, name).tier.delete("a", 2**62)
+    assert cache.get("a") is not None
+    assert cache.get_statistics().promotions == 0
+
+
 def test_a_late_promotion_is_given_up(world: World, clock: FakeClock) -> None:
     world.open(*THREE).put(note("a", "x"))
     cache = world.reopen(*THREE, late_seconds=10)

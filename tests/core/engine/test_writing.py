@@ -14,10 +14,20 @@ THREE = ("live", "disk", "disk")
 
 @pytest.mark.parametrize("method", ["put", "delete"])
 def test_a_write_goes_bottom_up(world: World, method: str) -> None:
-    cache = world.open(*THREE)
+    cache = world.open("live", "live", "disk", "disk", "disk")
     world.calls.clear()
     cache.put(note("a")) if method == "put" else cache.delete("a")
-    assert world.calls_of(method) == [("L3", method), ("L2", method), ("L1", method)]
+    assert [level for level, _ in world.calls_of(method)] == ["L5", "L4", "L3", "L2", "L1"]
+
+
+def test_a_bulk_put_and_a_clear_go_bottom_up(world: World) -> None:
+    cache = world.open("live", "disk", "disk", "disk")
+    world.calls.clear()
+    cache.put_many([note("a")])
+    assert [level for level, _ in world.calls_of("put", "put_many")] == ["L4", "L3", "L2", "L1"]
+    world.calls.clear()
+    cache.clear()
+    assert [level for level, _ in world.calls_of("delete_many", "clear")] == ["L4", "L3", "L2", "L1"]
 
 
 def test_a_crash_between_two_levels_leaves_the_truth_below(world: World) -> None:
