@@ -1,15 +1,14 @@
 """A tier that keeps each record in a file of its own: a whole third-party plugin."""
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import portalocker
 from pydantic import BaseModel
 
-from tierkit import BlobTier, TierContext, TierSpec, TierTimeout, Trait, hookimpl, key_digest
+from tierkit import BlobTier, TierContext, TierSpec, Trait, hookimpl, key_digest
 
 
 class FolderOptions(BaseModel, extra="forbid"):
@@ -32,7 +31,8 @@ class FolderTier(BlobTier):
         with (self.folder / f"{key_digest(key)}.new").open("wb") as file:
             file.write(blob)
             file.flush()
-            (os.fsync if self.context.durability == "full" else int)(file.fileno())
+            if self.context.durability == "full":
+                os.fsync(file.fileno())
         os.replace(file.name, self.folder / key_digest(key))
 
     def remove(self, key: str) -> None:
@@ -45,14 +45,10 @@ class FolderTier(BlobTier):
 
     @contextmanager
     def exclusive(self, key: str) -> Iterator[None]:
-        with self.lock, open(os.devnull if self.context.read_only else self.folder / "all.lock", "w") as held:
-            for attempt in range(0 if self.context.read_only else 2500):
-                with suppress(BlockingIOError):
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if attempt == 2499:
-                    raise TierTimeout(f"{self.context.name}: {held.name} is locked by another process")
-                time.sleep(0.002)
+        with ExitStack() as held:
+            held.enter_context(self.lock)
+            if not self.context.read_only:  # a time-out raises, which counts as this tier's failure
+                held.enter_context(portalocker.Lock(self.folder / "all.lock", timeout=5, check_interval=0.002))
             yield
 
 
