@@ -1,4 +1,4 @@
-"""The contract catches planted faults: every fourth of the table here, to save time; the command runs all of them.
+"""The contract catches planted faults: every sixth of the table here, to save time; the command runs all of them.
 
 `uv run python -m tests.faults.contract_faults`
 """
@@ -27,7 +27,7 @@ def test_there_are_many_different_faults() -> None:
 
 
 def test_the_contract_catches_them() -> None:
-    chosen = FAULTS[::4]
+    chosen = FAULTS[::6]
     done = hunt(*(fault.name for fault in chosen))
     assert f"{len(chosen)} of {len(chosen)} faults caught" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
@@ -48,6 +48,7 @@ def test_the_faults_are_hunted_in_two_processes(monkeypatch: pytest.MonkeyPatch,
         (tmp_path / str(os.getpid())).write_text(" ".join(a for a in arguments if "::" in a))
 
     monkeypatch.setattr(pytest, "main", run)
+    monkeypatch.setattr(contract_faults, "HUNTS", 1)
     contract_faults.main([])
     parts = [file.read_text().split() for file in tmp_path.iterdir() if file.name != str(os.getpid())]
     assert len(parts) == 2

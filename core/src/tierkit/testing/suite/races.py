@@ -12,7 +12,7 @@ from tierkit.testing.storage import Storage
 from tierkit.testing.suite.processes import run_together
 from tierkit.tier import CacheTier
 
-TURNS: Final = 30
+TURNS: Final = 12
 KEYS: Final = ("a", "b", "c")
 KEPT: Final = 900.0
 LOOKS: Final = 5
