@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import signal
 import threading
 import warnings
 import weakref
@@ -241,6 +242,7 @@ def test_a_forked_child_has_locks_stamps_and_usage_of_its_own(world: World) -> N
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:  # pragma: no cover - another process
+        signal.alarm(int(PATIENCE))  # a lock that nobody releases ends the child, and not the patience of people
         try:
             os.write(write, _answer_of_the_child(cache, put.version))
         finally:

@@ -1,11 +1,12 @@
 """Levels that fail: what is counted, when a level leaves service, and how it comes back."""
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.core.engine.support import Note, World, held, note, tier, where
+from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
 
 from tierkit import (
     CacheManager,
@@ -253,6 +254,38 @@ def test_a_read_within_a_write_that_passes_a_level_by_does_not_follow_its_return
     cache.put(note("a", "new"))
     assert [entry.text for entry in seen] == ["old"]
     assert where(cache, "a") == {"L2": "new", "L3": "new"}
+
+
+def test_a_write_from_before_an_outage_does_not_follow_the_return_of_a_level(world: World) -> None:
+    cache = three(world)
+    level = cache.levels[1]
+    reached, opened, waiting = threading.Event(), threading.Event(), threading.Event()
+
+    def stall() -> None:
+        reached.set()
+        assert opened.wait(PATIENCE)
+
+    def wait_for(*args: Any) -> None:
+        waiting.set()
+        real(*args)
+
+    real = level._writes.wait_for
+    vars(level._writes)["wait_for"] = wait_for
+    tier(cache, "L2").before("put", stall)
+    slow = threading.Thread(target=lambda: cache.put(note("a", "first")))
+    slow.start()
+    assert reached.wait(PATIENCE)
+    level.take_out(OSError("gone"))
+    cache.put(note("a", "second"))  # passes L2 by
+    back = threading.Thread(target=level.reset_failures)
+    back.start()
+    assert waiting.wait(PATIENCE)
+    assert not level.in_service
+    opened.set()
+    slow.join(PATIENCE)
+    back.join(PATIENCE)
+    assert serving(cache, "L2")
+    assert held(cache, "L2", "a") is None
 
 
 def test_reads_counted_in_l1_survive_its_way_out_of_service_and_back(world: World) -> None:

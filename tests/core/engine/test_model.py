@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.core.engine.support import World, note, tier
 
-from tierkit import CacheStorageError
+from tierkit import CacheStorageError, Row
 from tierkit.testing import FakeClock
 
 STACKS: Any = [
@@ -137,6 +137,9 @@ class Model(RuleBasedStateMachine):
         held = self.alive(key)
         answers: list[Any] = []
         if not self.write(lambda: answers.append(self.cache.invalidate_by_health(key))):
+            entry = tier(self.cache, self.authority).tier.get(key)
+            if held is not None and held[2] + 1 >= THRESHOLD and entry is not None:  # counted, but not removed
+                self.model[key] = (held[0], held[1], _failures(entry))
             return
         if held is None or (self.forgets and answers[0] is None and held[2] + 1 < THRESHOLD):
             assert answers == [None]
@@ -254,6 +257,10 @@ class Model(RuleBasedStateMachine):
                 self.read_all()
         finally:
             self.world.close()
+
+
+def _failures(record: Any) -> int:
+    return int(record.columns["failure_count"] if isinstance(record, Row) else record.failure_count)
 
 
 TestModel = pytest.mark.req("E-6")(Model.TestCase)
