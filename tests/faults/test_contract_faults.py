@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
+from uuid import uuid4
 
 import pytest
 from tests.faults import contract_faults
@@ -43,14 +44,16 @@ def test_a_fault_that_survives_fails_the_command(
     assert "0 of 2 faults caught" in printed
 
 
-def test_the_faults_are_hunted_in_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_faults_are_hunted_in_two_parts_in_other_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(arguments: Sequence[str], plugins: object) -> None:
-        (tmp_path / str(os.getpid())).write_text(" ".join(a for a in arguments if "::" in a))
+        (tmp_path / uuid4().hex).write_text(" ".join([str(os.getpid()), *(a for a in arguments if "::" in a)]))
 
     monkeypatch.setattr(pytest, "main", run)
     monkeypatch.setattr(contract_faults, "HUNTS", 1)
     contract_faults.main([])
-    parts = [file.read_text().split() for file in tmp_path.iterdir() if file.name != str(os.getpid())]
+    written = [file.read_text().split() for file in tmp_path.iterdir()]
+    assert str(os.getpid()) not in {process for process, *_ in written}
+    parts = [part for _, *part in written]
     assert len(parts) == 2
     assert sorted(parts[0] + parts[1]) == sorted(f"{contract_faults.__file__}::Test{fault.name}" for fault in FAULTS)
 

@@ -54,13 +54,18 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
     Raises:
         TierUnavailable: It is another program's, or a newer tierkit wrote it.
     """
-    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    connection.execute("BEGIN")  # one view of all three: another process may be making the database just now
+    try:
+        application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+        objects = _objects(connection)
+    finally:
+        connection.execute("ROLLBACK")
     if application == APPLICATION_ID:
         if version > FORMAT:
             raise TierUnavailable(
                 f"{path} has format {version}, and this tierkit knows up to {FORMAT}: upgrade tierkit"
             )
-    elif application or version or _objects(connection):
+    elif application or version or objects:
         raise TierUnavailable(f"{path} is the database of another program: give the tier a file of its own")
 
 
