@@ -160,20 +160,24 @@ class Level:
         with self.returning():
             with self._writes:  # one that began before the level went out may end after others have passed it by
                 self._writes.wait_for(lambda: self.in_service or self._writing == 0, _PATIENCE_SECONDS)
-            if self.missed_writes:
+            out, emptied = not self.in_service, False
+            while not self._come_back(emptied=emptied):
                 self.empty()
-            came_back = self._come_back()
-        if came_back:
+                emptied = True
+        if out:
             logger.info("%s (%s) is back in service", self.name, self.kind)
 
-    def _come_back(self) -> bool:
+    def _come_back(self, *, emptied: bool) -> bool:
+        """Answer whether the level is in service; it is not if it has to be emptied first."""
         with self._writes:
+            if self.missed_writes and not emptied:
+                return False
             self._failures = 0
-            came_back, self.in_service = not self.in_service, True
-            if came_back:
+            if not self.in_service:
+                self.in_service = True
                 self.missed_writes = False  # what passed by since it was emptied left no copy that it could hold
                 self._changed()
-            return came_back
+            return True
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back.

@@ -73,8 +73,9 @@ class Upkeep:
         for level in self.live if self.stored else ():
             self._collect(level)  # it may be about to be emptied
         with self.filling.promotions_aside():
+            self.filling.reset()  # what was read before it is emptied must not fill it afterwards,
             yield
-            self.filling.reset()
+            self.filling.reset()  # nor what was read within a write that passed it by
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 

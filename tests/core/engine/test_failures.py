@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
+from tests.core.engine.support import PATIENCE, Note, Reader, World, held, note, tier, where
 
 from tierkit import (
     CacheManager,
@@ -286,6 +286,58 @@ def test_a_write_from_before_an_outage_does_not_follow_the_return_of_a_level(wor
     back.join(PATIENCE)
     assert serving(cache, "L2")
     assert held(cache, "L2", "a") is None
+
+
+def test_a_write_that_passes_by_in_the_moment_of_a_return_is_noticed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = three(world)
+    level = cache.levels[1]
+    level.take_out(OSError("gone"))  # and nothing is missed until it is about to come back
+    real = level._come_back
+
+    def come_back(**state: bool) -> bool:
+        monkeypatch.undo()
+        cache.put(note("a", "new"))
+        return real(**state)
+
+    monkeypatch.setattr(level, "_come_back", come_back)
+    level.reset_failures()
+    assert serving(cache, "L2")
+    assert held(cache, "L2", "a") is None
+
+
+def test_a_fill_from_before_an_outage_does_not_follow_the_emptying_of_l1(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = three(world)
+    level = cache.levels[0]
+    level.empty()
+    copy_up = cache._stack._copy_up
+    reached, opened = threading.Event(), threading.Event()
+
+    def held_up(to: Any, *args: Any) -> bool:
+        reached.set()
+        assert opened.wait(PATIENCE)
+        return copy_up(to, *args)
+
+    monkeypatch.setattr(cache._stack, "_copy_up", held_up)
+    slow = Reader(cache)  # has seen L1 in service, and is about to fill it
+    assert reached.wait(PATIENCE)
+    level.take_out(OSError("gone"))
+    level.missed_writes = True
+    empty = level.empty
+
+    def then_fill_and_write() -> None:
+        empty()
+        opened.set()
+        assert slow.text() == "old"
+        cache.put(note("a", "new"))  # passes L1 by
+
+    monkeypatch.setattr(level, "empty", then_fill_and_write)
+    level.reset_failures()
+    assert serving(cache, "L1")
+    assert held(cache, "L1", "a") is None
 
 
 def test_reads_counted_in_l1_survive_its_way_out_of_service_and_back(world: World) -> None:
