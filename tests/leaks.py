@@ -9,7 +9,7 @@ from pathlib import Path
 DESCRIPTORS = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev/fd")
 #: Files that the test tools open when they please.
 TOOLS = (".coverage", ".hypothesis", "/dev/urandom", "/dev/null", "/dev/tty", "/dev/pts/")
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 Descriptor = tuple[int, tuple[int, int], str]
 

@@ -19,7 +19,7 @@ def run_demo(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[st
     hostile = {"TIERKIT_CONFIG": "/nowhere", "TIERKIT_ENCRYPTION_KEY": "none", "TIERKIT_DEFAULT_TTL_SECONDS": "1"}
     environ = {**os.environ, **hostile, "PROXYWHIRL_CACHE_ENCRYPTION_KEY": "none", "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "tierkit", "demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=300)
 
 
 @pytest.mark.req("US1-3")
