@@ -1,6 +1,7 @@
 """`tierkit get`, `ls` and `stats`."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,28 @@ def test_a_level_that_cannot_be_read_is_named_and_the_others_answer(run: Run, st
     for file in database.parent.glob("tierkit.db*"):
         file.unlink()
     database.write_bytes(b"this is no database" * 100)
-    listed = run("ls")
-    assert "L3 (sqlite) is out of service" in listed.stderr
+    listed = run("ls", code=3)
+    assert "L3 (sqlite) is out of service: " in listed.stderr
     assert "192.0.2.1" in listed.stdout
+    assert "192.0.2.3" in run("get", "http://ada@192.0.2.3:8080").stdout
+
+
+@pytest.mark.req("E-3")
+def test_a_record_that_an_unreadable_authority_may_hold_is_not_said_to_be_missing(run: Run, store: Path) -> None:
+    database = store / "data" / "l3" / "tierkit.db"
+    assert "no record" in run("get", "unknown", code=1).stderr
+    for file in database.parent.glob("tierkit.db*"):
+        file.unlink()
+    database.write_bytes(b"this is no database" * 100)
+    assert "L3 could not be read" in run("get", "unknown", code=3).stderr
+
+
+def test_a_level_above_an_authority_that_answers_makes_no_difference(run: Run, store: Path) -> None:
+    shards = store / "data" / "l2"
+    shutil.rmtree(shards)
+    shards.write_bytes(b"no directory")
+    assert "192.0.2.1" in run("ls").stdout
+    assert "no record" in run("get", "unknown", code=1).stderr
 
 
 def test_stats_shows_what_can_be_read_and_names_what_cannot(

@@ -149,7 +149,8 @@ class Level:
             if went:
                 self._changed()
         if went:
-            logger.error("%s (%s) is out of service after %d failures: %s", self.name, self.kind, self._failures, error)
+            times = f" after {self._failures} failures" if self._failures > 1 else ""
+            logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, error)
 
     def reset_failures(self) -> None:
         """Bring the level back into service. If writes passed it by, it is emptied first. Blocks until it is quiet.

@@ -74,7 +74,10 @@ def get(
 
 def _raise_trouble(cache: CacheManager[Any], key: str | None = None) -> None:
     """Tell apart what is not there and what could not be read, under `key` or anywhere."""
-    failed = [level.name for level in cache.levels if level.counters.failures]
+    authority = cache.levels[-1:]  # without it nobody knows what there is, though it may not have been asked
+    failed = [
+        level.name for level in cache.levels if level.counters.failures or (level in authority and not level.in_service)
+    ]
     if failed:
         raise TierUnavailable(f"{', '.join(failed)} could not be read (-v shows why)")
     if not _left_out(cache):
