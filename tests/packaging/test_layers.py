@@ -21,7 +21,7 @@ LAYERS = [
     {"upkeep"},
     {"stack"},
     {"writing", "sweeper", "reconciling"},
-    {"bulk", "opening"},
+    {"bulk", "comparing", "opening"},
     {"transfer"},
     {"manager"},
     {"inspection", "testing"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overloa
 from tierkit.bulk import Bulk, OnInvalid
 from tierkit.checks import check_entry, check_key
 from tierkit.clock import CacheTime, Clock, SystemClock
+from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, TierReadOnly
@@ -94,6 +95,7 @@ class CacheManager(Generic[E]):
         self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, plugins)
         self.ttl = TTLManager(self.config.default_ttl_seconds, self.config.per_source_ttl)
         self._writer: Writer[E] = Writer(self._stack, self.ttl)
+        self._comparing: Comparing[E] = Comparing(self._writer)
         self._closed = False
         self._hot: Callable[[str], E | None] = _nothing
         self._hot_counters = Counters()
@@ -236,7 +238,9 @@ class CacheManager(Generic[E]):
         check_key(key)
         if not self._stack.levels:
             return None
-        return self._writer.record_failure(key, self.config.failure_threshold, self.config.enable_health_invalidation)
+        return self._comparing.record_failure(
+            key, self.config.failure_threshold, self.config.enable_health_invalidation
+        )
 
     def warm_from_file(
         self,

@@ -1,4 +1,4 @@
-"""Writing: put, delete, clear, and compare and set. The rules are at the head of `stack`; bulk puts are in `bulk`."""
+"""Writing: put, delete and clear. The rules are at the head of `stack`; bulk puts are in `bulk`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from tierkit.entry import CacheEntry, HealthStatus, Usage
-from tierkit.errors import CacheCorruptionError, CacheValidationError, TierkitError, TierUnavailable
+from tierkit.entry import CacheEntry, Usage
+from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
 from tierkit.row import Row
@@ -25,7 +25,8 @@ Write = tuple[Any, Row | None]
 
 BATCH: Final = 1000
 """Records that go to a tier in one call."""
-_ATTEMPTS: Final = 64  # each means that another writer came first, or that a call was late
+ATTEMPTS: Final = 64
+"""How often a write is repeated; each time another writer came first, or a call was late."""
 _ANY_VERSION: Final = 2**63
 
 
@@ -49,7 +50,7 @@ class Writer(Generic[E]):
         expected = stack.filling.begin(entry.key)
         try:
             write = self.store(write, started)
-            self._fill_live(write[0], expected, started)
+            self.fill_live(write[0], expected, started)
         except BaseException:
             self.drop_live(entry.key)
             raise
@@ -68,10 +69,10 @@ class Writer(Generic[E]):
 
             return self._until_taken(attempt, stack.versions.next(), started)
 
-        version = self._delete_by(key, delete_stored)
+        version = self.delete_by(key, delete_stored)
         logger.debug("delete %s: version %d", key_digest(key), version)
 
-    def _delete_by(self, key: str, delete_stored: Callable[[Level], int]) -> int:
+    def delete_by(self, key: str, delete_stored: Callable[[Level], int]) -> int:
         """Delete `key` in the authority by `delete_stored`, which answers the version, and then above it."""
         stack = self.stack
         authority = self.authority()
@@ -94,7 +95,7 @@ class Writer(Generic[E]):
             CacheValidationError: It holds what no tier could.
         """
         stack = self.stack
-        stamped = self._stamp(entry, Usage())
+        stamped = self.stamp(entry, Usage())
         if stamped.purge_at <= stack.time.now():
             raise CacheValidationError(f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead")
         if stack.stored:
@@ -102,7 +103,8 @@ class Writer(Generic[E]):
         stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
         return stamped, None
 
-    def _stamp(self, entry: E, usage: Usage) -> E:
+    def stamp(self, entry: E, usage: Usage) -> E:
+        """`entry` with a version, its times and its deadline; what it leaves out is filled in."""
         stack = self.stack
         return self.ttl.stamp(entry, stack.time.now(), version=stack.versions.next(), _usage=usage)
 
@@ -144,20 +146,20 @@ class Writer(Generic[E]):
             return authority.call(authority.tier.put, current[1])
 
         self._until_taken(attempt, write[0].version, started)
-        self._store_above(current, started)
+        self.store_above(current, started)
         return current
 
     def _until_taken(self, attempt: Callable[[int], int | None], version: int, started: float) -> int:
         """Attempt with ever newer versions until none refuses; a late one is stamped again first."""
         stack = self.stack
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if stack.late(started):
                 started, version = stack.time.monotonic(), max(version, stack.versions.next())
             refused = attempt(version)
             if refused is None:
                 return version
             version = self.above(refused)
-        raise TierUnavailable(f"{stack.levels[-1].name} refused {_ATTEMPTS} stamps; it knows version {refused}")
+        raise TierUnavailable(f"{stack.levels[-1].name} refused {ATTEMPTS} stamps; it knows version {refused}")
 
     def above(self, refused: int) -> int:
         """A stamp above `refused`, even where that is the version of a damaged record, which no clock follows."""
@@ -165,7 +167,8 @@ class Writer(Generic[E]):
         stamp = self.stack.versions.next()
         return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
-    def _store_above(self, write: Write, started: float) -> None:
+    def store_above(self, write: Write, started: float) -> None:
+        """Write to the stored levels above the authority; where that fails or is late, drop what is older."""
         entry, row = write
         for level in reversed(self.stack.stored[:-1]):
             older = entry.version - 1
@@ -193,7 +196,8 @@ class Writer(Generic[E]):
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
-    def _fill_live(self, entry: E, expected: int, started: float, done: Level | None = None) -> None:
+    def fill_live(self, entry: E, expected: int, started: float, done: Level | None = None) -> None:
+        """End the write of `entry` in the live levels, but for `done`, which has it."""
         counters, stripe = self.stack.filling.counters, self.stack.filling.stripe(entry.key)
 
         def step(level: Level) -> None:
@@ -293,13 +297,13 @@ class Writer(Generic[E]):
     def _delete_batch(self, authority: Level, keys: list[str]) -> Mapping[str, int]:
         versions = dict.fromkeys(keys, self.stack.versions.next())
         pending = versions
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             refused = authority.call(authority.tier.delete_many, pending)
             if not refused:
                 return versions
             pending = {key: self.above(version) for key, version in refused.items()}
             versions.update(pending)
-        raise TierUnavailable(f"{authority.name} refused {_ATTEMPTS} stamps: others write the same keys all the time")
+        raise TierUnavailable(f"{authority.name} refused {ATTEMPTS} stamps: others write the same keys all the time")
 
     def _clear_above(self, level: Level, deleted: Mapping[str, int]) -> None:
         if not level.begin_write():
@@ -313,73 +317,6 @@ class Writer(Generic[E]):
             level.miss(error)
         finally:
             level.end_write()
-
-    # -- compare and set ---------------------------------------------------------------------------------------------
-
-    def record_failure(self, key: str, threshold: int, remove: bool) -> E | None:
-        """Count a failure of `key` by compare and set; remove it everywhere at the threshold.
-
-        Returns:
-            The entry as it is now, or None if it is not there or was removed.
-        """
-        authority = self.authority()
-        for _ in range(_ATTEMPTS):
-            held = self._held(authority, key)
-            entry: E | None = None if held is None else self.stack.fresh(authority, held)
-            if entry is None:
-                return None
-            failures = entry.failure_count + 1
-            changed = self._replace(entry.evolve(failure_count=failures, health_status=HealthStatus.UNHEALTHY), held)
-            if changed is not None:
-                removed = remove and failures >= threshold and self._remove_unhealthy(changed)
-                return None if removed else changed
-        raise TierUnavailable(f"{authority.name}: {_ATTEMPTS} other writers of one record came first")
-
-    def _held(self, authority: Level, key: str) -> Any:
-        try:
-            return authority.call(authority.tier.get, key)
-        except CacheCorruptionError as error:
-            self.stack.damaged(authority, key, error)
-            return None
-
-    def _remove_unhealthy(self, entry: E) -> bool:
-        """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""
-        refused: int | None = None
-
-        def delete_stored(authority: Level) -> int:
-            nonlocal refused
-            refused = authority.call(authority.tier.delete, entry.key, entry.version)
-            return entry.version
-
-        self._delete_by(entry.key, delete_stored)
-        if refused is not None:
-            return False
-        for level in self.stack.levels:
-            level.counters.evictions["health"] += level.counters.step * level.in_service
-        logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
-        return True
-
-    def _replace(self, entry: E, held: Any) -> E | None:
-        stack = self.stack
-        started = stack.time.monotonic()
-        stack.versions.observe(held.version)
-        usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
-        stamped = self._stamp(entry, usage)
-        msgspec.structs.force_setattr(stamped, "_fresh_until", stamped.purge_at)
-        row = stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
-        expected = stack.filling.begin(entry.key)
-        try:
-            authority = self.authority()
-            if not authority.call(authority.tier.replace, stamped if row is None else row, held.version):
-                self.drop_live(entry.key)
-                return None
-            self._store_above((stamped, row), started)
-            self._fill_live(stamped, expected, started, done=authority)
-        except BaseException:
-            self.drop_live(entry.key)
-            raise
-        stack.settle()
-        return stamped
 
 
 def _keys(level: Level) -> list[str]:
