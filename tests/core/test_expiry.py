@@ -127,3 +127,45 @@ def test_a_stamped_record_keeps_its_deadline_when_it_is_stamped_again(ttl: float
     assert (second.fetch_time, second.ttl_seconds, second.expires_at) == (fetched, ttl, first.expires_at)
     assert second.created_at == first.created_at
     assert first.expires_at == fetched + timedelta(seconds=ttl)
+
+
+JITTERED: list[tuple[float, float, dict[str, Any], float]] = [
+    (0.1, 0.0, {}, 3600),
+    (0.1, 0.5, {}, 3420),
+    (0.1, 0.5, {"ttl_seconds": 100}, 95),
+    (0.5, 0.5, {"source": "free"}, 450),
+    (0.5, 0.5, {"fetch_time": FETCHED, "ttl_seconds": 140}, 30),
+    (0.5, 0.5, {"fetch_time": FETCHED, "ttl_seconds": 90}, -10),
+    (0.5, 0.5, {"expires_at": MOMENT + timedelta(seconds=9)}, 9),
+    (0.0, 0.5, {}, 3600),
+    (1.0, 1.0, {}, 1e-6),
+]
+
+
+@pytest.mark.req("US2-3")
+@pytest.mark.parametrize(("jitter", "drawn", "fields", "left"), JITTERED)
+def test_jitter_takes_a_part_of_what_is_left_off_a_deadline_that_was_not_given(
+    jitter: float, drawn: float, fields: dict[str, Any], left: float
+) -> None:
+    plain = stamped(**fields)
+    entry = stamped(TTLManager(3600, {"free": 600}, jitter=jitter, random=lambda: drawn), **fields)
+    assert entry.expires_at == MOMENT + timedelta(seconds=left)
+    assert entry.ttl_seconds == plain.ttl_seconds
+
+
+@given(st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.floats(1e-3, 1e8))
+def test_jitter_neither_puts_a_deadline_off_nor_makes_it_pass(jitter: float, drawn: float, ttl: float) -> None:
+    entry = stamped(TTLManager(jitter=jitter, random=lambda: drawn), ttl_seconds=ttl)
+    assert entry.expires_at is not None
+    assert MOMENT < entry.expires_at <= MOMENT + timedelta(seconds=ttl)
+
+
+def test_jitter_is_drawn_for_each_record() -> None:
+    ttl = TTLManager(3600, jitter=0.5)
+    assert len({stamped(ttl).expires_at for _ in range(50)}) > 40
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.1, math.nan, "1"])
+def test_a_jitter_that_is_no_fraction_is_refused(jitter: Any) -> None:
+    with pytest.raises(CacheValidationError, match="ttl_jitter"):
+        TTLManager(jitter=jitter)

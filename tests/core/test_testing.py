@@ -163,7 +163,7 @@ class TestFaultyTier:
 
     def test_it_forwards_every_method(self) -> None:
         public = {name for name in dir(CacheTier) if not name.startswith("_") and callable(getattr(CacheTier, name))}
-        assert set(METHODS) == public - {"close"}
+        assert set(METHODS) == public - {"close", "purge_in_steps"}  # which counts and fails as `purge`
 
 
 class TestFaultyTierKeepsTheContract(TierContract):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from tierkit.errors import TierCorrupt, TierReadOnly, TierUnavailable
 from tierkit.row import Delta, Row, with_usage
-from tierkit.tier import CacheTier, TierContext, delete_refusal, refusal
+from tierkit.tier import PURGE_STEP, CacheTier, TierContext, delete_refusal, purged, refusal
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -113,18 +115,24 @@ class BlobTier(CacheTier[Row]):
         """Every row held."""
         return (envelope.row for envelope in self._envelopes() if envelope.row is not None)
 
-    def purge(self, now: float) -> int:
+    def purge_in_steps(self, now: float) -> Iterator[int]:
         """Discard rows whose `purge_at` has come; forget old marks."""
-        purged = 0
-        for envelope in self._envelopes():
-            if envelope.row is not None:
-                purged += envelope.row.purge_at <= now and self.discard(envelope.row)
-            elif envelope.marked_at + self.context.tombstone_seconds <= now:
-                with self.exclusive(envelope.key):
-                    if self._there(envelope.key) == envelope:
-                        self._check_writable()
-                        self.remove(envelope.key)
-        return purged
+        failures: list[Exception] = []
+        envelopes = self._envelopes()
+        while some := list(islice(envelopes, PURGE_STEP)):
+            yield sum([purged(partial(self._purge_envelope, envelope, now), failures) for envelope in some])
+        if failures:
+            raise failures[0]
+
+    def _purge_envelope(self, envelope: _Envelope, now: float) -> bool:
+        if envelope.row is not None:
+            return envelope.row.purge_at <= now and self.discard(envelope.row)
+        if envelope.marked_at + self.context.tombstone_seconds <= now:
+            with self.exclusive(envelope.key):
+                if self._there(envelope.key) == envelope:
+                    self._check_writable()
+                    self.remove(envelope.key)
+        return False
 
     def highest_version(self) -> int:
         """The highest version held by a row or known by a mark, or 0."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, UTC, datetime, timedelta
+from random import random
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -19,15 +20,31 @@ class TTLManager:
     """The rules that give a record its deadline.
 
     A record's own `expires_at` comes first, then its own `ttl_seconds`, then the rule of its source, then the
-    default. Rules may be changed while the cache runs and hold for later puts. Thread-safe.
+    default. A deadline that is computed, not given, is brought forward by jitter, so that records that were put
+    together do not expire together. Rules may be changed while the cache runs and hold for later puts. Thread-safe.
     """
 
-    def __init__(self, default_ttl_seconds: float = 3600.0, per_source: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        default_ttl_seconds: float = 3600.0,
+        per_source: Mapping[str, float] | None = None,
+        *,
+        jitter: float = 0.0,
+        random: Callable[[], float] = random,
+    ) -> None:
         """Start with these rules, in seconds.
 
+        Args:
+            default_ttl_seconds: For sources without a rule.
+            per_source: The rules.
+            jitter: From 0 to 1: up to this part of what a record has left to live is taken off a computed deadline.
+            random: Draws evenly from 0 up to, and not including, 1.
+
         Raises:
-            CacheValidationError: A rule is not a positive, finite number.
+            CacheValidationError: A rule is not a positive, finite number, or the jitter not within its bounds.
         """
+        self._jitter = _fraction("ttl_jitter", jitter)
+        self._random = random
         self._default = _seconds("default_ttl_seconds", default_ttl_seconds)
         self._rules = {source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()}
 
@@ -68,7 +85,7 @@ class TTLManager:
         moment = datetime.fromtimestamp(now, UTC)
         fetched = moment if entry.fetch_time is None else _utc("fetch_time", entry.fetch_time)
         created = moment if entry.created_at is None else _utc("created_at", entry.created_at)
-        ttl, deadline = self._life(entry, fetched)
+        ttl, deadline = self._life(entry, fetched, moment)
         return replace(
             entry,
             fetch_time=fetched,
@@ -79,11 +96,11 @@ class TTLManager:
             **changes,
         )
 
-    def _life(self, entry: CacheEntry, fetched: datetime) -> tuple[float, datetime]:
+    def _life(self, entry: CacheEntry, fetched: datetime, now: datetime) -> tuple[float, datetime]:
         if entry.expires_at is None:
             given = entry.ttl_seconds
             ttl = self.ttl_for(entry.source) if given is None else _seconds("ttl_seconds", given)
-            return ttl, _deadline(fetched, ttl)
+            return ttl, self._brought_forward(_deadline(fetched, ttl), now)
         deadline = _utc("expires_at", entry.expires_at)
         if entry.ttl_seconds is not None:
             return _seconds("ttl_seconds", entry.ttl_seconds), deadline
@@ -93,6 +110,12 @@ class TTLManager:
             )
         return (deadline - fetched).total_seconds(), deadline
 
+    def _brought_forward(self, deadline: datetime, now: datetime) -> datetime:
+        if not self._jitter or deadline <= now:
+            return deadline
+        kept = (deadline - now) * (1.0 - self._jitter * self._random())
+        return now + max(kept, datetime.resolution)  # else the jitter alone would make it expired
+
 
 def _seconds(name: str, value: Any) -> float:
     if type(value) is float and 0.0 < value < math.inf:
@@ -100,6 +123,12 @@ def _seconds(name: str, value: Any) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LONGEST:
         return float(value)
     raise CacheValidationError(f"{name} = {value!r}: must be a positive, finite number of seconds")
+
+
+def _fraction(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and 0 <= value <= 1:
+        return value
+    raise CacheValidationError(f"{name} = {value!r}: must be a fraction from 0 to 1")
 
 
 def _utc(name: str, value: Any) -> datetime:

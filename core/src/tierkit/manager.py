@@ -93,7 +93,9 @@ class CacheManager(Generic[E]):
         self._time = CacheTime(clock)
         self._monotonic, self._offset = self._time.monotonic, self._time.offset
         self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, plugins)
-        self.ttl = TTLManager(self.config.default_ttl_seconds, self.config.per_source_ttl)
+        self.ttl = TTLManager(
+            self.config.default_ttl_seconds, self.config.per_source_ttl, jitter=self.config.ttl_jitter
+        )
         self._writer: Writer[E] = Writer(self._stack, self.ttl)
         self._comparing: Comparing[E] = Comparing(self._writer)
         self._closed = False
@@ -306,13 +308,13 @@ class CacheManager(Generic[E]):
         self._stack.flush()
 
     def sweep(self) -> int:
-        """Remove what expired from every level now, as the background sweeper does.
+        """Remove what expired from every level now, as the background sweeper does, but without resting.
 
         Returns:
             How many records were removed, over all levels.
         """
         self._check_writable()
-        return self._stack.sweep()
+        return self._stack.sweep(paced=False)
 
     def close(self) -> None:
         """Stop the sweeper, flush usage, close the tiers. May be called twice."""
@@ -322,6 +324,7 @@ class CacheManager(Generic[E]):
             self._closed = True
             self._find_hot_path()  # so that the next call comes to where it is refused
             self._finalizer.detach()
+            self._stack.halt.set()
             if self._sweeper is None:
                 self._stack.close()
             else:
@@ -404,6 +407,7 @@ def _dropped_open(stack: Stack[Any], sweeper: Sweeper | None) -> None:
         stack.close()
         warnings.warn("a CacheManager was dropped without close(); it was closed now", ResourceWarning, stacklevel=2)
 
+    stack.halt.set()
     if sweeper is None:
         close()
     else:  # with patience that ends: the collector may have come while its thread holds what a sweep waits for

@@ -12,8 +12,8 @@ or evicted version back.
 To write a tier, subclass `CacheTier` and write five methods, or subclass `tierkit.blob.BlobTier` and write load, store,
 remove and iterate, which know of marks already. Everything else has a default that is slow, and correct for what the
 five can tell it. They cannot tell it of marks: a tier that keeps marks overrides `highest_version`, where they count,
-and `purge`, which forgets them. Nor of reads: a tier with the trait `LIVE` that evicts by use overrides `overflow`.
-`tierkit.testing.TierContract` tests what you wrote.
+and `purge_in_steps` (or `purge`), which forgets them. Nor of reads: a tier with the trait `LIVE` that evicts by use
+overrides `overflow`. `tierkit.testing.TierContract` tests what you wrote.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
 
@@ -37,6 +39,10 @@ from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
 """The version of this contract. A tier whose `TierSpec` says that it was written for another one is refused by name."""
+
+PURGE_STEP: Final = 64
+"""Records that a default purge looks at in one step."""
+_MOST_FAILURES: Final = 8  # of single records; more are the tier's trouble, and each may cost a time-out
 
 Durability = Literal["full", "process", "none"]
 """What an acknowledged write survives: a power cut, the death of the process, or nothing."""
@@ -221,12 +227,28 @@ class CacheTier(ABC, Generic[R]):
     def purge(self, now: float) -> int:
         """Discard every record whose `purge_at` has come by `now`, and forget marks that are old enough by then.
 
-        This default forgets no marks, for it knows of none: a tier that keeps marks overrides it.
+        This default does what `purge_in_steps` does, to its end.
 
         Returns:
             How many records were removed.
         """
-        return sum(self.discard(record) for record in self.scan() if record.purge_at <= now)
+        return sum(self.purge_in_steps(now))
+
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """As `purge`, in steps that are short (a millisecond or so), telling after each how many records it removed.
+
+        Between two steps no lock is held, and the caller may rest, write to the tier, or stop. A record that cannot be
+        removed does not keep the others: its error is raised at the end, or when there are several such. A tier
+        that overrides `purge` alone is purged in one step.
+
+        This default forgets no marks, for it knows of none: a tier that keeps marks overrides this or `purge`.
+        """
+        failures: list[Exception] = []
+        records = iter(self.scan())
+        while some := list(islice(records, PURGE_STEP)):
+            yield sum([purged(partial(_discard_due, self, record, now), failures) for record in some])
+        if failures:
+            raise failures[0]
 
     def keys(self) -> Iterator[str]:
         """The key of every record held; else like `scan`."""
@@ -310,6 +332,28 @@ def delete_refusal(version: int, held: Record | None, mark: int) -> int | None:
     return mark - 1 if mark > version + 1 else None
 
 
+def purge_steps(tier: CacheTier[Any], now: float) -> Iterator[int]:
+    """The steps of a purge of `tier`: its own, or a single one if its class overrides `purge` and not the steps."""
+    own = next(vars(base) for base in type(tier).__mro__ if {"purge", "purge_in_steps"} & vars(base).keys())
+    if "purge_in_steps" in own:
+        yield from tier.purge_in_steps(now)
+    else:
+        yield tier.purge(now)
+
+
+def purged(purge: Callable[[], bool], failures: list[Exception]) -> bool:
+    """Purge one record. What goes wrong with it is added to `failures`, and raised once there are too many."""
+    try:
+        return purge()
+    except TierCorrupt:
+        return False  # the tier has set it aside
+    except Exception as error:
+        failures.append(error)
+        if len(failures) == _MOST_FAILURES:
+            raise
+        return False
+
+
 def coldness(eviction_policy: str) -> Callable[[Record], tuple[float, int]]:
     """A sort key that puts first what `eviction_policy` ("lru" or "fifo") evicts first."""
     if eviction_policy == "fifo":
@@ -320,6 +364,10 @@ def coldness(eviction_policy: str) -> Callable[[Record], tuple[float, int]]:
 def key_digest(key: str) -> str:
     """A name for `key` that is safe as a file name: 32 hexadecimal digits."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _discard_due(tier: CacheTier[Any], record: Record, now: float) -> bool:
+    return record.purge_at <= now and tier.discard(record)
 
 
 def _last_used(record: Record) -> float:

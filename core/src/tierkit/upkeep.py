@@ -19,12 +19,13 @@ from tierkit.errors import TierkitError
 from tierkit.filling import Filling
 from tierkit.level import Level
 from tierkit.row import Record
-from tierkit.tier import key_digest
+from tierkit.tier import key_digest, purge_steps
 from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")
 
 _ROUNDS: Final = 16  # others may fill the level meanwhile; a tier that names what it does not discard must not hold us
+_REST_SECONDS: Final = 0.001  # between two steps of a sweep
 LEDGER_KEYS: Final = 512
 """The ledger is flushed, in one transaction, when it holds as many."""
 
@@ -54,6 +55,7 @@ class Upkeep:
         self.settings = settings
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
+        self.halt = threading.Event()
         for level in self.levels:
             level.returning = self._returning
         _open_stacks.add(self)
@@ -193,8 +195,12 @@ class Upkeep:
 
     # -- sweeping, closing -------------------------------------------------------------------------------------------
 
-    def sweep(self) -> int:
-        """Flush usage, and remove what expired from every level. Blocks on I/O.
+    def sweep(self, *, paced: bool = True) -> int:
+        """Flush usage, and remove what expired from every level, in short steps. Blocks on I/O.
+
+        Args:
+            paced: Rest after each step, so that readers and writers find the locks and the interpreter free, and end
+                early once `halt` is set.
 
         Returns:
             How many records were removed, over all levels.
@@ -202,15 +208,18 @@ class Upkeep:
         if self.settings.read_only:
             return 0
         self.flush()
-        return sum([self._sweep_level(level) for level in self.levels if level.in_service])
+        return sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
 
-    def _sweep_level(self, level: Level) -> int:
+    def _sweep_level(self, level: Level, paced: bool) -> int:
+        removed, steps = 0, purge_steps(level.tier, self.time.now())
         try:
-            removed = level.call(level.tier.purge, self.time.now())
+            while (step := level.call(next, steps, None)) is not None:
+                level.counters.evictions["ttl"] += step * level.counters.step
+                removed += step
+                if paced and self.halt.wait(_REST_SECONDS):
+                    break
         except TierkitError as error:
             logger.warning("%s could not be swept: %s", level.name, error)
-            return 0
-        level.counters.evictions["ttl"] += removed * level.counters.step
         if removed:
             logger.debug("%s: swept %d expired records", level.name, removed)
         return removed
@@ -255,6 +264,7 @@ class Upkeep:
         """
         self.filling.renew()
         self.ledger.renew()
+        self.halt = threading.Event()
         self.versions.renew()
         for level in self.levels:
             level.renew()

@@ -227,3 +227,12 @@ def test_when_one_tier_cannot_be_opened_the_others_are_closed(world: World, monk
         world.open("live", "disk")
     with pytest.raises(OSError, match="closed"):
         opened[0].size()
+
+
+def test_ttl_jitter_brings_deadlines_forward(world: World, clock: FakeClock) -> None:
+    cache = world.open("disk", ttl_jitter=0.5, default_ttl_seconds=100)
+    puts = [cache.put(note(f"key {n}")) for n in range(50)]
+    left = {put.purge_at - clock.wall() for put in puts}
+    assert len(left) > 40
+    assert all(50 < seconds <= 100 for seconds in left)
+    assert {put.ttl_seconds for put in puts} == {100}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import inf
 from typing import Any, Final
 
 from tierkit.errors import TierUnavailable
-from tierkit.tier import CacheTier
+from tierkit.tier import CacheTier, purge_steps
 
 WRITES: Final = (
     "put",
@@ -100,6 +101,13 @@ class FaultyTier(CacheTier[Any]):
     overflow = _forward("overflow")
     touch_many = _forward("touch_many")
     purge = _forward("purge")
+
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """Those of the wrapped tier; counted, and made to fail, as one call of `purge`."""
+        self.calls["purge"] += 1
+        self.raise_if_told("purge")
+        yield from purge_steps(self.tier, now)
+
     keys = _forward("keys")
     size = _forward("size")
     clear = _forward("clear")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -78,11 +78,15 @@ class Batch:
                 if place != held:
                     self._stage(place, encode_usage(place))
 
-    def purge(self, now: float, horizon: float) -> int:
-        """Stage the removal of records whose `purge_at` has come; how many those are. Forget marks up to `horizon`."""
-        self.log.forget_marks(horizon)
-        due = [place for place in self.log.index.values() if place.purge_at <= now]
-        return sum(self.discard(place.key, place.version) for place in due)
+    def purge(self, places: Iterable[Place]) -> int:
+        """Stage the removal of the records that lay at `places`, if they have the same versions; how many have."""
+        return sum([self.discard(place.key, place.version) for place in places])
+
+    def forget(self, marks: Iterable[Mark]) -> None:
+        """Forget `marks`, but for those in whose place there is another by now."""
+        for mark in marks:
+            if self.log.marks.get(mark.key) == mark:
+                self.log.drop(mark.key)
 
     def clear(self) -> None:
         """Stage the deletion of every record."""

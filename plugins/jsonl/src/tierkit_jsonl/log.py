@@ -128,11 +128,6 @@ class Log:
         self.marks[mark.key] = mark
         self.live += mark.length + 1
 
-    def forget_marks(self, horizon: float) -> None:
-        """Forget marks made before `horizon`."""
-        for mark in [mark for mark in self.marks.values() if mark.marked_at <= horizon]:
-            self.drop(mark.key)
-
     def appended(self, start: int, line: bytes) -> None:
         """`line` is now the last one, at `start`, and everything up to its end is indexed."""
         self._last = line[:HEAD_LENGTH], start

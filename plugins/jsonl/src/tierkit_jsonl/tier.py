@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 from zlib import crc32
 
 from tierkit import (
@@ -32,6 +32,11 @@ from tierkit_jsonl.order import RANKS
 from tierkit_jsonl.shard import Shard, ShardSettings
 
 T = TypeVar("T")
+
+LOOKED_AT: Final = 1000
+"""Rows, or marks, that one step of a purge looks at."""
+REMOVED: Final = 32
+"""Rows that a purge removes in one write."""
 
 
 class FileCacheTier(CacheTier[Row]):
@@ -175,17 +180,14 @@ class FileCacheTier(CacheTier[Row]):
 
         self._write_groups(self._by_shard(deltas), touch_all)
 
-    @mapped
-    def purge(self, now: float) -> int:
-        """Discard rows whose `purge_at` has come; forget old marks. Reads no file."""
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """Discard rows whose `purge_at` has come, 32 in one write; forget old marks. Reads no file."""
         self._refuse_read_only()
-        horizon = now - self.context.tombstone_seconds
-        purged = 0
-        for shard, log in self._logs():
-            old = any(mark.marked_at <= horizon for mark in list(log.marks.values()))
-            if old or any(place.purge_at <= now for place in list(log.index.values())):
-                purged += shard.write(lambda batch: batch.purge(now, horizon))
-        return purged
+        try:
+            for shard, log in self._logs():
+                yield from _purge_shard(shard, log, now, now - self.context.tombstone_seconds)
+        except OSError as error:
+            raise storage_error(self.context.name, error) from error
 
     @mapped
     def clear(self) -> None:
@@ -304,6 +306,21 @@ class FileCacheTier(CacheTier[Row]):
 
 def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:
     work(batch, group)
+
+
+def _purge_shard(shard: Shard, log: Log, now: float, horizon: float) -> Iterator[int]:
+    old = [mark for mark in list(log.marks.values()) if mark.marked_at <= horizon]
+    for marks in _parts(old, LOOKED_AT):
+        shard.write(partial(Batch.forget, marks=marks))
+        yield 0
+    for places in _parts(list(log.index.values()), LOOKED_AT):
+        for due in _parts([place for place in places if place.purge_at <= now], REMOVED):
+            yield shard.write(partial(Batch.purge, places=due))
+        yield 0
+
+
+def _parts(items: list[T], length: int) -> Iterator[list[T]]:
+    return (items[start : start + length] for start in range(0, len(items), length))
 
 
 def _versions(log: Log) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +30,8 @@ __all__ = ["MemoryCacheTier", "MemoryOptions", "register_tiers"]
 
 _MARKS: Final = 10_000
 """How many marks are kept at least; more, if the tier may hold more entries than that."""
+_LOOKED_AT: Final = 1000  # entries in one step of a purge,
+_REMOVED: Final = 100  # of which as many are removed under the lock at most
 
 
 class MemoryCacheTier(CacheTier[CacheEntry]):
@@ -135,14 +138,17 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._check_open()
         return len(self._entries)
 
-    def purge(self, now: float) -> int:
-        """Discard the entries whose `purge_at` has come, and forget old marks."""
-        purged = super().purge(now)
-        with self.lock:
-            marks, oldest = self._marks, now - self.context.tombstone_seconds
-            while marks and next(iter(marks.values()))[1] <= oldest:
-                marks.popitem(last=False)
-        return purged
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """Discard the entries whose `purge_at` has come, and forget old marks. The lock is held for 100 at a time."""
+        get, keys = self._entries.get, list(self.keys())
+        for start in range(0, len(keys), _LOOKED_AT):
+            held = map(get, keys[start : start + _LOOKED_AT])
+            due = [entry for entry in held if entry is not None and entry.purge_at <= now]
+            yield self._discard_some(due[:_REMOVED])
+            for more in range(_REMOVED, len(due), _REMOVED):
+                yield self._discard_some(due[more : more + _REMOVED])
+        while self._forget_some(now - self.context.tombstone_seconds):
+            yield 0
 
     def highest_version(self) -> int:
         """The highest version held by an entry or known by a mark, or 0."""
@@ -180,6 +186,19 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._marks.move_to_end(key)
         if len(self._marks) > self._most_marks:
             self._marks.popitem(last=False)
+
+    def _discard_some(self, entries: Iterable[CacheEntry]) -> int:
+        with self.lock:
+            return sum([self.discard(entry) for entry in entries])
+
+    def _forget_some(self, oldest: float) -> bool:
+        """Forget some marks set up to `oldest`; answer whether there may be more of them."""
+        with self.lock:
+            marks = self._marks
+            old = [key for key, (_, marked_at) in islice(marks.items(), _REMOVED) if marked_at <= oldest]
+            for key in old:
+                del marks[key]
+            return len(old) == _REMOVED
 
     def _mark(self, key: str) -> int:
         mark, marked_at = self._marks.get(key, (0, 0.0))

@@ -20,7 +20,9 @@ from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 PAGE: Final = 100
 """Rows that a scan reads at once."""
 BATCH: Final = 512
-"""Rows that a purge removes in one transaction."""
+"""Rows that a clearing removes in one transaction."""
+STEP: Final = 64
+"""Rows, or marks, that a purge removes in one transaction, which keeps other writers waiting."""
 _MOST_USES: Final = 2**62
 _LATEST_USE: Final = 253402300799.0
 """The last second of the year 9999."""
@@ -91,7 +93,7 @@ class Table:
         self.remove_row = f"DELETE FROM {table} WHERE rowid = ?1"
         old = f"SELECT key FROM {marks} WHERE marked_at <= ?1 LIMIT"
         self.old_marks = f"{old} 1"
-        self.forget = f"DELETE FROM {marks} WHERE key IN ({old} {BATCH})"
+        self.forget = f"DELETE FROM {marks} WHERE key IN ({old} {STEP})"
         self.highest_mark = f"SELECT max(mark) FROM {marks} WHERE typeof(mark) = 'integer'"
 
     def _write_scans(self, table: str) -> None:

@@ -143,21 +143,18 @@ class SQLiteCacheTier(CacheTier[Row]):
         limit, policy = self.context.max_entries, self.context.eviction_policy
         return [] if limit is None else self._connections.read(work.overflow, limit, policy)
 
-    def purge(self, now: float) -> int:
-        """Discard what is due and forget old marks, by index, in small transactions.
-
-        Returns:
-            How many rows were removed.
-        """
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """Discard what is due and forget old marks, by index, in transactions of 64 rows."""
         self._must_be_writable()
-        self._forget(now - self.context.tombstone_seconds)
-        removed = 0
+        before = now - self.context.tombstone_seconds
+        while self._connections.read(work.is_forgettable, before):
+            self._connections.write(work.forget_batch, before)
+            yield 0
         while self._connections.read(work.is_due, now):
-            batch = self._connections.write(work.purge_batch, now, self.context.now())
-            if not batch:  # another process was faster
+            removed = self._connections.write(work.purge_batch, now, self.context.now())
+            yield removed
+            if not removed:  # another process was faster
                 break
-            removed += batch
-        return removed
 
     def clear(self) -> None:
         """Delete every row at its own version, in small transactions."""
@@ -200,7 +197,3 @@ class SQLiteCacheTier(CacheTier[Row]):
         except work.SomeRefused:
             return self._connections.write(work.put_each, records)
         return [None] * len(records)
-
-    def _forget(self, before: float) -> None:
-        while self._connections.read(work.is_forgettable, before):
-            self._connections.write(work.forget_batch, before)

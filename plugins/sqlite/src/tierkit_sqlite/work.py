@@ -12,7 +12,7 @@ from typing import Any, Final
 from tierkit import Delta, Row, delete_refusal, refusal
 from tierkit_sqlite import failures
 from tierkit_sqlite.library import sqlite3
-from tierkit_sqlite.statements import BATCH, PAGE, Table
+from tierkit_sqlite.statements import BATCH, PAGE, STEP, Table
 
 _FIRST_ROWID: Final = -(2**63)
 _DAMAGED: Final = object()
@@ -186,7 +186,7 @@ def is_due(cursor: sqlite3.Cursor, table: Table, now: float) -> bool:
 
 def purge_batch(cursor: sqlite3.Cursor, table: Table, now: float, marked_at: float) -> int:
     """Discard some of the rows that are due; how many."""
-    return _remove_rows(cursor, table, fetch(cursor, table.due, (now, BATCH)), (0, marked_at))
+    return _remove_rows(cursor, table, fetch(cursor, table.due, (now, STEP)), (0, marked_at))
 
 
 def clear_batch(cursor: sqlite3.Cursor, table: Table, last: int, marked_at: float) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from tierkit.testing.records import stamp
 from tierkit.testing.storage import Storage
-from tierkit.tier import CacheTier, Trait
+from tierkit.tier import CacheTier, Trait, purge_steps
 
 KEPT = 900.0
 TAGS = (0, 1, 127, 128, 129, 255, 256, 511, 1023)
@@ -193,6 +193,22 @@ class Marks:
             assert tier.put(storage.record(f"key {n}", 1)) is not None, (
                 "a purge is a discard: it sets a mark, which is young: see CacheTier.purge"
             )
+
+    def test_a_purge_in_steps_is_a_purge_that_leaves_room_between(self, storage: Storage) -> None:
+        """Between two steps the tier may be used, and a purge that is not ended has done what it told of."""
+        tier = storage.open()
+        now = storage.clock.wall()
+        for number in range(5):
+            tier.put(storage.record(f"due {number}", 2, purge_at=now))
+        removed = 0
+        for number, step in enumerate(purge_steps(tier, now)):
+            removed += step
+            assert tier.put(storage.record(f"new {number}", 2)) is None
+            assert tier.size() >= number + 1
+        assert removed == 5 or storage.claims(Trait.NATIVE_TTL), "steps must tell of all that they removed"
+        assert not [record.key for record in tier.scan() if record.key.startswith("due")]
+        next(purge_steps(tier, now + 1), None)
+        assert list(purge_steps(tier, now + 1))[:1] in ([0], []), "nothing is due any more"
 
     def test_only_a_purge_looks_at_deadlines(self, tier: CacheTier[Any], storage: Storage) -> None:
         """A tier does no arithmetic of life times."""
