@@ -1,23 +1,25 @@
-"""Measure everything and print it, with `--write` into docs/benchmarks.md too. Exits with 1 if a target is missed."""
+"""Measure and print, with `--write` into docs/benchmarks.md too. Exits with 1 if a target is missed.
+
+`python -m benchmarks [GROUP ...]` measures what tierkit costs beside the bare work, `python -m benchmarks criteria
+[SC-1 ...]` the success criteria, `python -m benchmarks replay` replays eight real lists.
+"""
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, footprint, points, startup
+from benchmarks import bulk, criteria, footprint, points, replay, startup
 from benchmarks.measuring import Figure
+from benchmarks.page import PAGE, machine, table, verdict, write_section
 
 GROUPS = {"bulk": bulk, "points": points, "startup": startup, "footprint": footprint}
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-HEAD = """# Benchmarks
-
-What tierkit costs, each figure beside the bare work and measured in the same run, alternating, on {machine}.
-Read the times as ratios; they differ from machine to machine. Written by
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"criteria": criteria.main, "replay": replay.main}
+INTRODUCTION = """What tierkit costs, each figure beside the bare work and measured in the same run, alternating, on
+{machine}. Read the times as ratios; they differ from machine to machine. Written by
 
     uv run python -m benchmarks --write
 
@@ -27,35 +29,46 @@ The bare work is what any program must do to keep the same records, without any 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the groups that are asked for."""
+    """Measure what is asked for: one of the commands, or the groups."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and given[0] in COMMANDS:
+        return COMMANDS[given[0]](given[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], default=[], help="what to measure (all)")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
-    asked = parser.parse_args(arguments)
-    found: list[Figure] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in asked.groups or GROUPS:
-            print(f"measuring {name} ...", file=sys.stderr)
-            found += GROUPS[name].figures(Path(folder))
-    table = _table(found)
-    print(table)
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}; of all groups only")
+    asked = parser.parse_args(given)
+    if asked.groups and asked.write:
+        parser.error("--write needs all groups, since the page would else lose the others")
+    found = _measured(asked.groups or list(GROUPS))
+    printed = _table(found)
+    print(printed)
     if asked.write:
-        PAGE.write_text(HEAD.format(machine=_machine()) + table)
+        write_section("Costs", INTRODUCTION.format(machine=machine()) + printed)
     return 0 if all(figure.holds for figure in found) else 1
 
 
+def _measured(groups: Sequence[str]) -> list[Figure]:
+    found: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in groups:
+            print(f"measuring {name} ...", file=sys.stderr)
+            found += GROUPS[name].figures(Path(folder))
+    return found
+
+
 def _table(found: Sequence[Figure]) -> str:
-    lines = ["| what | tierkit | beside | ratio | target | |", "|---|---|---|---|---|---|"]
-    for figure in found:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
-        verdict = "met" if figure.holds else "**missed**"
-        lines.append(f"| {figure.what} | {figure.measured} | {figure.beside} | {ratio} | {figure.target} | {verdict} |")
-    return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    version = ".".join(platform.python_version_tuple()[:2])
-    return f"{platform.system()} with 2 cores and Python {version}"
+    rows = [
+        (
+            figure.what,
+            figure.measured,
+            figure.beside,
+            "" if figure.ratio is None else f"{figure.ratio:.2f}",
+            figure.target,
+            verdict(figure.holds),
+        )
+        for figure in found
+    ]
+    return table(("what", "tierkit", "beside", "ratio", "target", ""), rows)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,13 @@ def entries(count: int = COUNT) -> list[ProxyEntry]:
     ]
 
 
+def default_stack(folder: Path, **settings: Any) -> CacheConfig:
+    """The default configuration, but for its place and its key."""
+    return CacheConfig(
+        encryption_key=KEY, l2_cache_dir=folder / "proxies", l3_database_path=folder / "tierkit.db", **settings
+    )
+
+
 def three_tiers(folder: Path, bounded: bool = True, **settings: Any) -> CacheConfig:
     """The default stack, or one that keeps everything in every level."""
     l1, l2 = (1000, 5000) if bounded else (None, None)
