@@ -20,6 +20,7 @@ from tierkit.settings_sources import SPELLINGS
 
 SIMPLE: list[tuple[str, Any, str, str]] = [
     # setting, value, in the environment, in TOML
+    ("name", "proxies", "proxies", '"proxies"'),
     ("cache_enabled", False, "off", "false"),
     ("default_ttl_seconds", 60.0, "60", "60"),
     ("cleanup_interval_seconds", 10.5, "10.5", "10.5"),
@@ -28,6 +29,7 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
     ("enable_health_invalidation", False, "no", "false"),
     ("failure_threshold", 1, "1", "1"),
     ("enable_statistics", False, "0", "false"),
+    ("latency_histograms", True, "yes", "true"),
     ("durability", "full", "full", '"full"'),
     ("tier_failure_threshold", 9, "9", "9"),
     ("late_seconds", 0.5, "0.5", "0.5"),

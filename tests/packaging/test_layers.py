@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "latency"},
     {"clock", "proxy_url", "statistics", "eviction", "filling"},
     {"entry", "row"},
     {"values", "usage", "expiry", "keys"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"config"},
     {"upkeep"},
     {"stack"},
-    {"writing", "sweeper", "reconciling"},
+    {"writing", "sweeper", "reconciling", "timing"},
     {"bulk", "comparing", "opening"},
     {"transfer"},
     {"manager"},

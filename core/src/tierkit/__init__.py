@@ -82,8 +82,8 @@ def __getattr__(name: str) -> Any:
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     warnings.warn(
-        "this Python runs without its global lock, which tierkit's counters rely on:"
-        " records are safe, but the counts in statistics and usage may be inexact",
+        "this Python runs without its global lock, which the usage of records relies on:"
+        " records are safe and statistics exact, but access counts may be a little low",
         RuntimeWarning,
         stacklevel=2,
     )

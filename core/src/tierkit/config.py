@@ -71,6 +71,7 @@ class CacheConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    name: str = Field(default="tierkit", pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
     cache_enabled: bool = True
     tiers: tuple[CacheTierConfig, ...] = ()
     default_ttl_seconds: Annotated[AnySeconds, Field(ge=60)] = 3600.0
@@ -84,6 +85,7 @@ class CacheConfig(BaseModel):
     enable_health_invalidation: bool = True
     failure_threshold: Count = 3
     enable_statistics: bool = True
+    latency_histograms: bool = False
     durability: Durability = "process"
     tier_failure_threshold: Count = 3
     late_seconds: Seconds = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,8 +21,9 @@ from tierkit.errors import (
     TierReadOnly,
     TierUnavailable,
 )
+from tierkit.latency import Histogram
 from tierkit.row import Record
-from tierkit.statistics import CAUSES, Counters, TierStatistics
+from tierkit.statistics import CAUSES, TierStatistics, new_counters
 from tierkit.tier import CacheTier, TierSpec, Trait
 
 logger = logging.getLogger("tierkit.level")
@@ -46,6 +47,7 @@ class Level:
         policy: The eviction policy of a bounded level.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
+        latencies: How long the tier's operations took, where that is measured.
         in_service: Whether it is read and written.
         missed_writes: Whether a write passed it by; then it must be emptied before it is used again.
         on_change: Called when the level goes out of service or comes back.
@@ -71,7 +73,8 @@ class Level:
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
         self.cause = self.policy if self.policy in CAUSES else "other"
-        self.counters = Counters(counting)
+        self.counters = new_counters(counting)
+        self.latencies: Mapping[str, Histogram] = {}
         self.in_service = True
         self.missed_writes = False
         self.on_change = on_change
@@ -166,6 +169,7 @@ class Level:
                 self.empty()
                 emptied = True
         if out:
+            self.counters.recoveries += self.counters.step
             logger.info("%s (%s) is back in service", self.name, self.kind)
 
     def _come_back(self, *, emptied: bool) -> bool:
@@ -209,15 +213,16 @@ class Level:
 
     def snapshot(self) -> TierStatistics:
         """The level's statistics as of now. Asks the tier for its size, which may block on I/O."""
-        counters = self.counters
-        names = ("hits", "misses", "promotions", "demotions", "failures", "corruptions", "unreadable")
-        counts = {name: getattr(counters, name) for name in names}
-        evictions = {f"evictions_{cause}": count for cause, count in counters.evictions.items()}
+        counts = dict(self.counters.totals())
+        evictions = {f"evictions_{cause}": count for cause, count in counts.pop("evictions").items()}
         return TierStatistics(
             name=self.name,
             backend=self.kind,
             size=self._size(),
             degraded=not self.in_service,
+            state="closed" if self.in_service else "open",
+            writable=self.in_service,
+            latencies={name: taken for name, held in self.latencies.items() if (taken := held.snapshot()).count},
             **counts,
             **evictions,
         )

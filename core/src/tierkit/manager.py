@@ -23,8 +23,9 @@ from tierkit.expiry import TTLManager
 from tierkit.level import Level
 from tierkit.opening import open_stack
 from tierkit.stack import Found, Stack
-from tierkit.statistics import CacheStatistics, Counters
+from tierkit.statistics import CacheStatistics, new_counters
 from tierkit.sweeper import Sweeper
+from tierkit.timing import Latencies, measured, time_cache, time_level
 from tierkit.writing import Writer
 
 if TYPE_CHECKING:
@@ -99,8 +100,13 @@ class CacheManager(Generic[E]):
         self._writer: Writer[E] = Writer(self._stack, self.ttl)
         self._comparing: Comparing[E] = Comparing(self._writer)
         self._closed = False
+        self._latencies: Latencies = {}
+        if self.config.latency_histograms and self.config.enable_statistics:
+            for level in self._stack.levels:
+                time_level(level, self._monotonic)
+            self._latencies = time_cache(self, self._monotonic)
         self._hot: Callable[[str], E | None] = _nothing
-        self._hot_counters = Counters()
+        self._hot_counters = new_counters()
         self._hot_lock = threading.Lock()
         self._close_lock = threading.RLock()
         self._find_hot_path()
@@ -296,11 +302,17 @@ class CacheManager(Generic[E]):
         tiers = tuple(level.snapshot() for level in self._stack.levels)
         answered = sum(tier.hits for tier in tiers)
         return CacheStatistics(
+            name=self.config.name,
             enabled=self.config.enable_statistics,
-            requests=answered + self._stack.misses,
+            requests=answered + self._stack.counters.totals()["misses"],
             answered=answered,
             tiers=tiers,
+            latencies=measured(self._latencies),
         )
+
+    def log_statistics(self) -> None:
+        """Write the statistics to the log `tierkit`, as one line at INFO. Asks the tiers for their sizes."""
+        logger.info("%s", self.get_statistics().summary())
 
     def flush(self) -> None:
         """Bring usage (counts and times of reads) to the persistent levels now."""
@@ -373,7 +385,7 @@ class CacheManager(Generic[E]):
         with self._hot_lock:  # the last one to come sees the latest state, and leaves what fits it
             serves = top is not None and top.live and top.in_service and not self._closed
             self._hot = top.tier.get if top and serves else _nothing
-            self._hot_counters = top.counters if top else Counters()
+            self._hot_counters = top.counters if top else new_counters()
 
     def _present(self, key: str) -> bool:
         authority = self._stack.authority

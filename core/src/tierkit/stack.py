@@ -55,6 +55,7 @@ from tierkit.filling import Filling, Flight
 from tierkit.level import Level
 from tierkit.row import Row, with_usage
 from tierkit.sealing import Sealer
+from tierkit.statistics import new_counters
 from tierkit.tier import key_digest
 from tierkit.upkeep import StackSettings, Upkeep
 from tierkit.usage import merge_usage
@@ -94,8 +95,7 @@ class Stack(Upkeep, Generic[E]):
         super().__init__(levels, time, versions, settings)
         self.sealer = sealer
         self.filling: Filling[Found[E]]
-        self.misses = 0
-        self._step = int(settings.counting)
+        self.counters = new_counters(settings.counting)  # of the whole: its misses are those of every level
         self._told: set[tuple[str, str]] = set()
         for level in self.stored:
             if level.in_service:
@@ -144,7 +144,7 @@ class Stack(Upkeep, Generic[E]):
     def _share(self, key: str, found: Found[E] | None) -> Found[E] | None:
         """Count a read that another caller made for us."""
         if found is None:
-            self.misses += self._step
+            self.counters.misses += self.counters.step
             return None
         found.level.counters.hits += found.level.counters.step
         self._use(found.entry)
@@ -169,7 +169,7 @@ class Stack(Upkeep, Generic[E]):
             elif record is not None:
                 floor = max(floor, self._expired_version(level, record))
             level.counters.misses += level.counters.step
-        self.misses += self._step
+        self.counters.misses += self.counters.step
         return None
 
     def _expired_version(self, level: Level, record: Any) -> int:

@@ -248,7 +248,7 @@ class Model(RuleBasedStateMachine):
     def every_request_is_counted_once(self) -> None:
         if hasattr(self, "cache"):
             hits = sum(level.counters.hits for level in self.cache.levels)
-            assert hits + self.cache._stack.misses == self.requests
+            assert hits + self.cache._stack.counters.misses == self.requests
 
     def teardown(self) -> None:
         try:

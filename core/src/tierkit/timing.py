@@ -1,0 +1,110 @@
+"""Measuring how long calls take, for `latency_histograms`: wrappers that are not there where it is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from typing import Any, Final, cast
+
+from tierkit.latency import Histogram, LatencyStatistics, new_histogram
+from tierkit.level import Level
+from tierkit.tier import CacheTier
+
+TIER_OPERATIONS: Final = (
+    "get",
+    "get_many",
+    "put",
+    "put_many",
+    "delete",
+    "delete_many",
+    "replace",
+    "discard",
+    "overflow",
+    "touch_many",
+    "purge",
+)
+"""The methods of a tier that are measured. Its iterators are not: how long they take is up to who iterates."""
+
+CACHE_OPERATIONS: Final = ("get", "put", "put_many", "delete")
+"""The methods of a cache that are measured, each as a whole."""
+
+Latencies = Mapping[str, Histogram]
+
+
+class TimedTier:
+    """Stands before a tier and measures its operations; everything else it passes on, also what later tiers have."""
+
+    def __init__(self, tier: CacheTier[Any], monotonic: Callable[[], float]) -> None:
+        """Measure `tier` by `monotonic`, which answers seconds."""
+        latencies = _histograms(TIER_OPERATIONS)
+        vars(self)["tier"] = tier
+        vars(self)["latencies"] = latencies
+        for name, histogram in latencies.items():
+            vars(self)[name] = _timed(tier, name, histogram, monotonic)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the tier has."""
+        return getattr(vars(self)["tier"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set it on the tier."""
+        setattr(vars(self)["tier"], name, value)
+
+
+def time_level(level: Level, monotonic: Callable[[], float]) -> None:
+    """Measure the operations of the level's tier from now on."""
+    tier = TimedTier(level.tier, monotonic)
+    level.tier = cast("CacheTier[Any]", tier)
+    level.latencies = tier.latencies
+
+
+def time_cache(cache: Any, monotonic: Callable[[], float]) -> Latencies:
+    """Measure the operations of `cache` from now on, by a subclass of its class: instances that are not pay nothing."""
+    latencies = _histograms(CACHE_OPERATIONS)
+    vars(cache).update(_latencies=latencies, _latency_clock=monotonic)
+    kind: Any = type(cache)
+    cache.__class__ = _timed_class(kind)
+    return latencies
+
+
+def measured(latencies: Latencies) -> dict[str, LatencyStatistics]:
+    """The statistics of each operation that was measured at least once."""
+    taken = {name: histogram.snapshot() for name, histogram in latencies.items()}
+    return {name: statistics for name, statistics in taken.items() if statistics.count}
+
+
+def _histograms(names: Iterable[str]) -> dict[str, Histogram]:
+    return {name: new_histogram() for name in names}
+
+
+def _timed(tier: CacheTier[Any], name: str, histogram: Histogram, monotonic: Callable[[], float]) -> Callable[..., Any]:
+    record = histogram.record
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        started = monotonic()
+        try:
+            return getattr(tier, name)(*args, **kwargs)  # looked up anew: a tier may put another function in its place
+        finally:
+            record(monotonic() - started)
+
+    call.__name__ = name
+    return call
+
+
+@cache
+def _timed_class(kind: Any) -> Any:
+    methods = {name: _timed_method(getattr(kind, name), name) for name in CACHE_OPERATIONS}
+    named = {name: getattr(kind, name) for name in ("__doc__", "__module__", "__qualname__")}
+    return type(kind.__name__, (kind,), {**methods, **named})
+
+
+def _timed_method(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        started = self._latency_clock()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._latencies[name].record(self._latency_clock() - started)
+
+    return call
