@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial, wraps
+from typing import Any, Final, TypeVar, cast
 
 from tierkit.latency import Histogram, LatencyStatistics, new_histogram
 from tierkit.level import Level
-from tierkit.tier import CacheTier
+from tierkit.tier import CacheTier, purge_steps
 
 TIER_OPERATIONS: Final = (
     "get",
@@ -29,6 +29,7 @@ CACHE_OPERATIONS: Final = ("get", "put", "put_many", "delete")
 """The methods of a cache that are measured, each as a whole."""
 
 Latencies = Mapping[str, Histogram]
+T = TypeVar("T")
 
 
 class TimedTier:
@@ -37,10 +38,17 @@ class TimedTier:
     def __init__(self, tier: CacheTier[Any], monotonic: Callable[[], float]) -> None:
         """Measure `tier` by `monotonic`, which answers seconds."""
         latencies = _histograms(TIER_OPERATIONS)
-        vars(self)["tier"] = tier
-        vars(self)["latencies"] = latencies
+        vars(self).update(tier=tier, latencies=latencies, monotonic=monotonic)
         for name, histogram in latencies.items():
-            vars(self)[name] = _timed(tier, name, histogram, monotonic)
+            # Looked up anew each time: a tier may put another function in its place.
+            vars(self)[name] = _measuring(partial(_call, tier, name), histogram, monotonic)
+
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        """Those of the tier, each measured by itself: between them the sweeper rests."""
+        steps = purge_steps(vars(self)["tier"], now)
+        advance = _measuring(lambda: next(steps, None), vars(self)["latencies"]["purge"], vars(self)["monotonic"])
+        while (removed := advance()) is not None:
+            yield removed
 
     def __getattr__(self, name: str) -> Any:
         """What the tier has."""
@@ -77,17 +85,20 @@ def _histograms(names: Iterable[str]) -> dict[str, Histogram]:
     return {name: new_histogram() for name in names}
 
 
-def _timed(tier: CacheTier[Any], name: str, histogram: Histogram, monotonic: Callable[[], float]) -> Callable[..., Any]:
+def _call(tier: CacheTier[Any], name: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(tier, name)(*args, **kwargs)
+
+
+def _measuring(operation: Callable[..., T], histogram: Histogram, monotonic: Callable[[], float]) -> Callable[..., T]:
     record = histogram.record
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> T:
         started = monotonic()
         try:
-            return getattr(tier, name)(*args, **kwargs)  # looked up anew: a tier may put another function in its place
+            return operation(*args, **kwargs)
         finally:
             record(monotonic() - started)
 
-    call.__name__ = name
     return call
 
 
