@@ -57,6 +57,8 @@ _DEFAULT_TIERS: Final = (
     {"backend": "sqlite", "path": ".cache/db/tierkit.db"},
 )
 _PATHS: Final[Collection[Where]] = (("encryption_key_file",), ("warm_files",))
+_ANYBODYS: Final = {"name"}
+"""Settings that files of other programs have at their top too."""
 _LISTS: Final[Collection[Where]] = (("warm_files",),)
 
 
@@ -153,7 +155,7 @@ def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
     document = _parsed(path, asked_by)
     source = Source(known)
     table = document.get(TABLE, {})
-    stray = sorted(document.keys() & set(known)) if TABLE not in document else []
+    stray = sorted(document.keys() & (set(known) - _ANYBODYS)) if TABLE not in document else []
     if stray:
         source.problems.append(f"{stray[0]} (file {path}): must stand below [{TABLE}], which the file does not have")
     elif not isinstance(table, dict):
