@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +76,36 @@ class ReplaceAtomicBetweenThreadsOnly(FileBlobTier):
     def replace(self, record: Row, expected_version: int) -> bool:
         with self.lock:
             return CacheTier.replace(self, record, expected_version)
+
+
+@fault("a bulk replace ignores what is expected")
+class ReplaceManyPuts(FileBlobTier):
+    def replace_many(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        return [refused is None for refused in self.put_many([record for record, _ in replacements])]
+
+
+@fault("a bulk replace is refused as a whole")
+class ReplaceManyAllOrNothing(FileBlobTier):
+    def replace_many(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        held = self.get_many(record.key for record, _ in replacements)
+        there = {key: row.version for key, row in held.items()}
+        if any(there.get(record.key, 0) != expected for record, expected in replacements):
+            return [False] * len(replacements)
+        return super().replace_many(replacements)
+
+
+@fault("a bulk replace looks at all before it writes any")
+class ReplaceManyInTwoSteps(MemoryCacheTier):
+    def replace_many(self, replacements: Sequence[tuple[CacheEntry, int]]) -> list[bool]:
+        there = {key: entry.version for key, entry in self.get_many(record.key for record, _ in replacements).items()}
+        return [there.get(record.key, 0) == expected and self.put(record) is None for record, expected in replacements]
+
+
+@fault("a bulk replace is not atomic between processes")
+class ReplaceManyAtomicBetweenThreadsOnly(FileBlobTier):
+    def replace_many(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        with self.lock:
+            return [CacheTier.replace(self, record, expected) for record, expected in replacements]
 
 
 @fault("discard removes a newer version")

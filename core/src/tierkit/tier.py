@@ -188,6 +188,19 @@ class CacheTier(ABC, Generic[R]):
                 return False
             return self.put(record) is None
 
+    def replace_many(self, replacements: Sequence[tuple[R, int]]) -> list[bool]:
+        """`replace` each record by the version expected with it, in order; the answers in the same order.
+
+        Atomic one by one, not as a whole. Where what is held cannot be decoded the answer is False.
+        """
+
+        def replaced(record: R, expected_version: int) -> bool:
+            with suppress(TierCorrupt):
+                return self.replace(record, expected_version)
+            return False
+
+        return [replaced(record, expected_version) for record, expected_version in replacements]
+
     def discard(self, record: R) -> bool:
         """Remove what is held for `record.key` if it still has `record.version`, and set the mark to that version.
 

@@ -16,6 +16,7 @@ WRITES: Final = (
     "delete",
     "delete_many",
     "replace",
+    "replace_many",
     "discard",
     "touch_many",
     "purge",
@@ -97,6 +98,7 @@ class FaultyTier(CacheTier[Any]):
     put_many = _forward("put_many")
     delete_many = _forward("delete_many")
     replace = _forward("replace")
+    replace_many = _forward("replace_many")
     discard = _forward("discard")
     overflow = _forward("overflow")
     touch_many = _forward("touch_many")

@@ -54,6 +54,11 @@ class Batch:
             self.add(row, line)
         return None
 
+    def replace(self, row: Row, line: bytes, expected_version: int) -> bool:
+        """Stage `row` if the version held or staged for its key is the expected one (0: none); whether that was so."""
+        held = self.held(row.key)
+        return (held.version if held else 0) == expected_version and self.put(row, line) is None
+
     def delete(self, key: str, version: int) -> int | None:
         """Stage a deletion, or answer the newer version that refuses it."""
         refused = delete_refusal(version, self.held(key), self._mark_of(key))

@@ -156,14 +156,26 @@ class FileCacheTier(CacheTier[Row]):
         """Compare and set, atomic between processes."""
         crc = key_crc(record.key)
         line = encode_row(record, crc)
+        return self._writable(crc).write(lambda batch: batch.replace(record, line, expected_version))
 
-        def swap(batch: Batch) -> bool:
-            held = batch.held(record.key)
-            if (held.version if held else 0) != expected_version:
-                return False
-            return batch.put(record, line) is None
+    @mapped
+    def replace_many(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        """Compare and set each in order, with one append and one fsync for each shard.
 
-        return self._writable(crc).write(swap)
+        If it raises, the rows of some shards may be there.
+        """
+        answers = [False] * len(replacements)
+        groups: defaultdict[int, list[tuple[int, Row, bytes, int]]] = defaultdict(list)
+        for number, (row, expected_version) in enumerate(replacements):
+            crc = key_crc(row.key)
+            groups[crc % len(self._shards)].append((number, row, encode_row(row, crc), expected_version))
+
+        def replace_all(batch: Batch, group: list[tuple[int, Row, bytes, int]]) -> None:
+            for number, row, line, expected_version in group:
+                answers[number] = batch.replace(row, line, expected_version)
+
+        self._write_groups(groups, replace_all)
+        return answers
 
     @mapped
     def discard(self, record: Row) -> bool:

@@ -70,6 +70,10 @@ class Table:
         self.get = f"SELECT * FROM {table} WHERE key = ?1"
         self.put = f"INSERT INTO {table} SELECT {slots} WHERE {unmarked}{upsert}{newer}"
         self.put_unless_older = f"INSERT INTO {table} VALUES ({slots}){upsert}{newer}"
+        self.add = f"INSERT INTO {table} SELECT {slots} WHERE {unmarked} ON CONFLICT(key) DO NOTHING"
+        self.add_unless_held = f"INSERT INTO {table} VALUES ({slots}) ON CONFLICT(key) DO NOTHING"
+        expected = f"EXISTS (SELECT 1 FROM {table} WHERE key = ?1 AND version = ?{self.width + 1})"
+        self.replace = f"INSERT INTO {table} SELECT {slots} WHERE {expected}{upsert}{newer}"
         self.put_always = f"INSERT INTO {table} VALUES ({slots}){upsert}"
         self.touch = (
             f"UPDATE {table} SET access_count = min(access_count + ?2, {_MOST_USES}),"

@@ -109,6 +109,14 @@ class SQLiteCacheTier(CacheTier[Row]):
         self._must_be_writable()
         return self._connections.write(work.replace, record, expected_version)
 
+    def replace_many(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        """Compare and set each in order, in transactions of up to 50,000."""
+        self._must_be_writable()
+        answers: list[bool] = []
+        for start in range(0, len(replacements), CHUNK):
+            answers += self._replace_chunk(replacements[start : start + CHUNK])
+        return answers
+
     def discard(self, record: Row) -> bool:
         """Remove the row if it still has this version; the same version may come back."""
         self._must_be_writable()
@@ -197,3 +205,10 @@ class SQLiteCacheTier(CacheTier[Row]):
         except work.SomeRefused:
             return self._connections.write(work.put_each, records)
         return [None] * len(records)
+
+    def _replace_chunk(self, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+        try:
+            self._connections.write(work.replace_all, sorted(replacements, key=lambda item: item[0].key))
+        except work.SomeRefused:
+            return self._connections.write(work.replace_each, replacements)
+        return [True] * len(replacements)

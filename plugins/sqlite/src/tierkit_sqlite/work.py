@@ -108,6 +108,31 @@ def replace(cursor: sqlite3.Cursor, table: Table, record: Row, expected_version:
     return put_at_once(cursor, table, record) or weigh(cursor, table, record) is None
 
 
+def replace_each(cursor: sqlite3.Cursor, table: Table, replacements: Sequence[tuple[Row, int]]) -> list[bool]:
+    """Replace each record in order; the answers in the same order."""
+    return [replace(cursor, table, record, expected_version) for record, expected_version in replacements]
+
+
+def replace_all(cursor: sqlite3.Cursor, table: Table, replacements: Sequence[tuple[Row, int]]) -> None:
+    """Replace all of these.
+
+    Raises:
+        SomeRefused: Not all could be, or a key comes twice.
+    """
+    new = [record for record, expected_version in replacements if expected_version == 0]
+    held = [replacement for replacement in replacements if replacement[1] != 0]
+    done = 0
+    if new:
+        marked = _highest_mark(cursor, table) > min(record.version for record in new)
+        cursor.executemany(table.add if marked else table.add_unless_held, map(table.values, new))
+        done += cursor.rowcount
+    if held:  # a version that is held is not below the mark
+        cursor.executemany(table.replace, ((*table.values(record), expected) for record, expected in held))
+        done += cursor.rowcount
+    if done != len(replacements) or len({record.key for record, _ in replacements}) != done:
+        raise SomeRefused
+
+
 def discard(cursor: sqlite3.Cursor, table: Table, key: str, version: int, now: float) -> bool:
     """Remove the row if it has this version, and set the mark to that."""
     if cursor.execute(table.remove_version, (key, version)).rowcount != 1:

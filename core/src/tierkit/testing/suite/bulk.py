@@ -19,6 +19,7 @@ MANY = 3000
 keys = st.sampled_from(KEYS)
 versions = st.sampled_from(VERSIONS)
 writes = st.lists(st.tuples(keys, versions, st.sampled_from((0, 1))), max_size=6)
+replacements = st.lists(st.tuples(st.tuples(keys, versions, st.sampled_from((0, 1))), st.integers(0, 3)), max_size=4)
 deletions = st.dictionaries(keys, versions, max_size=3)
 
 
@@ -54,6 +55,35 @@ class Bulk:
                 self._assert_same(single, bulk)
 
         compare()
+
+    def test_replace_many_equals_replaces(self, storage: Storage) -> None:
+        """The same answers, in order, and the same state: whatever is expected, and where a key comes twice."""
+        names = map(str, count())
+
+        @examples(40)
+        @given(before=writes, deleted=deletions, wanted=replacements)
+        def compare(before: Any, deleted: Any, wanted: Any) -> None:
+            with storage.beside(f"one {next(names)}") as one, storage.beside(f"many {next(names)}") as many:
+                single, bulk = self._prepared(one, before, deleted), self._prepared(many, before, deleted)
+                pairs = [(storage.record(key, version, number=n), expected) for (key, version, n), expected in wanted]
+                assert bulk.replace_many(pairs) == [single.replace(*pair) for pair in pairs]
+                self._assert_same(single, bulk)
+
+        compare()
+
+    def test_many_are_replaced_at_once(self, storage: Storage) -> None:
+        """Those that are new, those that are held, and some of which another writer was faster."""
+        tier = storage.open()
+        old = [storage.record(f"key {n}", 1) for n in range(MANY)]
+        assert tier.replace_many([(record, 0) for record in old]) == [True] * MANY
+        new = [(storage.record(record.key, 2, number=n), 1) for n, record in enumerate(old)]
+        new += [(storage.record("first", 1), 0), (storage.record("second", 1), 0)]
+        assert tier.replace_many(new) == [True] * len(new)
+        assert tier.get_many(record.key for record, _ in new) == {record.key: record for record, _ in new}
+        late = [(storage.record("key 0", 3), 2), (storage.record("key 1", 3), 1), (storage.record("first", 2), 0)]
+        assert tier.replace_many(late) == [True, False, False], "each goes by its own: see CacheTier.replace_many"
+        assert tier.get("key 1") == new[1][0]
+        assert tier.replace_many([]) == []
 
     def test_many_records_at_once(self, storage: Storage) -> None:
         """More than a batch of any reasonable size, and more than one statement takes parameters."""

@@ -22,12 +22,13 @@ def number_of(record: Any) -> int:
 
 
 def increment(tier: CacheTier[Any], storage: Storage, tag: int, times: int) -> None:
-    """Count up in one record by compare and set, as writer number `tag`."""
-    for _ in range(times):
+    """Count up in one record by compare and set, single and in bulk by turns, as writer number `tag`."""
+    for turn in range(times):
         while True:
             held: Any = tier.get("counter")
             version = (held.version // 16 + 1) * 16 + tag
-            if tier.replace(storage.record("counter", version, number=number_of(held) + 1), held.version):
+            record = storage.record("counter", version, number=number_of(held) + 1)
+            if tier.replace_many([(record, held.version)])[0] if turn % 2 else tier.replace(record, held.version):
                 break
 
 

@@ -18,6 +18,7 @@ WRITES: dict[str, Call] = {
     "put": lambda tier, record: tier.put(record),
     "put_many": lambda tier, record: tier.put_many([record]),
     "replace": lambda tier, record: tier.replace(record, record.version - 1),
+    "replace_many": lambda tier, record: tier.replace_many([(record, record.version - 1)]),
     "delete": lambda tier, record: tier.delete(record.key, record.version),
     "delete_many": lambda tier, record: tier.delete_many({record.key: record.version}),
     "clear": lambda tier, _: tier.clear(),

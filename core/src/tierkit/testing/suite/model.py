@@ -62,6 +62,11 @@ class TierMachine(RuleBasedStateMachine):
             self.usage.setdefault(record.key, (0, 0.0))
         return refused
 
+    def model_replace(self, record: Any, expected: int) -> bool:
+        """What `replace` must answer; done, if it must be."""
+        held = self.held.get(record.key)
+        return (held.version if held else 0) == expected and self.model_put(record) is None
+
     def model_remove(self, key: str, mark: int) -> None:
         """Hold nothing for `key`, and only take versions from `mark` on."""
         self.held.pop(key, None)
@@ -92,9 +97,14 @@ class TierMachine(RuleBasedStateMachine):
     def replace(self, key: str, version: int, number: int, expected: int) -> None:
         """Whatever is expected."""
         record = self.record(key, version, number, FAR * 2)
-        held = self.held.get(key)
-        right = (held.version if held else 0) == expected
-        assert self.tier.replace(record, expected) == (right and self.model_put(record) is None)
+        assert self.tier.replace(record, expected) == self.model_replace(record, expected)
+
+    @rule(wanted=st.lists(st.tuples(keys, versions, numbers, st.integers(0, 5)), min_size=1, max_size=4))
+    def replace_many(self, wanted: list[tuple[str, int, int, int]]) -> None:
+        """Several records, whatever is expected."""
+        pairs = [(self.record(key, version, number, FAR * 2), expected) for key, version, number, expected in wanted]
+        answers = self.tier.replace_many(pairs)
+        assert answers == [self.model_replace(record, expected) for record, expected in pairs]
 
     @rule(key=keys, version=versions)
     def discard(self, key: str, version: int) -> None:

@@ -66,7 +66,7 @@ class Usage:
         found = rows.get_many("abc")
         assert {key: (row.access_count, row.last_accessed) for key, row in found.items()} == expected
 
-    @pytest.mark.parametrize("way", ["put", "put_many", "replace"])
+    @pytest.mark.parametrize("way", ["put", "put_many", "replace", "replace_many"])
     @pytest.mark.parametrize("version", [1, 2])
     def test_a_write_merges_usage_by_the_larger_value(self, rows: CacheTier[Row], way: str, version: int) -> None:
         """So that it can be repeated without counting twice, and loses none."""
@@ -80,7 +80,8 @@ class Usage:
             else:
                 held = rows.get("key")
                 assert held is not None
-                assert rows.replace(row, held.version)
+                many = way == "replace_many"
+                assert rows.replace_many([(row, held.version)]) == [True] if many else rows.replace(row, held.version)
             assert self._usage(rows) == merged
 
     def test_a_refused_write_changes_no_usage(self, rows: CacheTier[Row]) -> None:
