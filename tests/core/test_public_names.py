@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import tierkit
-from tierkit import bulk, keys, plugins, settings, transfer
+from tierkit import bulk, health, keys, plugins, settings, transfer
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
+    "HealthResult": health.HealthResult,
     "KeyRing": keys.KeyRing,
     "OnInvalid": bulk.OnInvalid,
     "OnProgress": transfer.OnProgress,

@@ -22,6 +22,7 @@ LAYERS = [
     {"stack"},
     {"writing", "sweeper", "reconciling", "timing"},
     {"bulk", "comparing", "opening"},
+    {"health"},
     {"transfer"},
     {"manager"},
     {"inspection", "testing"},

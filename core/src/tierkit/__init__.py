@@ -33,6 +33,7 @@ from tierkit.errors import (
 )
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy
 from tierkit.expiry import TTLManager
+from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyRing
 from tierkit.level import Level
@@ -112,6 +113,7 @@ __all__ = [
     "EncryptionKeyError",
     "EvictionPolicy",
     "FileCacheTier",
+    "HealthResult",
     "HealthStatus",
     "KeyNotHeldError",
     "KeyRing",

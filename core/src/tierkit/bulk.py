@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
@@ -38,15 +38,21 @@ class Bulk(Generic[E]):
 
     def put(self, entries: Iterable[E]) -> int:
         """Put `entries`; what came before an error is written. Answers how many were."""
-        filling = self.stack.filling
-        bounded = any(not level.live for level in self.waiting)
-        with filling.promotions_aside() if bounded else nullcontext():
-            self.expected = filling.snapshot()
+        with self.session():
             try:
                 self._put_in_batches(entries)
             finally:
                 self._finish()
         return self.written
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Around bulk writes: promotions into levels that will hear nothing of them stand aside."""
+        filling = self.stack.filling
+        bounded = any(not level.live for level in self.waiting)
+        with filling.promotions_aside() if bounded else nullcontext():
+            self.expected = filling.snapshot()
+            yield
 
     def _put_in_batches(self, entries: Iterable[E]) -> None:
         batch: list[tuple[int, E]] = []
@@ -63,7 +69,7 @@ class Bulk(Generic[E]):
         writes: dict[str, Write] = {}
         valid = 0
         try:
-            for index, entry in batch:
+            for index, entry in self.arriving(batch):
                 write = self._prepared(index, entry)
                 if write is not None:
                     valid += 1
@@ -72,6 +78,10 @@ class Bulk(Generic[E]):
         finally:
             self._write(list(writes.values()))
             self.written += valid
+
+    def arriving(self, batch: Sequence[tuple[int, E]]) -> Iterable[tuple[int, E]]:
+        """The entries of a batch as they are to be put, each with its position."""
+        return batch
 
     def _prepared(self, index: int, entry: E) -> Write | None:
         try:
@@ -100,7 +110,7 @@ class Bulk(Generic[E]):
         try:
             self._store(writes, started)
             for write in writes:
-                self._end(write, started)
+                self.end(write, started)
         except BaseException:
             for key in keys:
                 self.writer.drop_live(key)
@@ -114,11 +124,19 @@ class Bulk(Generic[E]):
         authority = self.writer.authority()
         if authority.live:
             return
+        self.store_in_authority(authority, writes, started)
+        self.store_copies(writes, started)
+
+    def store_in_authority(self, authority: Level, writes: list[Write], started: float) -> None:
+        """Write to the authority; afterwards `writes` is what is there, some of it with a newer stamp."""
         refusals = authority.call(_put_all, authority, [row for _, row in writes])
         for index, refused in enumerate(refusals):
             if refused is not None:
                 again = self.writer.restamp(writes[index], self.writer.above(refused))
                 writes[index] = self.writer.store(again, started)
+
+    def store_copies(self, writes: list[Write], started: float) -> None:
+        """Write to the stored levels above the authority, or note it for the end."""
         for level in reversed(self.stack.stored[:-1]):
             if level in self.waiting:
                 self._refresh(level, writes, started)
@@ -140,19 +158,29 @@ class Bulk(Generic[E]):
         """Write `rows`, or only drop what is older if it is too late for that."""
         if not level.begin_write():
             return
+        older = {row.key: row.version - 1 for row in rows if row}
         try:
             if rows and not late:
                 level.call(level.tier.put_many, rows)
             elif rows:
-                self._drop_older(level, rows)
+                self._delete_up_to(level, older)
         except TierkitError:
-            self._drop_older(level, rows)
+            self._delete_up_to(level, older)
         finally:
             level.end_write()
 
-    def _drop_older(self, level: Level, rows: list[Row | None]) -> None:
+    def delete_copies(self, versions: Mapping[str, int]) -> None:
+        """Delete in the stored levels above the authority what it has deleted, by key and version."""
+        for level in reversed(self.stack.stored[:-1]):
+            if level.begin_write():
+                try:
+                    self._delete_up_to(level, versions)
+                finally:
+                    level.end_write()
+
+    def _delete_up_to(self, level: Level, versions: Mapping[str, int]) -> None:
         try:
-            level.call(level.tier.delete_many, {row.key: row.version - 1 for row in rows if row})
+            level.call(level.tier.delete_many, versions)
         except TierkitError as error:
             level.miss(error)
 
@@ -164,22 +192,30 @@ class Bulk(Generic[E]):
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
-    def _end(self, write: Write, started: float) -> None:
+    def end(self, write: Write, started: float) -> None:
         """End the write of one record: the live levels and the counter in one step, as a single put does."""
         entry = write[0]
         stripe = self.stack.filling.stripe(entry.key)
 
         def step(level: Level) -> None:
-            waiting = self.waiting.get(level)
             raced = self.stack.filling.counters[stripe] != self.expected[stripe]
-            if waiting is None:
-                self.writer.fill_or_drop(level, entry, raced, started)
-            else:
-                self.stack.drop(level, entry.key, entry.version)
-                waiting.append((write, started))
+            self.end_in(level, write, raced, started)
 
-        self.writer.in_live(entry.key, step)
-        self.expected[stripe] += 1
+        self.end_by(entry.key, step)
+
+    def end_by(self, key: str, step: Callable[[Level], object]) -> None:
+        """End the write of one record by doing `step` on the live levels."""
+        self.writer.in_live(key, step)
+        self.expected[self.stack.filling.stripe(key)] += 1
+
+    def end_in(self, level: Level, write: Write, raced: bool, started: float) -> None:
+        """What the end of a write does in a live level."""
+        waiting = self.waiting.get(level)
+        if waiting is None:
+            self.writer.fill_or_drop(level, write[0], raced, started)
+        else:
+            self.stack.drop(level, write[0].key, write[0].version)
+            waiting.append((write, started))
 
     def _fill(self, level: Level, entry: E, started: float) -> None:
         stack = self.stack

@@ -1,58 +1,94 @@
-"""Compare and set on the authority, and the health that is counted by it. The rules are at the head of `stack`."""
+"""Compare and set on the authority: changes of a record that count only if nobody else changed it meanwhile."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tierkit.entry import CacheEntry, HealthStatus, Usage
+from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
-from tierkit.tier import key_digest
-from tierkit.writing import ATTEMPTS, Writer
-
-logger = logging.getLogger("tierkit.stack")
+from tierkit.stack import Stack
+from tierkit.writing import ATTEMPTS, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
 
 
 class Comparing(Generic[E]):
-    """Changes of a record that count only if nobody else changed it meanwhile."""
+    """Changes by compare and set. All of them raise `TierUnavailable` while the authority is out of service."""
 
     def __init__(self, writer: Writer[E]) -> None:
         """Compare with what the authority of `writer` holds, and write as it does."""
         self.writer = writer
-        self.stack = writer.stack
+        self.stack: Stack[E] = writer.stack
 
-    def record_failure(self, key: str, threshold: int, remove: bool) -> E | None:
-        """Count a failure of `key` by compare and set; remove it everywhere at the threshold.
+    def change(self, key: str, changed: Callable[[E], E]) -> E | None:
+        """Put what `changed` makes of the record in its place; again, if another writer came first.
+
+        Args:
+            key: Names the record.
+            changed: Called with the entry; answers the same object if there is nothing to change.
 
         Returns:
-            The entry as it is now, or None if it is not there or was removed.
+            The entry as it is now, or None if there is none that may be returned.
         """
         authority = self.writer.authority()
         for _ in range(ATTEMPTS):
-            held = self._held(authority, key)
-            entry: E | None = None if held is None else self.stack.fresh(authority, held)
-            if entry is None:
+            held = self.held(authority, key)
+            entry = None if held is None else self.stack.fresh(authority, held)
+            if held is None or entry is None:
                 return None
-            failures = entry.failure_count + 1
-            changed = self._replace(entry.evolve(failure_count=failures, health_status=HealthStatus.UNHEALTHY), held)
-            if changed is not None:
-                removed = remove and failures >= threshold and self._remove_unhealthy(changed)
-                return None if removed else changed
+            new = changed(entry)
+            done = entry if new is entry else self._replace(self.prepare(new, held), held.version)
+            if done is not None:
+                return done
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first")
 
-    def _held(self, authority: Level, key: str) -> Any:
+    def held(self, authority: Level, key: str) -> Any:
+        """What the authority holds for `key`, or None; damage is counted."""
         try:
             return authority.call(authority.tier.get, key)
         except CacheCorruptionError as error:
             self.stack.damaged(authority, key, error)
             return None
 
-    def _remove_unhealthy(self, entry: E) -> bool:
+    def held_many(self, keys: Sequence[str]) -> dict[str, tuple[Any, E]]:
+        """What the authority holds of `keys`: the records and their entries, those that may be returned, by key."""
+        authority = self.writer.authority()
+        records: dict[str, Any] = authority.call(authority.tier.get_many, keys)
+        opened = ((record, self.stack.fresh(authority, record)) for key, record in records.items() if record.key == key)
+        return {entry.key: (record, entry) for record, entry in opened if entry is not None}
+
+    def prepare(self, entry: E, held: Any) -> Write:
+        """`entry` stamped, with the usage and the ciphertext of the record `held`, in whose place it is to be put."""
+        stack = self.stack
+        stack.versions.observe(held.version)
+        usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
+        stamped = self.writer.stamp(entry, usage)
+        msgspec.structs.force_setattr(stamped, "_fresh_until", stamped.purge_at)
+        return stamped, stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
+
+    def _replace(self, write: Write, expected_version: int) -> E | None:
+        stack = self.stack
+        started = stack.time.monotonic()
+        stamped, row = write
+        expected = stack.filling.begin(stamped.key)
+        try:
+            authority = self.writer.authority()
+            if not authority.call(authority.tier.replace, stamped if row is None else row, expected_version):
+                self.writer.drop_live(stamped.key)
+                return None
+            self.writer.store_above(write, started)
+            self.writer.fill_live(stamped, expected, started, done=authority)
+        except BaseException:
+            self.writer.drop_live(stamped.key)
+            raise
+        stack.settle()
+        return stamped  # type: ignore[no-any-return]
+
+    def remove(self, entry: E) -> bool:
         """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""
         refused: int | None = None
 
@@ -62,31 +98,4 @@ class Comparing(Generic[E]):
             return entry.version
 
         self.writer.delete_by(entry.key, delete_stored)
-        if refused is not None:
-            return False
-        for level in self.stack.levels:
-            level.counters.evictions["health"] += level.counters.step * level.in_service
-        logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
-        return True
-
-    def _replace(self, entry: E, held: Any) -> E | None:
-        stack = self.stack
-        started = stack.time.monotonic()
-        stack.versions.observe(held.version)
-        usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
-        stamped = self.writer.stamp(entry, usage)
-        msgspec.structs.force_setattr(stamped, "_fresh_until", stamped.purge_at)
-        row = stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
-        expected = stack.filling.begin(entry.key)
-        try:
-            authority = self.writer.authority()
-            if not authority.call(authority.tier.replace, stamped if row is None else row, held.version):
-                self.writer.drop_live(entry.key)
-                return None
-            self.writer.store_above((stamped, row), started)
-            self.writer.fill_live(stamped, expected, started, done=authority)
-        except BaseException:
-            self.writer.drop_live(entry.key)
-            raise
-        stack.settle()
-        return stamped
+        return refused is None

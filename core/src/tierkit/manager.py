@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
@@ -20,6 +20,7 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, TierReadOnly
 from tierkit.expiry import TTLManager
+from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
 from tierkit.opening import open_stack
 from tierkit.stack import Found, Stack
@@ -99,6 +100,9 @@ class CacheManager(Generic[E]):
         )
         self._writer: Writer[E] = Writer(self._stack, self.ttl)
         self._comparing: Comparing[E] = Comparing(self._writer)
+        self._health: Health[E] = Health(
+            self._comparing, self.config.failure_threshold, self.config.enable_health_invalidation
+        )
         self._closed = False
         self._latencies: Latencies = {}
         if self.config.latency_histograms and self.config.enable_statistics:
@@ -241,14 +245,50 @@ class CacheManager(Generic[E]):
 
         Returns:
             The entry as it is now, or None if it is not there any more.
+
+        Raises:
+            TierUnavailable: The authority is out of service. Nothing was counted.
+            CacheStorageError: It failed. The failure may or may not be counted.
+        """
+        outcome, entry = self._judge(key, healthy=False)
+        return None if outcome == "removed" else entry
+
+    def record_success(self, key: str) -> E | None:
+        """Mark the record HEALTHY and forget its failures. Nothing is written where that is so already.
+
+        By compare and set, as `invalidate_by_health`.
+
+        Returns:
+            The entry as it is now, or None if it is not there.
+
+        Raises:
+            TierUnavailable: The authority is out of service. Nothing was changed.
+            CacheStorageError: It failed. The record may or may not be changed.
+        """
+        return self._judge(key, healthy=True)[1]
+
+    def record_health(self, results: Mapping[str, bool]) -> HealthResult:
+        """Apply the results of many checks in one sweep: `record_success` for True, `invalidate_by_health` for False.
+
+        In batches of 1000, each a bulk read, a bulk compare and set, and a bulk deletion: in SQLite a transaction, in
+        JSON Lines an append per shard. Atomic one by one, not as a whole; counts are as exact as single ones. Blocks
+        on I/O.
+
+        Args:
+            results: By key, whether the record was found good.
+
+        Returns:
+            How many were healthy, unhealthy, removed and missing; and what the storage did not take if it failed on
+            the way, to be given again.
+
+        Raises:
+            CacheValidationError: A key cannot be one. Nothing was applied.
+            TierUnavailable: The authority is out of service. Nothing was applied.
         """
         self._check_writable()
-        check_key(key)
-        if not self._stack.levels:
-            return None
-        return self._comparing.record_failure(
-            key, self.config.failure_threshold, self.config.enable_health_invalidation
-        )
+        for key in results:
+            check_key(key)
+        return self._health.judge_all(results) if self._stack.levels else HealthResult(missing=len(results))
 
     def warm_from_file(
         self,
@@ -386,6 +426,11 @@ class CacheManager(Generic[E]):
             serves = top is not None and top.live and top.in_service and not self._closed
             self._hot = top.tier.get if top and serves else _nothing
             self._hot_counters = top.counters if top else new_counters()
+
+    def _judge(self, key: str, *, healthy: bool) -> tuple[Outcome, E | None]:
+        self._check_writable()
+        check_key(key)
+        return self._health.judge(key, healthy) if self._stack.levels else ("missing", None)
 
     def _present(self, key: str) -> bool:
         authority = self._stack.authority

@@ -1,0 +1,233 @@
+"""Health: failures counted per record, and removal at a threshold.
+
+Health is a second axis of expiry, and comes after it: a record that has expired is gone, whatever its health. Counts
+are kept by compare and set on the authority, so that none is lost between threads and processes. Many results are
+applied in one sweep: for each batch one bulk read, one bulk compare and set, one bulk deletion. Where another writer
+came first the record is judged again by itself. The levels above hear of what they hold.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from tierkit.bulk import Bulk
+from tierkit.comparing import Comparing
+from tierkit.entry import CacheEntry, HealthStatus
+from tierkit.errors import CacheStorageError
+from tierkit.level import Level
+from tierkit.tier import key_digest
+from tierkit.writing import BATCH, Write
+
+logger: Final = logging.getLogger("tierkit.health")
+
+E = TypeVar("E", bound=CacheEntry)
+Outcome = Literal["healthy", "unhealthy", "removed", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthResult:
+    """What became of the results of checks, in records.
+
+    Attributes:
+        healthy: Marked HEALTHY, or so already.
+        unhealthy: A failure was counted, and the record stays.
+        removed: The failure that was counted was the last one: the record is gone from every level.
+        missing: There was no such record any more, or it has expired.
+        unapplied: Results that the storage did not take, by key: give them to `record_health` when it is well. The
+            count of a batch whose write failed half way may be there in part.
+        error: Why; None if all were applied.
+    """
+
+    healthy: int = 0
+    unhealthy: int = 0
+    removed: int = 0
+    missing: int = 0
+    unapplied: Mapping[str, bool] = field(default_factory=dict)
+    error: CacheStorageError | None = None
+
+    @property
+    def applied(self) -> int:
+        """How many results were applied, of records that are missing too."""
+        return self.healthy + self.unhealthy + self.removed + self.missing
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        counts = f"{self.healthy} healthy, {self.unhealthy} unhealthy, {self.removed} removed, {self.missing} missing"
+        return counts if self.error is None else f"{counts}, {len(self.unapplied)} not applied: {self.error}"
+
+
+class Health(Generic[E]):
+    """Judges records by the results of checks."""
+
+    def __init__(self, comparing: Comparing[E], threshold: int, remove: bool) -> None:
+        """Remove a record at `threshold` failures, if it is to be removed at all."""
+        self.comparing = comparing
+        self.stack = comparing.stack
+        self._threshold = threshold
+        self._remove = remove
+
+    def judge(self, key: str, healthy: bool) -> tuple[Outcome, E | None]:
+        """Apply one result. Answers what became of the record, and the entry as it is now, or was when it went."""
+        entry = self.comparing.change(key, verdict(healthy))
+        if entry is None:
+            return "missing", None
+        if healthy:
+            return "healthy", entry
+        if self.ends(entry) and self.comparing.remove(entry):
+            self.count_removed(entry)
+            return "removed", entry
+        return "unhealthy", entry
+
+    def ends(self, entry: E) -> bool:
+        """Whether the failures of `entry` are enough to remove it."""
+        return self._remove and entry.failure_count >= self._threshold
+
+    def count_removed(self, entry: E) -> None:
+        """Count and log a removal."""
+        for level in self.stack.levels:
+            level.counters.evictions["health"] += level.counters.step * level.in_service
+        logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
+
+    def judge_all(self, results: Mapping[str, bool]) -> HealthResult:
+        """Apply many results. Blocks on I/O.
+
+        Raises:
+            TierUnavailable: The authority is out of service: nothing was applied.
+        """
+        self.comparing.writer.authority()
+        sweep = HealthSweep(self, results)
+        try:
+            sweep.run()
+        except CacheStorageError as error:
+            logger.warning("%d results of checks could not be applied: %s", len(sweep.pending), error)
+            return sweep.result(error)
+        return sweep.result()
+
+
+class HealthSweep(Bulk[E]):
+    """Many results on their way to the records.
+
+    The waiting lists of bounded levels have no room: what such a level holds is written at once, and the rest not at
+    all, so that a sweep over everything does not evict what is in use.
+    """
+
+    def __init__(self, health: Health[E], results: Mapping[str, bool]) -> None:
+        """Judge as `health` does."""
+        super().__init__(health.comparing.writer, None)
+        self.health = health
+        self.waiting = {level: deque(maxlen=0) for level in self.waiting}
+        self.pending = dict(results)
+        self._outcomes: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Apply everything that is pending, in batches."""
+        results = iter(list(self.pending.items()))
+        while batch := dict(islice(results, BATCH)):
+            if self.stack.stored:
+                with self.session():
+                    self._judge_batch(batch)
+            for key in [key for key in batch if key in self.pending]:  # another writer came first
+                self._note(key, self.health.judge(key, batch[key])[0])
+
+    def result(self, error: CacheStorageError | None = None) -> HealthResult:
+        """What became of them."""
+        counts: dict[str, int] = dict(self._outcomes)
+        return HealthResult(**counts, unapplied=self.pending if error else {}, error=error)
+
+    def _note(self, key: str, outcome: Outcome) -> None:
+        self._outcomes[outcome] += 1
+        del self.pending[key]
+
+    def _judge_batch(self, batch: Mapping[str, bool]) -> None:
+        held = self.health.comparing.held_many(list(batch))
+        changes: list[tuple[Write, int]] = []
+        for key, healthy in batch.items():
+            if key not in held:
+                self._note(key, "missing")
+                continue
+            record, entry = held[key]
+            changed = verdict(healthy)(entry)
+            if changed is entry:
+                self._note(key, "healthy")
+            else:
+                changes.append((self.health.comparing.prepare(changed, record), record.version))
+        if changes:
+            self._replace(changes)
+
+    def _replace(self, changes: list[tuple[Write, int]]) -> None:
+        """Compare and set; what was changed goes to the levels above, or from all of them if it is to end."""
+        started = self.stack.time.monotonic()
+        keys = [write[0].key for write, _ in changes]
+        self.stack.filling.begin_many(keys, self.expected)
+        try:
+            writes = self._replace_in_authority(changes)
+            staying = [write for write in writes if not self.health.ends(write[0])]
+            self.store_copies(staying, started)
+            for write in staying:
+                self.end(write, started)
+                self._note(write[0].key, "healthy" if write[0].is_healthy else "unhealthy")
+            self._delete([write[0] for write in writes if self.health.ends(write[0])])
+            for key in keys:
+                if key in self.pending:
+                    self._give_up(key)
+        except BaseException:
+            for key in keys:
+                self.writer.drop_live(key)
+            raise
+
+    def _replace_in_authority(self, changes: list[tuple[Write, int]]) -> list[Write]:
+        authority = self.writer.authority()
+        replacements = [(write[1], expected) for write, expected in changes]
+        answers = authority.call(authority.tier.replace_many, replacements)
+        return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
+
+    def _delete(self, entries: list[E]) -> None:
+        """Delete each at its own version: a record that was put meanwhile stays."""
+        if not entries:
+            return
+        authority = self.writer.authority()
+        versions = {entry.key: entry.version for entry in entries}
+        refused = authority.call(authority.tier.delete_many, versions)
+        self.delete_copies(versions)
+        for entry in entries:
+            self._end_deletion(entry)
+            if entry.key not in refused:
+                self.health.count_removed(entry)
+            self._note(entry.key, "unhealthy" if entry.key in refused else "removed")
+
+    def _give_up(self, key: str) -> None:
+        """Another writer came first: let the next read fetch what he wrote."""
+        self.writer.drop_live(key)
+        self.expected[self.stack.filling.stripe(key)] += 1
+
+    def _end_deletion(self, entry: E) -> None:
+        def step(level: Level) -> Any:
+            return level.call(level.tier.delete, entry.key, entry.version)
+
+        self.end_by(entry.key, step)
+        self.stack.ledger.pop(entry.key)
+
+    def end_in(self, level: Level, write: Write, raced: bool, started: float) -> None:
+        """Refresh the copy in a live level, if there is one."""
+        if level.call(level.tier.get, write[0].key) is not None:
+            self.writer.fill_or_drop(level, write[0], raced, started)
+
+
+def verdict(healthy: bool) -> Callable[[E], E]:
+    """What a check does to an entry, as a function."""
+    return _succeeded if healthy else _failed
+
+
+def _succeeded(entry: E) -> E:
+    if entry.is_healthy and not entry.failure_count:
+        return entry
+    return entry.evolve(health_status=HealthStatus.HEALTHY, failure_count=0)
+
+
+def _failed(entry: E) -> E:
+    return entry.evolve(health_status=HealthStatus.UNHEALTHY, failure_count=entry.failure_count + 1)
