@@ -96,6 +96,8 @@ def test_one_row_that_is_damaged_keeps_no_usage_from_the_others() -> None:
     tier.put(make_row("key"))
     tier.touch_many({"damaged": Delta(1, 1.0), "key": Delta(1, 1.0)})
     assert tier.rows["key"].access_count == 1
+    pairs = [(make_row("damaged", 2), 1), (make_row("key", 2), 1)]
+    assert tier.replace_many(pairs) == [False, True]
 
 
 def test_a_blob_tier_needs_four_methods() -> None:

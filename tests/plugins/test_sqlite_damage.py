@@ -117,7 +117,7 @@ def test_a_damaged_row_is_reported_once(path: Path) -> None:
         assert tier.get("key 1") is None
 
 
-@pytest.mark.parametrize("way", ["put", "put_many", "delete", "replace"])
+@pytest.mark.parametrize("way", ["put", "put_many", "delete", "replace", "replace_many"])
 def test_a_write_over_a_damaged_row_is_taken(path: Path, way: str) -> None:
     with open_tier(path) as tier:
         tier.put(proxy(1))
@@ -128,6 +128,7 @@ def test_a_write_over_a_damaged_row_is_taken(path: Path, way: str) -> None:
             "put_many": lambda: tier.put_many([proxy(1, 2)])[0],
             "delete": lambda: tier.delete("key 1", 2),
             "replace": lambda: None if tier.replace(proxy(1, 2), 0) else 0,
+            "replace_many": lambda: None if tier.replace_many([(proxy(1, 2), 0)])[0] else 0,
         }
         assert write[way]() is None
         assert tier.get("key 1") == (None if way == "delete" else proxy(1, 2))
