@@ -1,0 +1,227 @@
+"""What was done and answered in a schedule, and whether it may have been.
+
+The authority's storage tells in which order writes of a key took effect: by version, a deletion after the record of the
+same version. A write is *acknowledged* when its call has returned. From then on every read that starts must give it or
+something newer. Reads of another process are granted `staleness_seconds`, since its first level and its flights are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from tests.model.cooperative import Violation
+from tests.model.storage import SharedDisk
+
+from tierkit import CacheEntry, Row
+
+if TYPE_CHECKING:
+    from tests.model.world import Process, World
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """A record or a deletion that the authority took.
+
+    Attributes:
+        stamp: Twice the version, and one more for a deletion.
+        text: What the record holds.
+        acknowledged: The step and the time at which the call had returned; None if it never did.
+        visible: The same for other processes: later if a level above missed it, and must be put right first.
+    """
+
+    stamp: int
+    text: str
+    purge_at: float
+    failures: int
+    operation: Operation | None
+    acknowledged: tuple[int, float] | None = None
+    visible: tuple[int, float] | None = None
+
+    @property
+    def deleted(self) -> bool:
+        return bool(self.stamp & 1)
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """A call of a manager.
+
+    Attributes:
+        window: When the oldest call began that was under way in its process when it did; it may share its read.
+        writes: What the authority took from it, by key.
+        snapshot: For `clear`: what the authority held when it began.
+    """
+
+    name: str
+    process: Process
+    key: str = ""
+    step: int = 0
+    time: float = 0.0
+    window: float = 0.0
+    writes: dict[str, Write] = field(default_factory=dict)
+    snapshot: dict[str, Row] = field(default_factory=dict)
+
+
+class History:
+    """Writes by key, and the rules."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.writes: defaultdict[str, dict[int, Write]] = defaultdict(dict)
+        self.lives: dict[str, tuple[str, float, Process]] = {}
+        """Key, seconds to live, and writer, by text."""
+        self.counts: defaultdict[str, set[int]] = defaultdict(set)
+        """The failures that were acknowledged for each text."""
+        self.hits: defaultdict[str, int] = defaultdict(int)
+        self.active: list[Operation] = []
+        self.doubtful: set[str] = set()
+        """Keys of which a write raised that the authority had taken."""
+        self.counted_twice = False
+        """Whether usage may have been, since a flush failed that had taken effect."""
+        self.uncounted = False
+        """Whether usage may have been lost: with a process, a record, or a storage that was out."""
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def begin(self, operation: Operation) -> None:
+        scheduler = self.world.scheduler
+        operation.step, operation.time = scheduler.steps, scheduler.now
+        mine = [other.time for other in self.active if other.process is operation.process]
+        operation.window = min([scheduler.now, *mine])
+        self.active.append(operation)
+
+    def leave(self, operation: Operation) -> None:
+        """It returned, raised, or died."""
+        if operation in self.active:
+            self.active.remove(operation)
+
+    def stored(self, disk: SharedDisk, row: Row) -> None:
+        """A storage took a record."""
+        if disk is self.world.authority:
+            self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
+
+    def deleted(self, disk: SharedDisk, key: str, version: int) -> None:
+        """A storage took a deletion."""
+        if disk is self.world.authority:
+            self._wrote(key, version * 2 + 1, "", inf, 0)
+
+    def _wrote(self, key: str, stamp: int, text: str, purge_at: float, failures: int) -> None:
+        operation = self.world.operation
+        write = self.writes[key].get(stamp)
+        if write is None:
+            write = self.writes[key][stamp] = Write(stamp, text, purge_at, failures, operation)
+            if text:
+                self._check_life(key, text, purge_at)
+        if operation is not None and operation.name in WRITING:
+            operation.writes[key] = write
+
+    def acknowledge(self, operation: Operation) -> None:
+        """A writing call has returned: what it wrote must be found from now on."""
+        now = (self.world.scheduler.steps, self.world.scheduler.now)
+        held_up = operation.process.missed_writes
+        for write in operation.writes.values():
+            write.acknowledged = now
+            if held_up:
+                operation.process.deferred.append(write)
+            else:
+                write.visible = now
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    def _check_life(self, key: str, text: str, purge_at: float) -> None:
+        """A deadline is that of the put, whatever became of the record on its way."""
+        if text not in self.lives:
+            raise Violation(f"{key} = {text!r} was never put")
+        origin, ttl, writer = self.lives[text]
+        first = next((w for w in self.writes[key].values() if w.text == text and w.operation is not None), None)
+        if origin != key:
+            raise Violation(f"{text!r} was put as {origin} and is stored as {key}")
+        if purge_at > writer.wall() + ttl + 1e-3:
+            raise Violation(f"{key} = {text!r} lives longer than {ttl} s")
+        if first is not None and abs(first.purge_at - purge_at) > 1e-3:
+            raise Violation(f"{key} = {text!r}: its deadline was moved from {first.purge_at} to {purge_at}")
+
+    def floor(self, operation: Operation, key: str) -> Write | None:
+        """The newest write that a read which began as `operation` did must know of."""
+        newest = None
+        for write in self.writes[key].values():
+            if (newest is None or write.stamp > newest.stamp) and self._known(write, operation):
+                newest = write
+        return newest
+
+    def _known(self, write: Write, reader: Operation) -> bool:
+        if write.acknowledged is None:
+            return False
+        if write.operation is not None and write.operation.process is reader.process:
+            return write.acknowledged[0] <= reader.step
+        slack = self.world.staleness
+        return slack is not None and write.visible is not None and write.visible[1] < reader.time - slack
+
+    def read(self, operation: Operation, entry: CacheEntry | None) -> None:
+        """A read has returned `entry`."""
+        key = operation.key
+        floor = self.floor(operation, key)
+        if entry is None:
+            if floor is not None and not self._may_be_gone(operation, key, floor):
+                raise Violation(f"{key} is lost: {floor.text!r} at {floor.stamp // 2} was acknowledged")
+            return
+        self.hits[key] += 1
+        self._check_entry(operation, key, entry)
+        if floor is not None and entry.version * 2 < floor.stamp:
+            what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"
+            raise Violation(f"{key} = {getattr(entry, 'text', '')!r} at {entry.version} {what} at {floor.stamp // 2}")
+
+    def _check_entry(self, operation: Operation, key: str, entry: Any) -> None:
+        write = self.writes[key].get(entry.version * 2)
+        if entry.key != key or write is None:
+            raise Violation(f"{key} = {entry.text!r} at {entry.version} was never stored")
+        if (write.text, write.failures) != (entry.text, entry.failure_count):
+            raise Violation(f"{key} at {entry.version} is {entry!r}, and {write} was stored")
+        if abs(write.purge_at - entry.purge_at) > 1e-3:
+            raise Violation(f"{key} = {entry.text!r}: deadline {entry.purge_at}, and {write.purge_at} was stored")
+        if entry.purge_at <= operation.process.wall_at(operation.time):
+            raise Violation(f"{key} = {entry.text!r} had expired when the read began")
+
+    def _may_be_gone(self, operation: Operation, key: str, floor: Write) -> bool:
+        """Whether a miss is right although `floor` must be known: something as new is a deletion, or has expired."""
+        world = self.world
+        latest = world.fastest_clock()
+        newer = [write for write in self.writes[key].values() if write.stamp >= floor.stamp]
+        return (
+            any(write.deleted or write.purge_at <= latest for write in newer)
+            or world.authority_bounded
+            or operation.process.was_cut_off(world.authority, operation.window)
+        )
+
+    def counted(self, operation: Operation, entry: Any) -> None:
+        """A failure was counted, and `entry` answered."""
+        key = operation.key
+        write = operation.writes.get(key)
+        if entry is None:
+            if write is not None and not write.deleted:
+                raise Violation(f"{key}: a failure was counted, and the answer is that there is no record")
+            return
+        if write is None or entry.version * 2 != write.stamp:
+            raise Violation(f"{key}: a failure was counted at {entry.version}, and the authority knows nothing of it")
+        if entry.failure_count in self.counts[entry.text]:
+            raise Violation(f"{key} = {entry.text!r}: two failures were counted as number {entry.failure_count}")
+        self.counts[entry.text].add(entry.failure_count)
+
+    def cleared(self, operation: Operation) -> None:
+        """A clear has returned: what was there when it began must be gone."""
+        for key, row in operation.snapshot.items():
+            held = self.world.authority.rows.get(key)
+            if held is not None and held.version <= row.version:
+                raise Violation(f"{key} at {row.version} is there after a clear")
+
+    def must_have_written(self, operation: Operation, key: str, version: int | None) -> None:
+        """A put or a deletion has returned: the authority must have taken it."""
+        write = operation.writes.get(key)
+        if write is None or (version is not None and write.stamp != version * 2):
+            raise Violation(f"{operation.name} of {key} was acknowledged at {version}, the authority took {write}")
+
+
+WRITING = frozenset({"put", "put_many", "delete", "clear", "count_failure", "remove"})

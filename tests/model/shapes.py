@@ -1,0 +1,97 @@
+"""What a schedule is made of, as tables: stacks, operations, profiles of trouble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class LevelShape:
+    """One level: a kind of tier, its bound, and further settings of a level."""
+
+    kind: str
+    bound: int | None = None
+    policy: str = "lru"
+    more: tuple[tuple[str, Any], ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        return {"backend": self.kind, "max_entries": self.bound, "eviction_policy": self.policy, **dict(self.more)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A stack, from the top."""
+
+    levels: tuple[LevelShape, ...]
+
+    @property
+    def stored(self) -> list[int]:
+        """The places of the levels that both processes share, counted from 1."""
+        return [place for place, level in enumerate(self.levels, 1) if level.kind == "step"]
+
+    @property
+    def name(self) -> str:
+        return " / ".join(f"{level.kind}({level.bound})" if level.bound else level.kind for level in self.levels)
+
+
+def _memory(bound: int | None = None, policy: str = "lru") -> LevelShape:
+    return LevelShape("memory", bound, policy)
+
+
+def _disk(bound: int | None = None, policy: str = "lru") -> LevelShape:
+    return LevelShape("step", bound, policy)
+
+
+SHAPES: Final = (
+    Shape((_disk(),)),
+    Shape((_memory(), _disk())),
+    Shape((_memory(1), _disk())),
+    Shape((_disk(), _disk())),
+    Shape((_disk(2), _disk())),
+    Shape((_memory(), _disk(), _disk())),
+    Shape((_memory(1), _disk(2), _disk())),
+    Shape((_memory(2), _disk(1, "fifo"), _disk())),
+    Shape((_memory(1), _disk(1), _disk(2), _disk())),
+    Shape((_memory(2), _disk(2))),
+    Shape((_memory(1), _disk(1), _disk(2))),
+)
+
+KEYS: Final = ("a", "b", "c")
+TTLS: Final = (3.0, 30.0, 1000.0, 1000.0)
+STALENESS: Final = (0.002, 0.002, 3.0, None)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of trouble.
+
+    Attributes:
+        operations: How often each operation is drawn.
+        events: How often each event is drawn.
+        most_events: How many events there are at most.
+    """
+
+    name: str
+    operations: dict[str, int]
+    events: dict[str, int]
+    most_events: int
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+_CALM = {"get": 10, "put": 5, "put_many": 2, "delete": 3, "count_failure": 2, "sweep": 1, "flush": 1}
+_FULL = {**_CALM, "clear": 1, "restart": 1, "recover": 1, "get_with_level": 1}
+
+PROFILES: Final = (
+    Profile("reads and puts", {"get": 8, "put": 4, "flush": 1, "sweep": 1}, {"tick": 1}, 2),
+    Profile("calm", _CALM, {"tick": 2, "expire": 1}, 2),
+    Profile("time", {**_CALM, "sweep": 3}, {"tick": 1, "expire": 3, "late": 3, "forget": 2}, 5),
+    Profile("counting", {"get": 4, "put": 2, "count_failure": 8}, {"tick": 1, "crash": 1, "late": 1, "fail": 1}, 3),
+    Profile("crashes", _FULL, {"tick": 1, "expire": 1, "crash": 4, "late": 1}, 4),
+    Profile("outages", _FULL, {"tick": 1, "outage": 4, "fail": 3, "heal": 3}, 5),
+    Profile("full", _FULL, {"tick": 1, "full": 3, "heal": 2, "fail": 1}, 4),
+    Profile("everything", _FULL, {"tick": 1, "expire": 1, "late": 1, "forget": 1, "crash": 2, "outage": 2, "fail": 2,
+                                  "heal": 2, "full": 1}, 7),
+)  # fmt: skip
