@@ -66,8 +66,8 @@ def _check_statistics(world: World) -> None:
     """Hits and misses are as many as there were reads."""
     for process in world.lives:
         if process.manager is not None and not process.dead:
-            hits = sum(level.counters.hits for level in process.manager.levels)
-            misses = process.manager._stack.misses
+            hits = sum(level.counters.totals()["hits"] for level in process.manager.levels)
+            misses = process.manager._stack.counters.totals()["misses"]
             if hits + misses != process.gets:
                 raise Violation(f"{process.gets} reads were counted as {hits} hits and {misses} misses")
 
