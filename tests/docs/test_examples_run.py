@@ -15,6 +15,7 @@ DOCUMENTS = [
     "docs/how-to/warm.md",
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
+    "docs/reference/hooks.md",
 ]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -8,7 +8,7 @@ import tierkit
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
-    {"clock", "proxy_url", "statistics", "eviction", "filling"},
+    {"clock", "proxy_url", "statistics", "eviction", "filling", "offers"},
     {"entry", "row"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},

@@ -31,7 +31,7 @@ from tierkit.errors import (
     TransferError,
     UnknownTierError,
 )
-from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy
+from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, PolicyFactory
 from tierkit.expiry import TTLManager
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
@@ -44,6 +44,7 @@ from tierkit.sealing import CredentialEncryptor
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
 from tierkit.tier import (
+    ANY_POLICY,
     API_VERSION,
     CacheTier,
     Durability,
@@ -90,6 +91,7 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
     )
 
 __all__ = [
+    "ANY_POLICY",
     "API_VERSION",
     "EVICTION_POLICIES",
     "BlobTier",
@@ -115,6 +117,7 @@ __all__ = [
     "FileCacheTier",
     "HealthResult",
     "HealthStatus",
+    "Held",
     "KeyNotHeldError",
     "KeyRing",
     "Level",
@@ -123,6 +126,7 @@ __all__ = [
     "OnProgress",
     "PluginError",
     "PluginRegistry",
+    "PolicyFactory",
     "ProxyEntry",
     "Record",
     "Reject",

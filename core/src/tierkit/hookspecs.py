@@ -6,11 +6,12 @@ Hooks run while a cache is being built, never while it serves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pluggy
 
+from tierkit.eviction import PolicyFactory
 from tierkit.tier import TierSpec
 
 ENTRY_POINT_GROUP: Final = "tierkit"
@@ -24,4 +25,13 @@ def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
     """The kinds of tier that this plugin offers.
 
     Called once, at discovery. Import backends inside the factories: every cache start pays for what is imported here.
+    """
+
+
+@hookspec
+def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]
+    """The eviction policies that this plugin offers, by the name that a configuration uses.
+
+    Called once, at discovery. Each is a subclass of `EvictionPolicy`, or what makes one for a number of keys. It serves
+    every bounded tier that takes any policy.
     """

@@ -23,7 +23,7 @@ from tierkit.errors import (
 )
 from tierkit.latency import Histogram
 from tierkit.row import Record
-from tierkit.statistics import CAUSES, TierStatistics, new_counters
+from tierkit.statistics import ROOM_CAUSES, TierStatistics, new_counters
 from tierkit.tier import CacheTier, TierSpec, Trait
 
 logger = logging.getLogger("tierkit.level")
@@ -72,7 +72,7 @@ class Level:
         self.persistent = bool(tier.traits & Trait.PERSISTENT)
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
-        self.cause = self.policy if self.policy in CAUSES else "other"
+        self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.counters = new_counters(counting)
         self.latencies: Mapping[str, Histogram] = {}
         self.in_service = True

@@ -9,11 +9,12 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
 
-from tierkit.errors import CacheConfigError
+from tierkit.errors import CacheConfigError, PluginError
+from tierkit.eviction import PolicyFactory
 from tierkit.plugins import TIER_SETTINGS, PluginRegistry, nearest
 from tierkit.settings import Given, Givens, Where, problem, problems_of, refuse, shown
 from tierkit.settings_sources import ENVIRONMENT, anchor, split_list
-from tierkit.tier import TierSpec
+from tierkit.tier import ANY_POLICY, TierSpec
 
 
 def no_bool(value: Any) -> Any:
@@ -83,6 +84,7 @@ class ResolvedTier:
         options: The options, validated by the plugin's model.
         max_entries: The most entries it keeps; None for no bound.
         eviction_policy: What it drops first; its tier offers it, or has no bound to keep.
+        policy_factory: What makes that policy, where a plugin brought it.
     """
 
     name: str
@@ -90,6 +92,7 @@ class ResolvedTier:
     options: BaseModel
     max_entries: int | None
     eviction_policy: str
+    policy_factory: PolicyFactory | None = None
 
 
 def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
@@ -121,14 +124,17 @@ def resolved(
     """
     at: Where = ("tiers", place)
     spec = _spec(at, level, registry, givens)
-    wrong = [*_policy_problems(at, level, spec, givens), *_unknown_options(at, level, spec, givens)]
+    wrong = list(_unknown_options(at, level, spec, givens))
+    make = _policy(at, level, spec, registry=registry, givens=givens, problems=wrong)
     try:
         options = spec.options.model_validate(_prepared(at, level, spec, givens))
     except ValidationError as error:
         problems += [*wrong, *problems_of(error, at, givens, hidden=_secrets(spec))]
         return None
     problems += wrong
-    return None if wrong else ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy)
+    if wrong:
+        return None
+    return ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy, make)
 
 
 def _spec(at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> TierSpec:
@@ -138,14 +144,27 @@ def _spec(at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: G
         raise type(error)(problem((*at, "backend"), givens, str(error), level.backend)) from None
 
 
-def _policy_problems(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:
-    """A policy that nobody asked for does not matter where there is no bound."""
+def _policy(
+    at: Where, level: CacheTierConfig, spec: TierSpec, *, registry: PluginRegistry, givens: Givens, problems: list[str]
+) -> PolicyFactory | None:
+    """What makes the policy, if the tier takes any.
+
+    One that nobody asked for does not matter where there is no bound.
+    """
     where = (*at, "eviction_policy")
-    matters = level.max_entries is not None or where in givens
-    if matters and level.eviction_policy not in spec.eviction_policies:
+    name = level.eviction_policy
+    if name in spec.eviction_policies or (level.max_entries is None and where not in givens):
+        return None
+    try:
+        if spec.eviction_policies >= ANY_POLICY:
+            return registry.eviction_policies.named(name)
         offered = ", ".join(sorted(spec.eviction_policies)) or "none"
-        text = f"backend {spec.kind!r} does not offer it; it offers {offered}"
-        yield problem(where, givens, text, level.eviction_policy)
+        problems.append(problem(where, givens, f"backend {spec.kind!r} does not offer it; it offers {offered}", name))
+    except PluginError as error:
+        raise PluginError(problem(where, givens, str(error), name)) from None
+    except CacheConfigError as error:
+        problems.append(problem(where, givens, str(error), name))
+    return None
 
 
 def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:

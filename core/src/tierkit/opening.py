@@ -82,6 +82,7 @@ def _context(
         columns=schema.columns,
         max_entries=tier.max_entries,
         eviction_policy=tier.eviction_policy,
+        policy_factory=tier.policy_factory,
         durability=config.durability,
         tombstone_seconds=config.tombstone_seconds,
         read_only=read_only,

@@ -7,7 +7,7 @@ someone asks for its kind.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,20 +18,24 @@ from pydantic import BaseModel
 
 from tierkit import hookspecs
 from tierkit.errors import PluginError, UnknownTierError
+from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
+from tierkit.offers import Offers, nearest
 from tierkit.tier import API_VERSION, TierSpec, Trait
 
 TIER_SETTINGS: Final = ("name", "backend", "enabled", "max_entries", "eviction_policy")
 """What every level can be told, whatever its kind; no option of a kind may have one of these names."""
+
+__all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]
 
 _log = logging.getLogger("tierkit.plugins")
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin, or one tier of it, that cannot be used.
+    """A plugin, or one thing that it offers, that cannot be used.
 
     Attributes:
-        name: The kind of the tier where that is known, else the name of the entry point.
+        name: The kind of the tier, or the name of the policy, where that is known, else the name of the entry point.
         distribution: The distribution that brought it, with its version.
         error: What is wrong.
     """
@@ -80,33 +84,46 @@ class _Plugin:
     def origin(self) -> str:
         return " ".join(self.distribution).strip() or "code"
 
+    @property
+    def title(self) -> str:
+        return f"{self.declared!r} ({self.origin})"
+
 
 class PluginRegistry:
-    """The kinds of tier that were found. Made by `discover`.
+    """What was found. Made by `discover`.
 
     Attributes:
-        broken: Plugins, and tiers of plugins, that cannot be used.
+        broken: Plugins, and things that they offer, that cannot be used.
+        eviction_policies: Those that ship and those that plugins offer.
     """
 
     def __init__(self) -> None:
         """Know of nothing yet."""
         self.broken: list[BrokenPlugin] = []
-        self._offers: dict[str, list[tuple[TierSpec, _Plugin]]] = {}
+        self._tiers: Offers[tuple[TierSpec, _Plugin]] = Offers(
+            "backend", self._raise_broken("backend"), unknown=UnknownTierError
+        )
+        self.eviction_policies: Offers[PolicyFactory] = Offers(
+            "eviction policy", self._raise_broken("eviction policy"), shipped=EVICTION_POLICIES
+        )
+        self._takers: dict[str, Callable[[_Plugin, Any], None]] = {
+            "register_tiers": self._take_specs,
+            "register_eviction_policies": self._take_policies,
+        }
         self._hooks = pluggy.PluginManager(hookspecs.ENTRY_POINT_GROUP)
         self._hooks.add_hookspecs(hookspecs)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that are offered, sorted."""
-        return tuple(sorted(self._offers))
+        return tuple(self._tiers)
 
     @property
     def installed(self) -> tuple[InstalledTier, ...]:
         """Every tier that is offered, by kind; a kind that two plugins offer is there twice."""
-        offers = (offer for kind in self.kinds for offer in self._offers[kind])
         return tuple(
-            InstalledTier(spec.kind, *plugin.distribution, spec.traits, spec.summary, plugin.declared)
-            for spec, plugin in offers
+            InstalledTier(kind, *plugin.distribution, spec.traits, spec.summary, plugin.declared)
+            for kind, (spec, plugin), _ in self._tiers.all()
         )
 
     def spec(self, kind: str) -> TierSpec:
@@ -116,17 +133,10 @@ class PluginRegistry:
             PluginError: Two plugins offer it, or the one that should offer it is broken.
             UnknownTierError: No plugin offers it.
         """
-        offers = self._offers.get(kind, [])
-        if len(offers) == 1:
-            return offers[0][0]
-        if offers:
-            names = " and ".join(f"{plugin.declared!r} ({plugin.origin})" for _, plugin in offers)
-            raise PluginError(f"backend {kind!r} is offered by {names}: uninstall all but one")
-        self._raise_broken(kind)
-        raise UnknownTierError(f"no plugin offers the backend {kind!r}: {self._known(kind)}")
+        return self._tiers.named(kind)[0]
 
     def add(self, plugin: _Plugin) -> None:
-        """Load `plugin` and take its tiers; record what is wrong with it."""
+        """Load `plugin` and take what it offers; record what is wrong with it."""
         try:
             self._take(plugin)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
@@ -146,9 +156,9 @@ class PluginRegistry:
         hooks = {caller.name for caller in self._hooks.get_hookcallers(loaded) or ()}
         if not hooks:
             raise TypeError("nothing in it is marked with tierkit.hookimpl")
-        if "register_tiers" in hooks:
-            answers = self._hooks.subset_hook_caller("register_tiers", others)()
-            self._take_specs(plugin, answers[0] if answers else None)  # pluggy leaves None out
+        for hook in sorted(hooks & self._takers.keys()):
+            answers = self._hooks.subset_hook_caller(hook, others)()
+            self._takers[hook](plugin, answers[0] if answers else None)  # pluggy leaves None out
 
     def _take_specs(self, plugin: _Plugin, answer: Any) -> None:
         if not isinstance(answer, Sequence) or isinstance(answer, str):
@@ -156,26 +166,35 @@ class PluginRegistry:
         for spec in answer:
             wrong = next(_faults(spec), None)
             if wrong is None:
-                self._offers.setdefault(spec.kind, []).append((spec, plugin))
+                self._tiers.add(spec.kind, (spec, plugin), plugin.title)
             else:
                 kind = getattr(spec, "kind", None)
                 self._record(plugin, kind if isinstance(kind, str) and kind else plugin.name, wrong)
+
+    def _take_policies(self, plugin: _Plugin, answer: Any) -> None:
+        if not isinstance(answer, Mapping):
+            raise TypeError(f"register_eviction_policies returned {type(answer).__name__}, not a mapping of names")
+        for name, make in answer.items():
+            if not (isinstance(name, str) and name):
+                self._record(plugin, plugin.name, f"an eviction policy has the name {name!r}, which is no text")
+            elif not callable(make):
+                self._record(plugin, name, f"eviction policy {name!r}: {type(make).__name__} cannot be called")
+            else:
+                self.eviction_policies.add(name, make, plugin.title)
 
     def _record(self, plugin: _Plugin, name: str, error: str) -> None:
         self.broken.append(BrokenPlugin(name, plugin.origin, error))
         _log.warning("plugin %s (%s) cannot be used: %s", name, plugin.origin, error)
 
-    def _raise_broken(self, kind: str) -> None:
-        for plugin in self.broken:
-            if plugin.name == kind:
-                raise PluginError(
-                    f"the plugin for backend {kind!r} ({plugin.distribution}) cannot be used: {plugin.error}"
-                )
+    def _raise_broken(self, sort: str) -> Callable[[str], None]:
+        def check(name: str) -> None:
+            for plugin in self.broken:
+                if plugin.name == name:
+                    raise PluginError(
+                        f"the plugin for {sort} {name!r} ({plugin.distribution}) cannot be used: {plugin.error}"
+                    )
 
-    def _known(self, kind: str) -> str:
-        if not self._offers:
-            return "none is installed; try `pip install tierkit`"
-        return f"did you mean {nearest(kind, self._offers)!r}? Installed are {', '.join(self.kinds)}"
+        return check
 
 
 def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | None = None) -> PluginRegistry:
@@ -198,13 +217,6 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
         name = getattr(plugin, "__name__", type(plugin).__name__)
         registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]
     return registry
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The one of `known` that is most like `name`, however unlike; empty if none is known."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.0)), "")
 
 
 @cache

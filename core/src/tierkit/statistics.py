@@ -17,7 +17,9 @@ import msgspec
 
 from tierkit.latency import LatencyStatistics, free_threaded
 
-CAUSES: Final = ("lru", "fifo", "other", "ttl", "health", "corruption")
+ROOM_CAUSES: Final = ("lru", "fifo", "lfu", "sieve", "s3fifo", "wtinylfu", "other")
+"""The policies that ship, by which a record left for room; "other" for those that plugins bring."""
+CAUSES: Final = (*ROOM_CAUSES, "ttl", "health", "corruption")
 """Why a record left a level: for room (by the policy's name), for age, for health, or because it was damaged."""
 
 STATES: Final = ("closed", "half-open", "open")
@@ -155,6 +157,10 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: int = 0
     evictions_lru: int = 0
     evictions_fifo: int = 0
+    evictions_lfu: int = 0
+    evictions_sieve: int = 0
+    evictions_s3fifo: int = 0
+    evictions_wtinylfu: int = 0
     evictions_other: int = 0
     evictions_ttl: int = 0
     evictions_health: int = 0
@@ -165,6 +171,11 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
     def evictions(self) -> dict[str, int]:
         """Records that left this level, by cause."""
         return {cause: getattr(self, f"evictions_{cause}") for cause in CAUSES}
+
+    @property
+    def evictions_for_room(self) -> int:
+        """Evictions to make room, by whatever policy."""
+        return sum(getattr(self, f"evictions_{cause}") for cause in ROOM_CAUSES)
 
     @property
     def hit_rate(self) -> float:

@@ -34,7 +34,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel
 
-from tierkit.errors import TierCorrupt
+from tierkit.errors import CacheConfigError, PluginError, TierCorrupt
+from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, PolicyFactory, Unordered
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
@@ -43,6 +44,9 @@ API_VERSION: Final = 1
 PURGE_STEP: Final = 64
 """Records that a default purge looks at in one step."""
 _MOST_FAILURES: Final = 8  # of single records; more are the tier's trouble, and each may cost a time-out
+
+ANY_POLICY: Final = frozenset({"*"})
+"""For `TierSpec.eviction_policies`: every policy that ships or that a plugin registers."""
 
 Durability = Literal["full", "process", "none"]
 """What an acknowledged write survives: a power cut, the death of the process, or nothing."""
@@ -81,7 +85,8 @@ class TierContext:
         columns: The columns that the entry type declares, with their types, in order. A row may hold others, written
             by an earlier class; they are kept.
         max_entries: The bound that `overflow` goes by; None for none.
-        eviction_policy: Which record `overflow` names first: "lru" or "fifo".
+        eviction_policy: Which record `overflow` names first, by name.
+        policy_factory: What makes that policy, where a plugin brought it; None for those that ship.
         durability: What an acknowledgement must mean.
         tombstone_seconds: How long a mark is kept.
         read_only: Create, repair, and write nothing; a storage that is not there reads as empty.
@@ -93,10 +98,34 @@ class TierContext:
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
     max_entries: int | None = None
     eviction_policy: str = "lru"
+    policy_factory: PolicyFactory | None = None
     durability: Durability = "process"
     tombstone_seconds: float = 900.0
     read_only: bool = False
     now: Callable[[], float] = time.time
+
+    def new_policy(self) -> EvictionPolicy:
+        """A policy as configured, for a tier that keeps its keys in order; without a bound one that keeps nothing.
+
+        Raises:
+            CacheConfigError: There is no policy of that name.
+            PluginError: What a plugin offers under that name makes no policy.
+        """
+        make = self.policy_factory or EVICTION_POLICIES.get(self.eviction_policy)
+        if make is None:
+            known = ", ".join(sorted(EVICTION_POLICIES))
+            raise CacheConfigError(f"{self.name}: no eviction policy {self.eviction_policy!r}; there are {known}")
+        if self.max_entries is None:
+            return Unordered()
+        try:
+            policy: object = make(self.max_entries)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            raise PluginError(f"eviction policy {self.eviction_policy!r} could not be made: {failure}") from error
+        if not isinstance(policy, EvictionPolicy):
+            made = type(policy).__name__
+            raise PluginError(f"eviction policy {self.eviction_policy!r} made a {made}, which is no EvictionPolicy")
+        return policy
 
 
 class CacheTier(ABC, Generic[R]):
@@ -310,7 +339,8 @@ class TierSpec:
         api: The version of the contract that it was written for, as a number: `api=1`. Never `API_VERSION`:
             that is of the tierkit which it happens to be installed with.
         summary: One line for `tierkit plugins`.
-        eviction_policies: Those that its `overflow` honours.
+        eviction_policies: Those that its `overflow` honours, by name; `ANY_POLICY` for a tier that asks
+            `TierContext.new_policy`.
     """
 
     kind: str

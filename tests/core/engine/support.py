@@ -10,7 +10,18 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from tests.tiers import DictBlobTier
 
-from tierkit import CacheConfig, CacheEntry, CacheManager, CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
+from tierkit import (
+    ANY_POLICY,
+    CacheConfig,
+    CacheEntry,
+    CacheManager,
+    CacheTier,
+    Row,
+    TierContext,
+    TierSpec,
+    Trait,
+    hookimpl,
+)
 from tierkit.testing import FaultyTier
 from tierkit.testing.faulty import METHODS
 from tierkit_memory import MemoryCacheTier
@@ -98,7 +109,14 @@ class World:
     @hookimpl
     def register_tiers(self) -> list[TierSpec]:
         return [
-            TierSpec(kind="live", factory=self._live, options=NoOptions, traits=Trait.LIVE, api=1),
+            TierSpec(
+                kind="live",
+                factory=self._live,
+                options=NoOptions,
+                traits=Trait.LIVE,
+                api=1,
+                eviction_policies=ANY_POLICY,
+            ),
             TierSpec(
                 kind="disk",
                 factory=self._disk,

@@ -285,7 +285,7 @@ def _statistics(statistics: CacheStatistics, bar_width: int) -> Table:
             f"{tier.size:,}",
             f"{tier.hits + tier.misses:,}",
             f"{tier.promotions:,}",
-            f"{tier.evictions_lru + tier.evictions_fifo:,}",
+            f"{tier.evictions_for_room:,}",
             f"{tier.evictions_ttl:,}",
             bar(tier.hit_rate, bar_width),
         )
