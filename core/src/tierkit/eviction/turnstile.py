@@ -69,6 +69,8 @@ class Turnstile(EvictionPolicy):
 
     def remove(self, key: str) -> None:
         """`key` is gone."""
+        if self._reads:
+            self._catch_up()
         if key in self._named:
             del self._named[key]
         elif key in self._waiting:
