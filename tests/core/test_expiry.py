@@ -137,6 +137,7 @@ JITTERED: list[tuple[float, float, dict[str, Any], float]] = [
     (0.5, 0.5, {"fetch_time": FETCHED, "ttl_seconds": 140}, 30),
     (0.5, 0.5, {"fetch_time": FETCHED, "ttl_seconds": 90}, -10),
     (0.5, 0.5, {"expires_at": MOMENT + timedelta(seconds=9)}, 9),
+    (0.5, 0.5, {"expires_at": MOMENT + timedelta(seconds=9), "ttl_seconds": 20}, 9),
     (0.0, 0.5, {}, 3600),
     (1.0, 1.0, {}, 1e-6),
 ]

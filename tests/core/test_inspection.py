@@ -43,6 +43,11 @@ def test_rows_are_counted_by_source_health_and_deadline() -> None:
     assert found.bytes_on_disk is None
 
 
+def test_a_record_in_its_grace_period_has_expired() -> None:
+    (found,) = survey([level(full(row("a", expires_at=NOW), row("b", expires_at=NOW + 1)))], NOW)
+    assert found.expired == 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "bucket"),
     [(-5, "1m"), (0, "1m"), (59, "1m"), (60, "1h"), (3600, "1d"), (86400, "7d"), (604800, "older"), (1e9, "older")],

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
@@ -67,7 +65,6 @@ class Comparing(Generic[E]):
         stack.versions.observe(held.version)
         usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
         stamped = self.writer.stamp(entry, usage)
-        msgspec.structs.force_setattr(stamped, "_fresh_until", stamped.purge_at)
         return stamped, stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
 
     def _replace(self, write: Write, expected_version: int) -> E | None:

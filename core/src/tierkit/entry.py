@@ -108,11 +108,18 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
     version: int = 0
     _usage: Usage = msgspec.field(default_factory=Usage)
     _fresh_until: float = inf
+    _purge_at: float | None = None
+    _stale: bool = False
 
     @property
     def is_expired(self) -> bool:
         """Whether the deadline has come, by the wall clock."""
         return self.expires_at is not None and datetime.now(UTC) >= self.expires_at
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a cache returned it past its deadline, within the grace period: see `CacheManager.get`."""
+        return self._stale
 
     @property
     def is_healthy(self) -> bool:
@@ -132,7 +139,11 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
 
     @property
     def purge_at(self) -> float:
-        """When a tier may drop the record, in POSIX seconds."""
+        """When a tier may drop the record, in POSIX seconds: the deadline, or later if there is a grace period."""
+        return self._deadline if self._purge_at is None else self._purge_at
+
+    @property
+    def _deadline(self) -> float:
         return inf if self.expires_at is None else self.expires_at.timestamp()
 
     def evolve(self, **changes: Any) -> Self:
@@ -143,7 +154,7 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
         """
         if changes.keys() & {"fetch_time", "ttl_seconds"}:
             changes.setdefault("expires_at", None)
-        unused = {"version": 0, "_usage": Usage(), "_fresh_until": inf}
+        unused = {"version": 0, "_usage": Usage(), "_fresh_until": inf, "_purge_at": None, "_stale": False}
         return msgspec.structs.replace(self, **{**unused, **changes})
 
     def renewed(self, ttl_seconds: float | None = None) -> Self:

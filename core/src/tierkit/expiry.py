@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
+from tierkit.row import Record, Row
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -30,6 +31,7 @@ class TTLManager:
         per_source: Mapping[str, float] | None = None,
         *,
         jitter: float = 0.0,
+        grace_seconds: float = 0.0,
         random: Callable[[], float] = random,
     ) -> None:
         """Start with these rules, in seconds.
@@ -38,12 +40,14 @@ class TTLManager:
             default_ttl_seconds: For sources without a rule.
             per_source: The rules.
             jitter: From 0 to 1: up to this part of what a record has left to live is taken off a computed deadline.
+            grace_seconds: How long tiers keep a record past its deadline.
             random: Draws evenly from 0 up to, and not including, 1.
 
         Raises:
             CacheValidationError: A rule is not a positive, finite number, or the jitter not within its bounds.
         """
         self._jitter = _fraction("ttl_jitter", jitter)
+        self._grace = grace_seconds
         self._random = random
         self._default = _seconds("default_ttl_seconds", default_ttl_seconds)
         self._rules = {source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()}
@@ -93,6 +97,9 @@ class TTLManager:
             expires_at=deadline,
             created_at=created,
             updated_at=moment,
+            _fresh_until=deadline.timestamp(),
+            _purge_at=deadline.timestamp() + self._grace,
+            _stale=False,
             **changes,
         )
 
@@ -115,6 +122,14 @@ class TTLManager:
             return deadline
         kept = (deadline - now) * (1.0 - self._jitter * self._random())
         return now + max(kept, datetime.resolution)  # else the jitter alone would make it expired
+
+
+def deadline_of(record: Record) -> float:
+    """When `record` expires, in POSIX seconds, as a row that was not verified says it."""
+    if isinstance(record, CacheEntry):
+        return record._deadline
+    expires_at = record.columns.get("expires_at") if isinstance(record, Row) else None
+    return expires_at if isinstance(expires_at, (int, float)) else record.purge_at
 
 
 def _seconds(name: str, value: Any) -> float:

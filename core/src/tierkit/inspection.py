@@ -14,6 +14,7 @@ from math import inf
 from typing import Any, Final
 
 from tierkit.errors import CacheCorruptionError, CacheStorageError
+from tierkit.expiry import deadline_of
 from tierkit.level import Level
 from tierkit.row import Row
 
@@ -54,7 +55,7 @@ class LevelSurvey:
     def count(self, row: Row, now: float) -> None:
         """Add one record, as seen at `now` (POSIX seconds)."""
         self.records += 1
-        self.expired += row.purge_at <= now
+        self.expired += deadline_of(row) <= now
         self.sources[str(row.columns.get("source", "unknown"))] += 1
         self.health[str(row.columns.get("health_status", "unknown"))] += 1
         self.ages[_bucket(row.columns.get("fetch_time"), now)] += 1

@@ -19,7 +19,7 @@ from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, TierReadOnly
-from tierkit.expiry import TTLManager
+from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
 from tierkit.opening import open_stack
@@ -96,7 +96,10 @@ class CacheManager(Generic[E]):
         self._monotonic, self._offset = self._time.monotonic, self._time.offset
         self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, plugins)
         self.ttl = TTLManager(
-            self.config.default_ttl_seconds, self.config.per_source_ttl, jitter=self.config.ttl_jitter
+            self.config.default_ttl_seconds,
+            self.config.per_source_ttl,
+            jitter=self.config.ttl_jitter,
+            grace_seconds=self.config.grace_seconds,
         )
         self._writer: Writer[E] = Writer(self._stack, self.ttl)
         self._comparing: Comparing[E] = Comparing(self._writer)
@@ -124,10 +127,15 @@ class CacheManager(Generic[E]):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def get(self, key: str) -> E | None:
+    def get(self, key: str, *, allow_stale: bool = False) -> E | None:
         """The entry for `key`, or None if there is none that may be returned.
 
         A hit in L1 takes no lock. Below, the record is read once for all callers who want it, and promoted.
+
+        Args:
+            key: Names the record.
+            allow_stale: If no level has a fresh record, take the newest that expired less than `grace_seconds` ago.
+                Its `is_stale` is true.
 
         Raises:
             CacheValidationError: `key` cannot be a key.
@@ -146,17 +154,17 @@ class CacheManager(Generic[E]):
                 counters = self._hot_counters
                 counters.hits += counters.step
                 return entry
-        found = self._find(key)
+        found = self._find(key, allow_stale)
         return None if found is None else found.entry
 
-    def get_with_level(self, key: str) -> tuple[E | None, str | None]:
+    def get_with_level(self, key: str, *, allow_stale: bool = False) -> tuple[E | None, str | None]:
         """As `get`, and the name of the level that answered."""
-        found = self._find(key)
+        found = self._find(key, allow_stale)
         return (None, None) if found is None else (found.entry, found.level.name)
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, E]:
-        """What is there of `keys`, by key."""
-        return {key: entry for key in keys if (entry := self.get(key)) is not None}
+    def get_many(self, keys: Iterable[str], *, allow_stale: bool = False) -> dict[str, E]:
+        """What `get` finds of `keys`, by key."""
+        return {key: entry for key in keys if (entry := self.get(key, allow_stale=allow_stale)) is not None}
 
     def keys(self) -> Iterator[str]:
         """The keys of the records that may be returned, from the authority. Touches neither usage nor statistics."""
@@ -169,7 +177,7 @@ class CacheManager(Generic[E]):
         """
         self._check_open()
         now = self._time.now
-        return (entry for entry in self._stack.scan() if include_expired or now() < entry.purge_at)
+        return (entry for entry in self._stack.scan() if include_expired or now() < entry._deadline)
 
     def size(self) -> int:
         """How many records the authority holds, expired ones that were not swept yet included."""
@@ -415,10 +423,10 @@ class CacheManager(Generic[E]):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _find(self, key: str) -> Found[E] | None:
+    def _find(self, key: str, allow_stale: bool) -> Found[E] | None:
         self._check_open()
         check_key(key)
-        return self._stack.find(key)
+        return self._stack.find(key, allow_stale=allow_stale)
 
     def _find_hot_path(self) -> None:
         top = self._stack.levels[0] if self._stack.levels else None
@@ -435,7 +443,7 @@ class CacheManager(Generic[E]):
     def _present(self, key: str) -> bool:
         authority = self._stack.authority
         held = self._stack.fetch(authority, key) if authority is not None and authority.in_service else None
-        return held is not None and self._time.now() < held.purge_at
+        return held is not None and self._time.now() < deadline_of(held)
 
     def _check_open(self) -> None:
         if self._closed:

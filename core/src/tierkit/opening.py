@@ -62,6 +62,7 @@ def open_stack(
         settings = StackSettings(
             late_seconds=config.late_seconds,
             staleness_seconds=config.staleness_seconds,
+            grace_seconds=config.grace_seconds,
             read_only=read_only,
             counting=config.enable_statistics,
         )

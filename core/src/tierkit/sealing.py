@@ -12,6 +12,7 @@ import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
+from math import inf
 from typing import Any, Final
 from zlib import crc32
 
@@ -42,6 +43,7 @@ _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _EXACT: Final = 2.0**53
 
+_force: Final = msgspec.structs.force_setattr
 _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
@@ -189,7 +191,10 @@ class Sealer(HoldsKeys):
         columns = self.verify(row)
         secrets = self._open_secrets(row, columns) if self._secrets else {}
         usage = Usage(row.access_count, row.last_accessed)
-        return self.schema.decode(row.key, row.version, columns, secrets, usage)
+        entry = self.schema.decode(row.key, row.version, columns, secrets, usage)
+        _force(entry, "_fresh_until", columns.get("expires_at", inf))
+        _force(entry, "_purge_at", row.purge_at)
+        return entry
 
     def _undeclared(self, row: Row) -> dict[str, Any]:
         declared = self.schema.columns

@@ -14,8 +14,8 @@ stripe's lock during a fill of L1, which is memory. A slow disk delays those who
 waits for a flight longer than `late_seconds`: then he reads for himself.
 
 Expiry. The deadline is part of the record and is never computed again on the way. A copy that is found expired is
-discarded at its version, and the search goes on below, since another process may have renewed the record. The sweeper
-does the same for what nobody asks for.
+discarded at its version, or left where it is while its grace period lasts, and the search goes on below, since another
+process may have renewed the record. The sweeper discards what nobody asks for.
 
 Late work. A write that took longer than `late_seconds` is stamped again before it reaches the authority; above the
 authority it drops what is older instead of writing, and a promotion is given up. So nothing arrives after the marks of
@@ -70,14 +70,15 @@ _force = msgspec.structs.force_setattr
 
 
 class Found(Generic[E]):
-    """An entry and the level that answered."""
+    """An entry, the level that answered, and whether it has expired and is in its grace period."""
 
-    __slots__ = ("entry", "level")
+    __slots__ = ("entry", "level", "stale")
 
-    def __init__(self, entry: E, level: Level) -> None:
+    def __init__(self, entry: E, level: Level, stale: bool = False) -> None:
         """What a read found."""
         self.entry = entry
         self.level = level
+        self.stale = stale
 
 
 class Stack(Upkeep, Generic[E]):
@@ -109,8 +110,28 @@ class Stack(Upkeep, Generic[E]):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def find(self, key: str) -> Found[E] | None:
-        """Search every level for `key`; callers who come meanwhile share the search. Blocks on I/O."""
+    def find(self, key: str, *, allow_stale: bool = False) -> Found[E] | None:
+        """Search every level for `key`; callers who come meanwhile share the search. Blocks on I/O.
+
+        What has expired is found only with `allow_stale`, within the grace period, and if nothing fresh was found.
+        """
+        found = self._find(key)
+        if found is None or not found.stale:
+            return found
+        return self._serve_stale(found) if allow_stale else None
+
+    def _serve_stale(self, found: Found[E]) -> Found[E] | None:
+        entry, level = found.entry, found.level
+        if self.time.now() >= entry._deadline + self.settings.grace_seconds:
+            return None
+        level.counters.stale_hits += level.counters.step
+        self._use(entry)
+        if self.stored and not self.settings.read_only:
+            self.ledger.collect(entry.key, entry._usage)
+            self.flush_full_ledger()
+        return Found(msgspec.structs.replace(entry, _stale=True), level, stale=True)
+
+    def _find(self, key: str) -> Found[E] | None:
         started = self.time.monotonic()
         own: Flight[Found[E]] = Flight(started)
         flight = self.filling.flights.setdefault(key, own)
@@ -119,7 +140,7 @@ class Stack(Upkeep, Generic[E]):
         if not self._stale_flight(flight, started):
             if not flight.wait(self.settings.late_seconds):
                 self.filling.detach(key, flight)
-            elif flight.result is None or self._still_fresh(flight.result.entry):
+            elif flight.result is None or flight.result.stale or self._is_fresh(flight.result.entry):
                 return self._share(key, flight.result)
         return self._search(key, started)
 
@@ -138,14 +159,14 @@ class Stack(Upkeep, Generic[E]):
         bound = self.settings.staleness_seconds
         return bound is not None and now - flight.started > bound
 
-    def _still_fresh(self, entry: E) -> bool:
-        return self.time.now() < min(entry.purge_at, entry._fresh_until)
+    def _is_fresh(self, entry: E) -> bool:
+        return self.time.now() < entry._fresh_until
 
     def _share(self, key: str, found: Found[E] | None) -> Found[E] | None:
         """Count a read that another caller made for us."""
-        if found is None:
+        if found is None or found.stale:
             self.counters.misses += self.counters.step
-            return None
+            return found
         found.level.counters.hits += found.level.counters.step
         self._use(found.entry)
         if self.stored and not self.settings.read_only:
@@ -154,28 +175,34 @@ class Stack(Upkeep, Generic[E]):
 
     def _search(self, key: str, started: float) -> Found[E] | None:
         expected = self.filling.counters[self.filling.stripe(key)]
-        floor = 0
+        floor, stale = 0, None
         for depth, level in enumerate(self.levels):
             if not level.in_service:
                 continue
             record = self.fetch(level, key)
-            entry = None if record is None else self.fresh(level, record)
-            if entry is not None and entry.version >= floor:
+            entry = None if record is None else self._kept(level, record)
+            fresh = entry is not None and self._is_fresh(entry)
+            if entry is not None and fresh and entry.version >= floor:
                 level.counters.hits += level.counters.step
                 row = None if level.live else cast("Row", record)
                 return self._answer(entry, row, depth, expected, started)
-            if entry is not None:
+            if fresh:
                 self.expire(level, record)
             elif record is not None:
-                floor = max(floor, self._expired_version(level, record))
+                expired = self._expired_version(level, record, entry)
+                if entry is not None and expired > floor:
+                    stale = Found(entry, level, stale=True)
+                floor = max(floor, expired)
             level.counters.misses += level.counters.step
         self.counters.misses += self.counters.step
-        return None
+        return stale if stale is not None and stale.entry.version == floor else None
 
-    def _expired_version(self, level: Level, record: Any) -> int:
+    def _expired_version(self, level: Level, record: Any, entry: E | None) -> int:
         """The version below which nothing may be returned, since this newer record has expired; 0 if it has not."""
-        if record.purge_at > self.time.now():
+        if (record.purge_at if entry is None else entry._deadline) > self.time.now():
             return 0
+        if entry is not None:
+            return entry.version
         if not level.live:
             try:
                 self.sealer.verify(record)
@@ -216,14 +243,16 @@ class Stack(Upkeep, Generic[E]):
         return None
 
     def fresh(self, level: Level, record: Any) -> E | None:
-        """The entry of `record` if it may be returned; else None, and what is expired or damaged is gone."""
-        now = self.time.now()
-        if record.purge_at <= now:
+        """The entry of `record` if it may be returned; else None, and what is damaged, or expired for good, is gone."""
+        entry = self._kept(level, record)
+        return entry if entry is not None and self._is_fresh(entry) else None
+
+    def _kept(self, level: Level, record: Any) -> E | None:
+        """The entry of `record`, which may be stale; None if it is damaged or past its grace period, and gone."""
+        if record.purge_at <= self.time.now():
             self.expire(level, record)
             return None
-        if level.live:
-            return cast("E", record) if now < record._fresh_until else None
-        return self.open_row(level, record)
+        return cast("E", record) if level.live else self.open_row(level, record)
 
     def open_row(self, level: Level, row: Row) -> E | None:
         """The entry in `row`; None if it is damaged (it is evicted) or cannot be read with our keys (it stays)."""
@@ -326,7 +355,7 @@ class Stack(Upkeep, Generic[E]):
         if started is not None:
             bound = None if level is self.authority else self.settings.staleness_seconds
             stale_at = inf if bound is None else started + self.time.offset + bound
-            _force(entry, "_fresh_until", min(entry.purge_at, stale_at))
+            _force(entry, "_fresh_until", min(entry._deadline, stale_at))
         return level.call(level.tier.put, entry) is None
 
 

@@ -37,6 +37,7 @@ class Counters:
         evictions: Records that left this level, by cause.
         failures: Calls that the tier failed.
         corruptions: Records that failed their check, their schema or their decryption.
+        stale_hits: Reads answered with a record in its grace period, on request. They are misses, too.
         unreadable: Reads of records left untouched: sealed with a key that is not held, or of another class.
         recoveries: Times that the level came back into service.
     """
@@ -50,6 +51,7 @@ class Counters:
         "misses",
         "promotions",
         "recoveries",
+        "stale_hits",
         "step",
         "unreadable",
     )
@@ -63,6 +65,7 @@ class Counters:
         self.demotions = 0
         self.failures = 0
         self.corruptions = 0
+        self.stale_hits = 0
         self.unreadable = 0
         self.recoveries = 0
         # Every cause is there from the start: the first count of a missing one could be interrupted.
@@ -149,6 +152,7 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = True
     hits: int = 0
     misses: int = 0
+    stale_hits: int = 0
     promotions: int = 0
     demotions: int = 0
     failures: int = 0

@@ -36,6 +36,7 @@ class StackSettings:
 
     late_seconds: float = 10.0
     staleness_seconds: float | None = None
+    grace_seconds: float = 0.0
     read_only: bool = False
     counting: bool = True
 

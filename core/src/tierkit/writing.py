@@ -96,7 +96,7 @@ class Writer(Generic[E]):
         """
         stack = self.stack
         stamped = self.stamp(entry, Usage())
-        if stamped.purge_at <= stack.time.now():
+        if stamped._deadline <= stack.time.now():
             raise CacheValidationError(f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead")
         if stack.stored:
             return stamped, stack.sealer.seal(stamped)

@@ -50,22 +50,30 @@ def fields_of(entry: CacheEntry, *, reveal: bool = False) -> dict[str, Any]:
 @click.argument("key", metavar="KEY|URL")
 @click.option("--username", metavar="NAME", help="The user name of the proxy at URL.")
 @click.option("--reveal", is_flag=True, help="Show secrets in the clear.")
+@click.option("--allow-stale", is_flag=True, help="Show it in its grace period too, after it has expired.")
 @json_option
 @global_options
 @pass_settings
 @click.pass_context
 def get(
-    context: click.Context, settings: Settings, *, key: str, username: str | None, reveal: bool, as_json: bool
+    context: click.Context,
+    settings: Settings,
+    *,
+    key: str,
+    username: str | None,
+    reveal: bool,
+    allow_stale: bool,
+    as_json: bool,
 ) -> None:
     """Show one record, by its key or, if it is a proxy, by its URL."""
     key = _key(settings, key, username)
     with settings.open(read_only=True) as cache:
-        entry, level = cache.get_with_level(key)
+        entry, level = cache.get_with_level(key, allow_stale=allow_stale)
         if entry is None:
             _raise_trouble(cache, key)
             note(f"tierkit: no record {_name(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
-        fields = {"level": level, **fields_of(entry, reveal=reveal)}
+        fields = {"level": level, "stale": entry.is_stale, **fields_of(entry, reveal=reveal)}
     if as_json:
         write_json(fields)
     else:
