@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
@@ -164,7 +165,8 @@ class CacheManager(Generic[E]):
 
     def get_many(self, keys: Iterable[str], *, allow_stale: bool = False) -> dict[str, E]:
         """What `get` finds of `keys`, by key."""
-        return {key: entry for key in keys if (entry := self.get(key, allow_stale=allow_stale)) is not None}
+        get = partial(self.get, allow_stale=True) if allow_stale else self.get
+        return {key: entry for key in keys if (entry := get(key)) is not None}
 
     def keys(self) -> Iterator[str]:
         """The keys of the records that may be returned, from the authority. Touches neither usage nor statistics."""

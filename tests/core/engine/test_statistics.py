@@ -287,8 +287,8 @@ def test_what_a_measured_tier_has_besides_is_passed_on(world: World) -> None:
 
 def test_a_users_own_subclass_keeps_its_methods_when_measured(world: World) -> None:
     class Own(CacheManager[Any]):
-        def get(self, key: str) -> Any:
-            return super().get(key.lower())
+        def get(self, key: str, *, allow_stale: bool = False) -> Any:
+            return super().get(key.lower(), allow_stale=allow_stale)
 
     config = tierkit.CacheConfig(tiers=({"backend": "disk"},), latency_histograms=True)
     with Own(config, entry_type=type(note("a")), clock=world.clock, plugins=[world]) as cache:
