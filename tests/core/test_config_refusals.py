@@ -22,6 +22,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"per_source_ttl": {"a": 0}}, "per_source_ttl.a = 0 (code): must be more than 0"),
     ({"per_source_ttl": {"a": 60, "b": -1, "c": "x"}}, "per_source_ttl.c = 'x' (code): must be a number"),
     ({"per_source_ttl": 5}, "per_source_ttl = 5 (code): must be a table"),
+    ({"ttl_jitter": 1.5}, "= 1.5 (code): must be at most 1"),
+    ({"grace_seconds": -1}, "= -1 (code): must be at least 0"),
     ({"cleanup_interval_seconds": -9}, "= -9 (code): must be at least 10"),
     ({"cleanup_interval_seconds": 9}, "must be at least 10"),
     ({"failure_threshold": 0}, "failure_threshold = 0 (code): must be at least 1"),
