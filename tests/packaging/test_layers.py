@@ -8,7 +8,7 @@ import tierkit
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
-    {"clock", "proxy_url", "statistics", "eviction", "filling", "offers"},
+    {"breaker", "clock", "proxy_url", "statistics", "eviction", "filling", "offers", "workers"},
     {"entry", "row"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
@@ -20,8 +20,8 @@ LAYERS = [
     {"config"},
     {"upkeep"},
     {"stack"},
-    {"writing", "sweeper", "reconciling", "timing"},
-    {"bulk", "comparing", "opening"},
+    {"writing", "reconciling", "recovery", "timing"},
+    {"bulk", "comparing", "opening", "sweeper"},
     {"health"},
     {"transfer"},
     {"manager"},

@@ -129,7 +129,7 @@ class Bulk(Generic[E]):
 
     def store_in_authority(self, authority: Level, writes: list[Write], started: float) -> None:
         """Write to the authority; afterwards `writes` is what is there, some of it with a newer stamp."""
-        refusals = authority.call(_put_all, authority, [row for _, row in writes])
+        refusals = authority.write(_put_all, authority, [row for _, row in writes])
         for index, refused in enumerate(refusals):
             if refused is not None:
                 again = self.writer.restamp(writes[index], self.writer.above(refused))
@@ -156,12 +156,12 @@ class Bulk(Generic[E]):
 
     def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
         """Write `rows`, or only drop what is older if it is too late for that."""
-        if not level.begin_write():
-            return
         older = {row.key: row.version - 1 for row in rows if row}
+        if not level.begin_write(older):
+            return
         try:
             if rows and not late:
-                level.call(level.tier.put_many, rows)
+                level.write(level.tier.put_many, rows)
             elif rows:
                 self._delete_up_to(level, older)
         except TierkitError:
@@ -172,7 +172,7 @@ class Bulk(Generic[E]):
     def delete_copies(self, versions: Mapping[str, int]) -> None:
         """Delete in the stored levels above the authority what it has deleted, by key and version."""
         for level in reversed(self.stack.stored[:-1]):
-            if level.begin_write():
+            if level.begin_write(versions):
                 try:
                     self._delete_up_to(level, versions)
                 finally:
@@ -182,7 +182,7 @@ class Bulk(Generic[E]):
         try:
             level.call(level.tier.delete_many, versions)
         except TierkitError as error:
-            level.miss(error)
+            level.miss(error, versions)
 
     def _store_waiting(self, level: Level) -> None:
         late = [write[1] for write, started in self.waiting[level] if self.stack.late(started)]

@@ -19,7 +19,11 @@ _SEQUENCE: Final = 1024  # ten random bits per process below the microseconds
 
 
 class Clock(Protocol):
-    """Where a cache gets its time from. Tests inject `tierkit.testing.FakeClock`."""
+    """Where a cache gets its time from. Tests inject `tierkit.testing.FakeClock`.
+
+    A clock with an attribute `background` that is False gets no background thread: its time does not pass by itself,
+    so whoever moves it calls `CacheManager.recover` and `sweep`.
+    """
 
     def wall(self) -> float:
         """The time of day, in POSIX seconds."""

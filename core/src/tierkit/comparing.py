@@ -74,7 +74,7 @@ class Comparing(Generic[E]):
         expected = stack.filling.begin(stamped.key)
         try:
             authority = self.writer.authority()
-            if not authority.call(authority.tier.replace, stamped if row is None else row, expected_version):
+            if not authority.write(authority.tier.replace, stamped if row is None else row, expected_version):
                 self.writer.drop_live(stamped.key)
                 return None
             self.writer.store_above(write, started)

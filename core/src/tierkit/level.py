@@ -1,18 +1,22 @@
-"""A tier in its place: its counters, its failures, and whether it is in service.
+"""A tier in its place: its counters, its circuit breaker, and what passed it by while it was out of service.
 
 Only a tier's own failure counts: `CacheStorageError`, or an exception of another library that a tier let through,
 which becomes `TierUnavailable`. After `threshold` failures in a row the level is taken out of service: nothing is
-read from it or written to it until `reset_failures`. A record's trouble (`CacheCorruptionError`) never counts.
+read from it or written to it until it is brought in line and back, by `recovery` when its back-off is over, or by
+`reset_failures` at once. A record's trouble (`CacheCorruptionError`) never counts. A storage that is full or read-only
+can still be read: then the level stays in service and is not `writable`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ParamSpec, TypeVar
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
+from tierkit.breaker import Backoff, Breaker, State
 from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
@@ -25,13 +29,32 @@ from tierkit.latency import Histogram
 from tierkit.row import Record
 from tierkit.statistics import ROOM_CAUSES, TierStatistics, new_counters
 from tierkit.tier import CacheTier, TierSpec, Trait
+from tierkit.workers import Workers
 
 logger = logging.getLogger("tierkit.level")
 
+PROBE_KEY: Final = "tierkit-probe"
+"""What a probe asks a tier for."""
+MOST_MISSED: Final = 10_000
+"""Keys that passed a level by and that it notes one by one; beyond these it is brought in line as a whole."""
 _PATIENCE_SECONDS = 10.0
+_ROUNDS: Final = 8  # others may go on writing meanwhile; the last round keeps them out
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+WritePolicy = Literal["through", "behind", "demote"]
+
+
+class Missed(NamedTuple):
+    """What passed a level by: versions by key, or too much to tell."""
+
+    versions: dict[str, int]
+    everything: bool
+
+    def __bool__(self) -> bool:
+        """Whether anything did."""
+        return self.everything or bool(self.versions)
 
 
 class Level:
@@ -45,13 +68,17 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
+        write_policy: When it is written: see `docs/reference/write-policies.md`.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
         latencies: How long the tier's operations took, where that is measured.
         in_service: Whether it is read and written.
-        missed_writes: Whether a write passed it by; then it must be emptied before it is used again.
+        writable: Whether its storage had room and took writes when it was last asked.
+        missed_writes: Whether more writes passed it by than it noted; then it is brought in line as a whole.
         on_change: Called when the level goes out of service or comes back.
         returning: What the stack does around the moment in which the level comes back.
+        align: Brings the level in line with what it missed, before it comes back.
+        reopen: Opens a tier that could not be opened, and answers it; None for a level that has one.
     """
 
     def __init__(
@@ -60,11 +87,14 @@ class Level:
         spec: TierSpec,
         tier: CacheTier[Any],
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         threshold: int = 3,
+        backoff: Backoff = Backoff(),  # noqa: B008 - it is frozen
+        timeout_seconds: float | None = None,
+        write_policy: WritePolicy = "through",
         counting: bool = True,
-        on_change: Callable[[], None] | None = None,
     ) -> None:
-        """Put `tier` in its place; call `on_change` when the level goes out of service or comes back."""
+        """Put `tier` in its place."""
         self.name = name
         self.kind = spec.kind
         self.tier = tier
@@ -73,31 +103,45 @@ class Level:
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
+        self.write_policy = write_policy
         self.counters = new_counters(counting)
         self.latencies: Mapping[str, Histogram] = {}
         self.in_service = True
+        self.writable = True
         self.missed_writes = False
-        self.on_change = on_change
+        self.on_change: Callable[[], None] | None = None
         self.returning: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self._threshold = threshold
-        self._failures = 0
+        self.align: Callable[[Missed], None] = self.drop_missed
+        self.reopen: Callable[[], CacheTier[Any]] | None = None
+        self._breaker = Breaker(threshold, backoff, monotonic)
+        self._room = Breaker(1, backoff, monotonic)
+        self._workers = None if timeout_seconds is None else Workers(name, timeout_seconds)
+        self._missed: dict[str, int] = {}
         self.renew()
 
     def renew(self) -> None:
         """Forget whoever is writing: in a forked child they do not exist."""
         self._writes = threading.Condition()
         self._writing = 0
+        if self._workers is not None:
+            self._workers.renew()
+
+    # -- calls -------------------------------------------------------------------------------------------------------
 
     def call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the tier, counting its failures.
 
         Raises:
-            CacheStorageError: The tier failed.
+            CacheStorageError: The tier failed, or took longer than the level's time limit.
         """
         try:
-            result = operation(*args, **kwargs)
-        except (TierFull, TierReadOnly):
+            if self._workers is None:
+                result = operation(*args, **kwargs)
+            else:
+                result = self._workers.call(operation, *args, **kwargs)
+        except (TierFull, TierReadOnly) as error:
             self.counters.failures += self.counters.step  # what it holds can be read, and room may come back
+            self._refuse_writes(error)
             raise
         except CacheStorageError as error:
             self.handle_failure(error)
@@ -108,7 +152,17 @@ class Level:
             failure = TierUnavailable(f"{self.name} ({self.kind}) failed: {type(error).__name__}: {error}")
             self.handle_failure(failure)
             raise failure from error
-        self._failures = 0
+        self._breaker.failures = 0
+        return result
+
+    def write(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, for what needs room: if it succeeds the storage can be written again."""
+        result = self.call(operation, *args, **kwargs)
+        if not self.writable:
+            self.writable = True
+            self._room.close()
+            self.counters.recoveries += self.counters.step
+            logger.info("%s (%s) can be written again", self.name, self.kind)
         return result
 
     def scan(self) -> Iterator[Any]:
@@ -118,20 +172,92 @@ class Level:
         while (record := self.call(next, records, end)) is not end:
             yield record
 
+    def close(self) -> None:
+        """Close the tier.
+
+        Raises:
+            CacheStorageError: It failed to, or did not within the time limit.
+        """
+        try:
+            self.call(self.tier.close)
+        finally:
+            if self._workers is not None:
+                self._workers.close()
+
+    # -- going out of service ----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Of the circuit breaker: "closed" (in service), "open", or "half-open" while it is probed."""
+        return self._breaker.state
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether a write should be tried: it is in service, and has room or may have it again."""
+        return self.in_service and (self.writable or self._room.due_in <= 0)
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until it should be probed or written again; infinite if it is well."""
+        return min(self._breaker.due_in, self._room.due_in)
+
     def handle_failure(self, error: Exception) -> None:
         """Count a failure; take the level out of service when there were enough of them in a row."""
         self.counters.failures += self.counters.step
-        self._failures += 1
-        if self._failures >= self._threshold:
+        if self._breaker.failed():
             self.take_out(error)
 
-    def begin_write(self) -> bool:
-        """Whether a write may go to this level; then end it. If not, the level has missed it."""
+    def take_out(self, error: Exception) -> None:
+        """Take the level out of service, which is logged once at ERROR."""
+        with self._writes:  # a write that passes by has to wait until nobody reads here any more
+            went, self.in_service = self.in_service, False
+            if went:
+                self._breaker.open()
+                self._changed()
+        if went:
+            failures = self._breaker.failures
+            times = f" after {failures} failures" if failures > 1 else ""
+            logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, error)
+
+    def miss(self, error: Exception, versions: Mapping[str, int] | None = None) -> None:
+        """Take the level out of service, since it did not do a write, nor drop what that replaced.
+
+        Args:
+            error: Why.
+            versions: What it missed, by key; None if that cannot be told.
+        """
+        with self._writes:
+            if versions is None:
+                self.missed_writes = True
+            else:
+                self._note_missed(versions)
+        self.take_out(error)
+
+    def _refuse_writes(self, error: Exception) -> None:
+        went, self.writable = self.writable, False
+        if not went and self._room.due_in <= 0:
+            self._room.half_open()  # this was the probe
+        if went or self._room.state == "half-open":
+            self._room.open()
+        if went:
+            self._changed()
+            logger.error("%s (%s) takes no writes: %s", self.name, self.kind, error)
+
+    # -- writes that pass by -----------------------------------------------------------------------------------------
+
+    def begin_write(self, versions: Mapping[str, int] | None = None) -> bool:
+        """Whether a write may go to this level; then end it. If not, the level has missed it.
+
+        Args:
+            versions: What is written, by key; None if that cannot be told.
+        """
         with self._writes:
             if self.in_service:
                 self._writing += 1
-            else:
+            elif versions is None:
                 self.missed_writes = True
+            else:
+                self._note_missed(versions)
             return self.in_service
 
     def end_write(self) -> None:
@@ -140,49 +266,102 @@ class Level:
             self._writing -= 1
             self._writes.notify_all()
 
-    def miss(self, error: Exception) -> None:
-        """Take the level out of service, since it did not do a write, nor drop what that replaced."""
-        self.missed_writes = True
-        self.take_out(error)
+    def _note_missed(self, versions: Mapping[str, int]) -> None:
+        for key, version in versions.items():
+            self._missed[key] = max(version, self._missed.get(key, 0))
+        if len(self._missed) > MOST_MISSED:
+            self.missed_writes = True
+            self._missed.clear()
 
-    def take_out(self, error: Exception) -> None:
-        """Take the level out of service, which is logged once at ERROR."""
-        with self._writes:  # a write that passes by has to wait until nobody reads here any more
-            went, self.in_service = self.in_service, False
-            if went:
-                self._changed()
-        if went:
-            times = f" after {self._failures} failures" if self._failures > 1 else ""
-            logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, error)
+    # -- coming back -------------------------------------------------------------------------------------------------
+
+    def probe(self) -> bool:
+        """Ask the tier for something and, if it answers, bring the level back. Blocks on I/O.
+
+        Returns:
+            Whether it is back. If not, its back-off has begun anew.
+        """
+        self._breaker.half_open()
+        try:
+            if self._workers is None or not self._workers.stuck:
+                self._ask()
+                self.reset_failures()
+        except TierkitError as error:
+            logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, error)
+        finally:
+            if not self.in_service:
+                self._breaker.open()
+        return self.in_service
+
+    def _ask(self) -> None:
+        if self.reopen is not None:
+            self.tier = self.reopen()
+            self.reopen = None
+        with suppress(CacheCorruptionError):  # the trouble of one record
+            self.call(self.tier.get, PROBE_KEY)
 
     def reset_failures(self) -> None:
-        """Bring the level back into service. If writes passed it by, it is emptied first. Blocks until it is quiet.
+        """Bring the level back into service, in line with what passed it by. Blocks until it is quiet.
 
         Raises:
-            CacheStorageError: It had to be emptied and its tier failed to.
+            CacheStorageError: It had to be brought in line and could not.
         """
         with self.returning():
             with self._writes:  # one that began before the level went out may end after others have passed it by
                 self._writes.wait_for(lambda: self.in_service or self._writing == 0, _PATIENCE_SECONDS)
-            out, emptied = not self.in_service, False
-            while not self._come_back(emptied=emptied):
-                self.empty()
-                emptied = True
+            out = not self.in_service
+            if not any(self._come_back() for _ in range(_ROUNDS)):
+                with self._writes:
+                    while not self._come_back():
+                        pass
         if out:
             self.counters.recoveries += self.counters.step
             logger.info("%s (%s) is back in service", self.name, self.kind)
 
-    def _come_back(self, *, emptied: bool) -> bool:
-        """Answer whether the level is in service; it is not if it has to be emptied first."""
+    def _come_back(self) -> bool:
+        """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
         with self._writes:
-            if self.missed_writes and not emptied:
-                return False
-            self._failures = 0
-            if not self.in_service:
-                self.in_service = True
-                self.missed_writes = False  # what passed by since it was emptied left no copy that it could hold
-                self._changed()
-            return True
+            missed = Missed(self._missed, self.missed_writes)
+            self._missed, self.missed_writes = {}, False
+            if not missed:
+                self._breaker.close()
+                if not self.in_service:
+                    self.in_service = True
+                    self._changed()
+                return True
+        aligned = False
+        try:
+            self.align(missed)
+            aligned = True
+        finally:
+            if not aligned:
+                with self._writes:
+                    self.missed_writes |= missed.everything
+                    self._note_missed(missed.versions)
+        return False
+
+    def catch_up(self) -> None:
+        """Drop what is older than what passed by, at close, whether the level is in service or not.
+
+        Raises:
+            CacheStorageError: The tier failed to.
+        """
+        with self._writes:
+            missed = Missed(self._missed, self.missed_writes)
+            self._missed, self.missed_writes = {}, False
+        if missed:
+            self.drop_missed(missed)
+
+    def drop_missed(self, missed: Missed) -> None:
+        """Drop what is older than what passed by: everything, if that cannot be told.
+
+        Raises:
+            CacheStorageError: The tier failed to.
+        """
+        if missed.everything:
+            self.empty()
+        for key, version in missed.versions.items():
+            self.drop(key, version)
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back.
@@ -219,9 +398,9 @@ class Level:
             name=self.name,
             backend=self.kind,
             size=self._size(),
-            degraded=not self.in_service,
-            state="closed" if self.in_service else "open",
-            writable=self.in_service,
+            degraded=not (self.in_service and self.writable),
+            state=self.state,
+            writable=self.in_service and self.writable,
             latencies={name: taken for name, held in self.latencies.items() if (taken := held.snapshot()).count},
             **counts,
             **evictions,

@@ -29,6 +29,10 @@ def none_by_name(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in {"none", "unlimited"} else value
 
 
+def _timeout(value: Any) -> Any:
+    return none_by_name(no_bool(value))
+
+
 Count = Annotated[int, Field(ge=1), BeforeValidator(no_bool)]
 
 
@@ -41,6 +45,8 @@ class CacheTierConfig(BaseModel):
         enabled: Whether the level is used.
         max_entries: The most entries it keeps; None for no bound.
         eviction_policy: What it drops first when it is full; its backend must offer it.
+        timeout_seconds: How long a call of its tier may take before the level counts it as failed; None for no limit.
+            With one, each call is made in a thread of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
@@ -50,6 +56,9 @@ class CacheTierConfig(BaseModel):
     enabled: bool = True
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
     eviction_policy: str = "lru"
+    timeout_seconds: Annotated[float | None, Field(gt=0, le=3600, allow_inf_nan=False), BeforeValidator(_timeout)] = (
+        None
+    )
 
     def __init__(self, **settings: Any) -> None:
         """Check these settings; the options of the backend are checked when the cache is opened.
@@ -85,6 +94,7 @@ class ResolvedTier:
         max_entries: The most entries it keeps; None for no bound.
         eviction_policy: What it drops first; its tier offers it, or has no bound to keep.
         policy_factory: What makes that policy, where a plugin brought it.
+        timeout_seconds: How long a call may take; None for no limit.
     """
 
     name: str
@@ -93,6 +103,7 @@ class ResolvedTier:
     max_entries: int | None
     eviction_policy: str
     policy_factory: PolicyFactory | None = None
+    timeout_seconds: float | None = None
 
 
 def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
@@ -134,7 +145,9 @@ def resolved(
     problems += wrong
     if wrong:
         return None
-    return ResolvedTier(level.name, spec, options, level.max_entries, level.eviction_policy, make)
+    return ResolvedTier(
+        level.name, spec, options, level.max_entries, level.eviction_policy, make, level.timeout_seconds
+    )
 
 
 def _spec(at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: Givens) -> TierSpec:

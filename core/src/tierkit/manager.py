@@ -24,6 +24,7 @@ from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
 from tierkit.opening import open_stack
+from tierkit.recovery import recover
 from tierkit.stack import Found, Stack
 from tierkit.statistics import CacheStatistics, new_counters
 from tierkit.sweeper import Sweeper
@@ -118,11 +119,12 @@ class CacheManager(Generic[E]):
         self._hot_lock = threading.Lock()
         self._close_lock = threading.RLock()
         self._find_hot_path()
-        find_hot_path = weakref.WeakMethod(self._find_hot_path)  # a level must not keep a dropped cache alive
+        changed = weakref.WeakMethod(self._level_changed)  # a level must not keep a dropped cache alive
         for level in self._stack.levels:
-            level.on_change = lambda: (found := find_hot_path()) and found()
-        sweeps = bool(self._stack.levels) and not read_only
-        self._sweeper = Sweeper(self._stack, self.config.cleanup_interval_seconds) if sweeps else None
+            level.on_change = lambda: (method := changed()) and method()
+        background = bool(self._stack.levels) and getattr(clock, "background", True)
+        interval = None if read_only else self.config.cleanup_interval_seconds
+        self._sweeper = Sweeper(self._stack, interval) if background else None
         self._finalizer = weakref.finalize(self, _dropped_open, self._stack, self._sweeper)
         self._warm_at_start()
 
@@ -364,6 +366,18 @@ class CacheManager(Generic[E]):
         """Write the statistics to the log `tierkit`, as one line at INFO. Asks the tiers for their sizes."""
         logger.info("%s", self.get_statistics().summary())
 
+    def recover(self) -> int:
+        """Probe the levels that are out of service and whose back-off is over, as the background thread does.
+
+        A level that answers is brought in line with what passed it by, and serves again. To bring one back at once,
+        call its `reset_failures`.
+
+        Returns:
+            How many levels came back.
+        """
+        self._check_open()
+        return recover(self._stack)
+
     def flush(self) -> None:
         """Bring usage (counts and times of reads) to the persistent levels now."""
         self._check_open()
@@ -429,6 +443,10 @@ class CacheManager(Generic[E]):
         self._check_open()
         check_key(key)
         return self._stack.find(key, allow_stale=allow_stale)
+
+    def _level_changed(self) -> None:
+        self._find_hot_path()
+        self._stack.alarm()
 
     def _find_hot_path(self) -> None:
         top = self._stack.levels[0] if self._stack.levels else None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
+from tierkit.breaker import Backoff
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.config import CacheConfig, ResolvedTier
 from tierkit.entry import CacheEntry
@@ -21,9 +24,9 @@ from tierkit.errors import (
     TierUnavailable,
 )
 from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring, ring_from_environment
-from tierkit.level import Level
+from tierkit.level import Level, Missed
 from tierkit.plugins import discover
-from tierkit.reconciling import reconcile
+from tierkit.reconciling import align, reconcile
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.stack import Stack, StackSettings
@@ -53,10 +56,11 @@ def open_stack(
     schema = schema_of(entry_type)
     resolved = config.resolve(discover(plugins)) if config.cache_enabled else ()
     with ExitStack() as opened:
-        levels = [
-            _level(config, tier, _context(config, tier, schema, time, read_only), opened, tier is resolved[-1])
-            for tier in resolved
-        ]
+        levels = []
+        for tier in resolved:
+            context = _context(config, tier, schema, time, read_only)
+            levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
+            opened.callback(levels[-1].close)
         _check_authority(levels, config.durability)
         sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
         settings = StackSettings(
@@ -68,6 +72,8 @@ def open_stack(
         )
         _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
+        for level in levels:
+            level.align = partial(_align, weakref.ref(stack), level)
         if not read_only:
             reconcile(stack)
         opened.pop_all()
@@ -91,7 +97,13 @@ def _context(
     )
 
 
-def _level(config: CacheConfig, resolved: ResolvedTier, context: TierContext, opened: ExitStack, lowest: bool) -> Level:
+def _level(
+    config: CacheConfig,
+    resolved: ResolvedTier,
+    context: TierContext,
+    monotonic: Callable[[], float],
+    lowest: bool,
+) -> Level:
     """The level of a tier. One above the authority, or any to be read only, may fail to open: it is out of service."""
     failure = None
     try:
@@ -103,14 +115,25 @@ def _level(config: CacheConfig, resolved: ResolvedTier, context: TierContext, op
     level = Level(
         resolved.name,
         resolved.spec,
-        opened.enter_context(tier),
+        tier,
+        monotonic=monotonic,
         threshold=config.tier_failure_threshold,
+        backoff=Backoff(
+            initial_seconds=config.recovery_initial_seconds, longest_seconds=config.recovery_longest_seconds
+        ),
+        timeout_seconds=resolved.timeout_seconds,
         counting=config.enable_statistics,
     )
     if failure is not None:
-        level.missed_writes = True
-        level.take_out(failure)
+        level.reopen = partial(_open_tier, resolved, context)
+        level.miss(failure)
     return level
+
+
+def _align(reference: weakref.ref[Stack[Any]], level: Level, missed: Missed) -> None:
+    stack = reference()
+    if stack is not None:
+        align(stack, level, missed)
 
 
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
@@ -138,7 +161,7 @@ class _AbsentTier(CacheTier[Any]):
         self._error = error
 
     def _refuse(self, *_: Any) -> NoReturn:
-        raise TierUnavailable(f"{self.context.name} could not be opened: {self._error}; open the cache anew")
+        raise TierUnavailable(f"{self.context.name} could not be opened: {self._error}")
 
     get = put = delete = scan = _refuse  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""Reconciling at open: what a level above the authority may hold.
+"""Reconciling: what a level above the authority may hold, at open and when it comes back into service.
 
 A process that is killed between the authority and the levels above, or that could not reach such a level, leaves old
 copies there. Before a cache serves, every copy in a persistent level above is compared with the authority, by
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError
-from tierkit.level import Level
+from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError, TierUnavailable
+from tierkit.level import Level, Missed
 from tierkit.row import Row
 from tierkit.stack import Stack
 
@@ -36,21 +36,45 @@ def reconcile(stack: Stack[Any]) -> None:
             _reconcile(stack, level, authority)
 
 
+def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
+    """Bring `level`, which comes back, in line with what passed it by: as a whole, if that cannot be told.
+
+    Raises:
+        CacheStorageError: Its tier failed to, or the authority, with which it is compared.
+    """
+    authority = stack.levels[-1]
+    if missed.everything and not level.live and level is not authority:
+        if not authority.in_service:
+            raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
+        compare(stack, level, authority)
+        missed = Missed(missed.versions, False)
+    level.drop_missed(missed)
+
+
 def _reconcile(stack: Stack[Any], level: Level, authority: Level) -> None:
-    restored = dropped = 0
     try:
-        for rows in _batches(level):
-            held = authority.call(authority.tier.get_many, [row.key for row in rows])
-            for row in rows:
-                there = held.get(row.key)
-                if there is None or there.version != row.version:
-                    put_down = (there is None or there.version < row.version) and put_down_again(stack, row)
-                    restored += put_down
-                    dropped += not put_down and level.call(level.tier.discard, row)
+        compare(stack, level, authority)
     except TierkitError as error:
         if authority.in_service:
-            level.missed_writes = True
+            level.miss(error)
         level.take_out(error)
+
+
+def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
+    """Discard what the authority has in another version, or has deleted; put down what it has lost.
+
+    Raises:
+        CacheStorageError: One of the two failed.
+    """
+    restored = dropped = 0
+    for rows in _batches(level):
+        held = authority.call(authority.tier.get_many, [row.key for row in rows])
+        for row in rows:
+            there = held.get(row.key)
+            if there is None or there.version != row.version:
+                put_down = (there is None or there.version < row.version) and put_down_again(stack, row)
+                restored += put_down
+                dropped += not put_down and level.call(level.tier.discard, row)
     if restored or dropped:
         logger.warning(
             "%s: %d records that %s had lost were put back there, and %d old copies were dropped",

@@ -39,7 +39,7 @@ class Counters:
         corruptions: Records that failed their check, their schema or their decryption.
         stale_hits: Reads answered with a record in its grace period, on request. They are misses, too.
         unreadable: Reads of records left untouched: sealed with a key that is not held, or of another class.
-        recoveries: Times that the level came back into service.
+        recoveries: Times that this level came back into service, or could be written again.
     """
 
     __slots__ = (
@@ -137,9 +137,9 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
         name: The level's name.
         backend: The kind of its tier.
         size: Records held, expired ones that were not swept yet included; -1 if the tier could not say.
-        degraded: Whether the level was taken out of service because its tier failed.
+        degraded: Whether the level is out of service because its tier failed, or takes no writes.
         state: Of its circuit breaker: one of `STATES`.
-        writable: Whether it takes writes.
+        writable: Whether its storage took writes when it was last asked.
         evictions_other: Evictions for room by a policy that a plugin brought.
         latencies: By operation, if `latency_histograms` is on: how long the tier took.
     """

@@ -1,37 +1,48 @@
-"""The background sweeper: one thread per cache."""
+"""The background thread of a cache: it sweeps at intervals, and brings back what is out of service when that is due."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from math import inf
+from typing import Any, Final
 
+from tierkit.recovery import due_in, recover
 from tierkit.stack import Stack
 
 logger = logging.getLogger("tierkit.sweeper")
 
+_SHORTEST_SECONDS: Final = 0.05
+"""Between two rounds: a level that fails again at once must not keep a processor busy."""
+
 
 class Sweeper:
-    """Sweeps a stack every `interval_seconds` until it is stopped or the stack is gone. Started when it is made."""
+    """Looks after a stack until it is stopped or the stack is gone. Started when it is made.
 
-    def __init__(self, stack: Stack[Any], interval_seconds: float) -> None:
+    It sweeps every `interval_seconds`, or never if that is None, and recovers what is due meanwhile.
+    """
+
+    def __init__(self, stack: Stack[Any], interval_seconds: float | None) -> None:
         """Start the thread."""
         self._process = os.getpid()
+        self._alarm = threading.Event()
         self._stopped = threading.Event()
         self._finish: list[Callable[[], None]] = []
+        stack.alarm = self._alarm.set
         self._thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(stack), self._stopped, self._finish, interval_seconds),
+            args=(weakref.ref(stack), self._alarm, self._stopped, self._finish, interval_seconds),
             name="tierkit-sweeper",
             daemon=True,
         )
         self._thread.start()
 
     def stop(self, then: Callable[[], None], patience_seconds: float | None = None) -> None:
-        """Stop, wait for a sweep under way, and do what comes `then`.
+        """Stop, wait for what is under way, and do what comes `then`.
 
         The garbage collector may call this in the sweeper's own thread, in the middle of a sweep: then that is done
         when the sweep is over. In a forked child there is no such thread.
@@ -41,27 +52,52 @@ class Sweeper:
             return
         if self._thread is threading.current_thread():
             self._finish.append(then)
-            self._stopped.set()
+            self._stop()
             return
-        self._stopped.set()
+        self._stop()
         self._thread.join(patience_seconds)
         then()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._alarm.set()
 
 
 def _run(
     reference: weakref.ref[Stack[Any]],
+    alarm: threading.Event,
     stopped: threading.Event,
     finish: list[Callable[[], None]],
-    interval_seconds: float,
+    interval_seconds: float | None,
 ) -> None:
-    while not stopped.wait(interval_seconds):
+    sweep_at = _later(interval_seconds)
+    while not stopped.is_set():
         stack = reference()
         if stack is None:
             break
-        try:
-            stack.sweep()
-        except Exception:
-            logger.exception("a sweep failed; the next one is in %s seconds", interval_seconds)
+        pause = min(sweep_at - time.monotonic(), max(due_in(stack), _SHORTEST_SECONDS), threading.TIMEOUT_MAX)
         del stack
+        alarm.wait(max(pause, 0.0))
+        alarm.clear()
+        stack = reference()
+        if stack is None or stopped.is_set():
+            break
+        sweeping = sweep_at <= time.monotonic()
+        _work(stack, sweeping)
+        del stack
+        sweep_at = _later(interval_seconds) if sweeping else sweep_at
     for then in finish:
         then()
+
+
+def _later(interval_seconds: float | None) -> float:
+    return inf if interval_seconds is None else time.monotonic() + interval_seconds
+
+
+def _work(stack: Stack[Any], sweeping: bool) -> None:
+    try:
+        recover(stack)
+        if sweeping:
+            stack.sweep()
+    except Exception:
+        logger.exception("upkeep failed; it goes on in its time")

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,7 +42,11 @@ class StackSettings:
 
 
 class Upkeep:
-    """Levels in order, and what is done to them besides reading and writing records."""
+    """Levels in order, and what is done to them besides reading and writing records.
+
+    Attributes:
+        alarm: Wakes the background thread: there is something to do.
+    """
 
     def __init__(
         self, levels: Sequence[Level], time: CacheTime, versions: VersionClock, settings: StackSettings
@@ -57,6 +61,7 @@ class Upkeep:
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
         self.halt = threading.Event()
+        self.alarm: Callable[[], None] = _nobody
         for level in self.levels:
             level.returning = self._returning
         _open_stacks.add(self)
@@ -240,7 +245,7 @@ class Upkeep:
         finally:
             for level in self.levels:
                 try:
-                    level.call(level.tier.close)
+                    level.close()
                 except TierkitError as error:
                     logger.error("%s could not be closed: %s", level.name, error)  # noqa: TRY400 - it is raised below
                     failures.append(error)
@@ -249,8 +254,7 @@ class Upkeep:
 
     def _leave(self, level: Level) -> None:
         try:
-            if level.missed_writes:
-                level.empty()
+            level.catch_up()
         except TierkitError as error:
             # A traceback would add nothing.
             logger.error("%s: %s; what it holds may be older than the authority", level.name, error)  # noqa: TRY400
@@ -274,6 +278,9 @@ class Upkeep:
             if self.stored:
                 with suppress(TierkitError):
                     level.empty()
+
+
+def _nobody() -> None: ...
 
 
 _open_stacks: weakref.WeakSet[Upkeep] = weakref.WeakSet()

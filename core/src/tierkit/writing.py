@@ -143,7 +143,7 @@ class Writer(Generic[E]):
             nonlocal current
             if version != current[0].version:
                 current = self.restamp(current, version)
-            return authority.call(authority.tier.put, current[1])
+            return authority.write(authority.tier.put, current[1])
 
         self._until_taken(attempt, write[0].version, started)
         self.store_above(current, started)
@@ -182,15 +182,15 @@ class Writer(Generic[E]):
 
         A deletion leaves a mark, which also keeps out an older promotion that is on its way.
         """
-        if not level.begin_write():
+        if not level.begin_write({key: version}):
             return
         try:
-            level.call(operation, *args)
+            level.write(operation, *args)
         except TierkitError as error:
             try:
                 level.call(level.tier.delete, key, version)
             except TierkitError:
-                level.miss(error)
+                level.miss(error, {key: version})
         finally:
             level.end_write()
 
@@ -238,7 +238,7 @@ class Writer(Generic[E]):
 
     def live_step(self, level: Level, key: str, step: Callable[[Level], Any]) -> None:
         """Do `step` on a live level; if it fails drop its copy, or else take the level out."""
-        if not level.begin_write():
+        if not level.begin_write({key: _ANY_VERSION}):
             return
         try:
             step(level)
@@ -248,7 +248,7 @@ class Writer(Generic[E]):
             try:
                 self.stack.drop(level, key, _ANY_VERSION)
             except TierkitError:
-                level.miss(error)
+                level.miss(error, {key: _ANY_VERSION})
         finally:
             level.end_write()
 

@@ -184,6 +184,7 @@ class Model(RuleBasedStateMachine):
     def heal(self) -> None:
         for level in self.cache.levels:
             tier(self.cache, level.name).heal()
+        for level in reversed(self.cache.levels):
             level.reset_failures()
         self.failing.clear()
         self.cache._stack.settle()

@@ -53,6 +53,7 @@ def test_cleanup_interval_seconds_is_how_often_is_swept(world: World, monkeypatc
             then()
 
     monkeypatch.setattr("tierkit.manager.Sweeper", Sweeper)
+    monkeypatch.setattr(FakeClock, "background", True)
     world.open("disk", cleanup_interval_seconds=17)
     assert intervals == [17]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 NOW: Final = 1_700_000_000.0
 """Where a fake clock starts, in POSIX seconds: 14 November 2023."""
 
 
 class FakeClock:
-    """A `tierkit.clock.Clock` that stands still until it is moved."""
+    """A `tierkit.clock.Clock` that stands still until it is moved.
+
+    A cache with this clock runs no thread of its own: what it does in the background is done by `CacheManager.recover`
+    and `CacheManager.sweep`.
+    """
+
+    background: ClassVar[bool] = False
 
     def __init__(self, wall: float = NOW, monotonic: float = 1000.0) -> None:
         """Start at these readings, in seconds."""

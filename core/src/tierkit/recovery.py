@@ -1,0 +1,26 @@
+"""Bringing back what is out of service: probes when a back-off is over, the authority first.
+
+A level that comes back is first brought in line with what passed it by (`reconciling`).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from tierkit.stack import Stack
+
+
+def due_in(stack: Stack[Any]) -> float:
+    """Seconds until `recover` has something to do: 0.0 or less if it has now, infinite if all is well."""
+    return min((level.due_in for level in stack.levels if not level.in_service), default=inf)
+
+
+def recover(stack: Stack[Any]) -> int:
+    """Probe each level that is out of service and whose back-off is over. Blocks on I/O.
+
+    Returns:
+        How many levels came back.
+    """
+    waiting = [level for level in reversed(stack.levels) if not level.in_service and level.due_in <= 0]
+    return sum([level.probe() for level in waiting])

@@ -1,0 +1,237 @@
+"""Levels come back by themselves: probes, back-off, and being brought in line with what passed them by."""
+
+import threading
+from typing import Any
+
+import pytest
+from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
+
+from tierkit import CacheManager, CacheTier, TierContext, TierFull, TierSpec, TierUnavailable, Trait, hookimpl
+from tierkit.level import MOST_MISSED, Level
+from tierkit.testing import FakeClock
+
+THREE = ("live", "disk", "disk")
+
+
+def level(cache: CacheManager[Any], name: str) -> Level:
+    return next(found for found in cache.levels if found.name == name)
+
+
+def outage(cache: CacheManager[Any], name: str) -> None:
+    tier(cache, name).fail()
+    level(cache, name).take_out(OSError("gone"))
+
+
+@pytest.fixture
+def cache(world: World) -> CacheManager[Note]:
+    opened = world.open(*THREE)
+    opened.put(note("a", "old"))
+    opened.put(note("b", "b"))
+    return opened
+
+
+@pytest.mark.req("E-2")
+@pytest.mark.parametrize("name", ["L1", "L2", "L3"])
+def test_a_level_comes_back_by_itself_when_its_tier_answers_again(
+    cache: CacheManager[Note], clock: FakeClock, name: str
+) -> None:
+    outage(cache, name)
+    assert level(cache, name).state == "open"
+    assert cache.recover() == 0  # the back-off is not over
+    clock.advance(1.0)
+    assert cache.recover() == 0  # the probe fails
+    tier(cache, name).heal()
+    clock.advance(1.0)
+    assert cache.recover() == 0  # the back-off is twice as long now
+    clock.advance(1.0)
+    assert cache.recover() == 1
+    assert level(cache, name).state == "closed"
+    assert cache.get_statistics().tiers[int(name[1]) - 1].recoveries == 1
+    assert cache.put(note("a", "new")) == cache.get("a")
+
+
+def test_the_back_off_is_what_the_settings_say(world: World, clock: FakeClock) -> None:
+    cache = world.open("disk", recovery_initial_seconds=7, recovery_longest_seconds=10)
+    outage(cache, "L1")
+    for seconds in (7.0, 10.0, 10.0):
+        assert level(cache, "L1").due_in == seconds
+        clock.advance(seconds)
+        assert cache.recover() == 0
+    tier(cache, "L1").heal()
+    clock.advance(10.0)
+    assert cache.recover() == 1
+
+
+def test_a_level_that_is_back_fails_the_old_way_again(cache: CacheManager[Note], clock: FakeClock) -> None:
+    outage(cache, "L2")
+    tier(cache, "L2").heal()
+    clock.advance(1.0)
+    assert cache.recover() == 1
+    outage(cache, "L2")
+    assert level(cache, "L2").due_in == 1.0
+
+
+def test_only_what_passed_a_level_by_is_dropped_before_it_is_read(cache: CacheManager[Note], clock: FakeClock) -> None:
+    outage(cache, "L2")
+    cache.put(note("a", "new"))
+    tier(cache, "L2").heal()
+    clock.advance(1.0)
+    cache.recover()
+    assert (held(cache, "L2", "a"), held(cache, "L2", "b")) == (None, "b")
+    level(cache, "L1").empty()
+    found, answered = cache.get_with_level("a")
+    assert (found and found.text, answered) == ("new", "L3")
+
+
+def test_a_level_that_missed_more_than_it_notes_is_compared_with_the_authority(
+    cache: CacheManager[Note], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.level.MOST_MISSED", 1)
+    cache.put_many([note("c"), note("d")])
+    outage(cache, "L2")
+    cache.put(note("a", "new"))
+    cache.delete("c")
+    tier(cache, "L2").heal()
+    clock.advance(1.0)
+    assert cache.recover() == 1
+    assert {key: held(cache, "L2", key) for key in "abcd"} == {"a": None, "b": "b", "c": None, "d": ""}
+    assert MOST_MISSED > 1000
+
+
+def test_a_level_that_has_to_be_compared_waits_for_the_authority(cache: CacheManager[Note], clock: FakeClock) -> None:
+    outage(cache, "L2")
+    cache.clear()  # which leaves nothing that could be noted
+    outage(cache, "L3")
+    tier(cache, "L2").heal()
+    clock.advance(1.0)
+    assert cache.recover() == 0
+    tier(cache, "L3").heal()
+    clock.advance(2.0)
+    assert cache.recover() == 2
+    assert where(cache, "a") == {}
+    assert cache.get("a") is None
+
+
+def test_what_passes_by_while_a_level_is_brought_in_line_is_dropped_too(
+    cache: CacheManager[Note], clock: FakeClock
+) -> None:
+    outage(cache, "L2")
+    cache.put(note("a", "new"))
+    tier(cache, "L2").heal()
+    clock.advance(1.0)
+    tier(cache, "L2").before("discard", lambda: cache.put(note("b", "newer")))
+    assert cache.recover() == 1
+    assert (held(cache, "L2", "a"), held(cache, "L2", "b")) == (None, None)
+
+
+def test_a_level_that_fails_while_it_is_brought_in_line_stays_out_and_forgets_nothing(
+    cache: CacheManager[Note], clock: FakeClock
+) -> None:
+    outage(cache, "L2")
+    cache.put(note("a", "new"))
+    tier(cache, "L2").heal()
+    tier(cache, "L2").fail("discard", times=1)
+    clock.advance(1.0)
+    assert cache.recover() == 0
+    assert level(cache, "L2").state == "open"
+    clock.advance(2.0)
+    assert cache.recover() == 1
+    assert held(cache, "L2", "a") is None
+
+
+class Absent:
+    """A tier that cannot be opened before its storage is there."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    @hookimpl
+    def register_tiers(self) -> list[TierSpec]:
+        from tests.core.engine.support import Disk, NoOptions, ScriptedTier
+
+        def make(context: TierContext, options: object) -> CacheTier[Any]:
+            if not self.there:
+                raise TierUnavailable("no such host")
+            return ScriptedTier(Disk(context, {}), [])
+
+        traits = Trait.PERSISTENT | Trait.CRASH_SAFE
+        return [TierSpec(kind="absent", factory=make, options=NoOptions, traits=traits, api=1)]
+
+
+def test_a_tier_that_could_not_be_opened_is_opened_when_its_storage_is_there(clock: FakeClock) -> None:
+    world, absent = World(clock), Absent()
+    from tierkit import CacheConfig
+
+    config = CacheConfig(tiers=({"backend": "absent"}, {"backend": "disk"}))
+    with CacheManager(config, entry_type=Note, clock=clock, plugins=[world, absent]) as cache:
+        cache.put(note("a", "1"))
+        clock.advance(1.0)
+        assert cache.recover() == 0
+        absent.there = True
+        clock.advance(2.0)
+        assert cache.recover() == 1
+        cache.put(note("a", "2"))
+        assert cache.get_with_level("a")[1] == "L1"
+
+
+@pytest.mark.req("E-2")
+def test_a_full_storage_is_read_on_and_written_again_when_there_is_room(
+    world: World, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = world.open("live", "disk")
+    cache.put(note("a", "old"))
+    tier(cache, "L2").fail("put", error=TierFull("no room"), times=2)
+    for _ in range(2):
+        with pytest.raises(TierFull):
+            cache.put(note("a", "new"))
+    assert [r.levelname for r in caplog.records if "takes no writes" in r.message] == ["ERROR"]
+    assert cache.get_statistics().l2_degraded
+    assert level(cache, "L2").in_service
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "old"
+    cache.put(note("a", "new"))
+    assert not cache.get_statistics().l2_degraded
+    assert cache.get_statistics().tiers[1].recoveries == 1
+
+
+def test_the_background_thread_brings_a_level_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeClock, "background", True)
+    cache = world.open("live", "disk", recovery_initial_seconds=1e-9)
+    back = threading.Event()
+    level(cache, "L1").take_out(OSError("gone"))  # the clock stands still: what is due is due at once
+    world.clock.advance(1.0)
+    level(cache, "L1").on_change = back.set
+    cache._stack.alarm()
+    assert back.wait(PATIENCE)
+
+
+def test_a_hung_tier_holds_up_a_call_no_longer_than_its_time_limit(world: World) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"backend": "live"},
+        {"backend": "disk", "timeout_seconds": PATIENCE},
+        {"backend": "disk"},
+    ]
+    cache = world.open_config(tiers, tier_failure_threshold=1)
+    cache.put(note("a", "text"))
+    level(cache, "L1").empty()
+    workers = level(cache, "L2")._workers
+    assert workers is not None
+    workers._timeout_seconds = 0.01  # from now on: it ends in any case
+    release = threading.Event()
+    tier(cache, "L2").before("get", lambda: release.wait(PATIENCE))
+    found, answered = cache.get_with_level("a")
+    assert (found and found.text, answered) == ("text", "L3")
+    assert level(cache, "L2").state == "open"
+    workers._timeout_seconds = PATIENCE
+    world.clock.advance(1.0)
+    assert cache.recover() == 0  # it hangs still
+    release.set()
+    for _ in workers._threads:
+        workers._tasks.put(None)
+    for thread in workers._threads:
+        thread.join(PATIENCE)
+    assert workers.stuck == 0
+    workers.renew()
+    world.clock.advance(2.0)
+    assert cache.recover() == 1
