@@ -183,7 +183,7 @@ class HealthSweep(Bulk[E]):
     def _replace_in_authority(self, changes: list[tuple[Write, int]]) -> list[Write]:
         authority = self.writer.authority()
         replacements = [(write[1], expected) for write, expected in changes]
-        answers = authority.call(authority.tier.replace_many, replacements)
+        answers = authority.write(authority.tier.replace_many, replacements)
         return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
 
     def _delete(self, entries: list[E]) -> None:
