@@ -126,14 +126,14 @@ def test_a_storage_that_fails_ends_it_with_3_and_reports_the_files_before(
 ) -> None:
     (place / "good.csv").write_text(GOOD, "utf-8")
     (place / "late.csv").write_text(GOOD.replace("192.0.2", "198.51.100"), "utf-8")
-    whole = SQLiteCacheTier.put_many
+    whole = SQLiteCacheTier.replace_many
 
-    def full(tier: SQLiteCacheTier, rows: Any) -> Any:
-        if any("198.51" in row.columns["proxy_url"] for row in rows):
+    def full(tier: SQLiteCacheTier, replacements: Any) -> Any:
+        if any("198.51" in row.columns["proxy_url"] for row, _ in replacements):
             raise TierFull("no space left")
-        return whole(tier, rows)
+        return whole(tier, replacements)
 
-    monkeypatch.setattr(SQLiteCacheTier, "put_many", full)
+    monkeypatch.setattr(SQLiteCacheTier, "replace_many", full)
     result = run("warm", "good.csv", "late.csv", "--json", code=3)
     assert [counts["loaded"] for counts in files_of(result.stdout)] == [2]
     assert result.stderr.splitlines()[-1].startswith("tierkit: ")

@@ -22,7 +22,7 @@ LAYERS = [
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},
     {"bulk", "comparing", "opening", "sweeper"},
-    {"health"},
+    {"health", "merging"},
     {"transfer"},
     {"manager"},
     {"inspection", "testing"},

@@ -70,7 +70,7 @@ class Bulk(Generic[E]):
         valid = 0
         try:
             for index, entry in self.arriving(batch):
-                write = self._prepared(index, entry)
+                write = self.prepared(index, entry)
                 if write is not None:
                     valid += 1
                     writes.pop(write[0].key, None)  # the last of a key is the one that stays, and in its own place
@@ -83,7 +83,8 @@ class Bulk(Generic[E]):
         """The entries of a batch as they are to be put, each with its position."""
         return batch
 
-    def _prepared(self, index: int, entry: E) -> Write | None:
+    def prepared(self, index: int, entry: E) -> Write | None:
+        """`entry` stamped and sealed, or None if it cannot be stored."""
         try:
             return self.writer.prepare(check_entry(entry, self.stack.sealer.schema.entry_type))
         except CacheValidationError as error:
@@ -108,7 +109,7 @@ class Bulk(Generic[E]):
         keys = [write[0].key for write in writes]
         self.stack.filling.begin_many(keys, self.expected)
         try:
-            self._store(writes, started)
+            self.store(writes, started)
             for write in writes:
                 self.end(write, started)
         except BaseException:
@@ -120,7 +121,8 @@ class Bulk(Generic[E]):
 
     # -- stored levels -----------------------------------------------------------------------------------------------
 
-    def _store(self, writes: list[Write], started: float) -> None:
+    def store(self, writes: list[Write], started: float) -> None:
+        """Write to the stored levels, the authority first."""
         authority = self.writer.authority()
         if authority.live:
             return

@@ -31,6 +31,15 @@ def check_entry(entry: Any, entry_type: type[CacheEntry]) -> Any:
     return entry
 
 
+def is_key(key: Any) -> bool:
+    """Whether `check_key` would take it."""
+    try:
+        check_key(key)
+    except CacheValidationError:
+        return False
+    return True
+
+
 def holds_credentials(source: object) -> bool:
     """Whether a source is a URL with a user name or a password in it: sources are stored and shown in the clear."""
     return isinstance(source, str) and "://" in source and "@" in source

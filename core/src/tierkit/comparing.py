@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
+from tierkit.row import Row
 from tierkit.stack import Stack
 from tierkit.writing import ATTEMPTS, Write, Writer
 
@@ -59,13 +60,35 @@ class Comparing(Generic[E]):
         opened = ((record, self.stack.fresh(authority, record)) for key, record in records.items() if record.key == key)
         return {entry.key: (record, entry) for record, entry in opened if entry is not None}
 
-    def prepare(self, entry: E, held: Any) -> Write:
-        """`entry` stamped, with the usage and the ciphertext of the record `held`, in whose place it is to be put."""
+    def upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write:
+        """Put what `made` makes of the record, or of None, into the authority; again, if another writer came first."""
+        for _ in range(ATTEMPTS):
+            held = self.held(authority, key)
+            entry = None if held is None else self.stack.fresh(authority, held)
+            write = self.prepare(made(entry), held, same_secrets=False)
+            if authority.write(authority.tier.replace, write[1] or write[0], held.version if held else 0):
+                return write
+            if held is None:  # a mark, by a clock that is ahead of ours
+                self.stack.versions.observe(authority.call(authority.tier.highest_version))
+        raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first")
+
+    def prepare(self, entry: E, held: Any, *, same_secrets: bool = True) -> Write:
+        """`entry` stamped, with the usage of the record `held`, in whose place it is to be put; None for none.
+
+        With `same_secrets` it keeps the ciphertext too, and columns that the class does not declare.
+        """
         stack = self.stack
-        stack.versions.observe(held.version)
-        usage = Usage(held.access_count, held.last_accessed) if stack.stored else held._usage
-        stamped = self.writer.stamp(entry, usage)
-        return stamped, stack.sealer.seal(stamped, ciphertext_of=held) if stack.stored else None
+        stamped = self.writer.stamp(entry, self._usage_of(held))
+        if not stack.stored:
+            stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
+            return stamped, None
+        return stamped, stack.sealer.seal(stamped, ciphertext_of=held if same_secrets else None)
+
+    def _usage_of(self, held: Any) -> Usage:
+        if held is None:
+            return Usage()
+        self.stack.versions.observe(held.version)
+        return Usage(held.access_count, held.last_accessed) if self.stack.stored else held._usage
 
     def _replace(self, write: Write, expected_version: int) -> E | None:
         stack = self.stack
@@ -96,3 +119,21 @@ class Comparing(Generic[E]):
 
         self.writer.delete_by(entry.key, delete_stored)
         return refused is None
+
+
+def replace_all(authority: Level, replacements: Sequence[tuple[Row | None, int]]) -> list[bool]:
+    """Compare and set many rows, each with the version expected; the answers in the same order.
+
+    Raises:
+        TierUnavailable: The tier failed, or answered for fewer or more.
+    """
+
+    def replace(level: Level) -> list[bool]:
+        answers: list[bool] = level.tier.replace_many(replacements)
+        if len(answers) != len(replacements):
+            raise TierUnavailable(
+                f"{level.name} ({level.kind}): replace_many was given {len(replacements)} rows, answered {len(answers)}"
+            )
+        return answers
+
+    return authority.write(replace, authority)

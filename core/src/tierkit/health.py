@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from tierkit.bulk import Bulk
-from tierkit.comparing import Comparing
+from tierkit.comparing import Comparing, replace_all
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.errors import CacheStorageError
 from tierkit.level import Level
@@ -181,9 +181,7 @@ class HealthSweep(Bulk[E]):
             raise
 
     def _replace_in_authority(self, changes: list[tuple[Write, int]]) -> list[Write]:
-        authority = self.writer.authority()
-        replacements = [(write[1], expected) for write, expected in changes]
-        answers = authority.write(authority.tier.replace_many, replacements)
+        answers = replace_all(self.writer.authority(), [(write[1], expected) for write, expected in changes])
         return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
 
     def _delete(self, entries: list[E]) -> None:

@@ -23,6 +23,7 @@ from tierkit.errors import CacheClosedError, TierReadOnly
 from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
+from tierkit.merging import Merging
 from tierkit.opening import open_stack
 from tierkit.recovery import recover
 from tierkit.stack import Found, Stack
@@ -209,13 +210,16 @@ class CacheManager(Generic[E]):
         self._check_writable()
         return self._writer.put(check_entry(entry, self.entry_type))
 
-    def put_many(self, entries: Iterable[E], *, on_invalid: OnInvalid | None = None) -> int:
+    def put_many(self, entries: Iterable[E], *, on_invalid: OnInvalid | None = None, merge: bool = False) -> int:
         """Put `entries`, in batches that use the bulk methods of the tiers. Atomic one by one, not as a whole.
 
         Args:
             entries: Consumed as they are written.
             on_invalid: Called with the position and the error of each entry that cannot be stored, which is then left
                 out. Without it the first one raises, after those before it were written.
+            merge: Keep the health, the count of failures, `created_at` and the usage of records that are there and
+                have not expired, and take the rest from `entries`: as `warm_from_file` does. By compare and set: a
+                failure that is counted meanwhile is not lost. Without it what is there is replaced, health included.
 
         Returns:
             How many were written.
@@ -225,7 +229,8 @@ class CacheManager(Generic[E]):
             CacheStorageError: The authority failed; earlier batches are there.
         """
         self._check_writable()
-        return Bulk(self._writer, on_invalid).put(entries)
+        bulk = Merging(self._comparing, on_invalid) if merge else Bulk(self._writer, on_invalid)
+        return bulk.put(entries)
 
     def delete(self, key: str) -> bool:
         """Remove `key` from every level, the authority first. No late write brings the record back.
@@ -333,7 +338,7 @@ class CacheManager(Generic[E]):
         return warm(
             Path(path),
             entry_type=self.entry_type,
-            put_many=self.put_many,
+            put_many=partial(self.put_many, merge=True),
             now=self._time.now,
             source=source,
             scheme=scheme,

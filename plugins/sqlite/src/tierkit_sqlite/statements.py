@@ -17,6 +17,8 @@ from typing import Any, Final
 from tierkit import Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 
+MANY: Final = 100
+"""Rows that are read by their keys at once."""
 PAGE: Final = 100
 """Rows that a scan reads at once."""
 BATCH: Final = 512
@@ -68,6 +70,7 @@ class Table:
         newer = f" WHERE excluded.version > {table}.version"
         unmarked = f"NOT EXISTS (SELECT 1 FROM {marks} WHERE key = ?1 AND mark > ?2)"
         self.get = f"SELECT * FROM {table} WHERE key = ?1"
+        self.get_many = f"SELECT * FROM {table} WHERE key IN ({', '.join('?' * MANY)})"
         self.put = f"INSERT INTO {table} SELECT {slots} WHERE {unmarked}{upsert}{newer}"
         self.put_unless_older = f"INSERT INTO {table} VALUES ({slots}){upsert}{newer}"
         self.add = f"INSERT INTO {table} SELECT {slots} WHERE {unmarked} ON CONFLICT(key) DO NOTHING"

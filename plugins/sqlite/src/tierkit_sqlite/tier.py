@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import ClassVar, Final
 
@@ -19,6 +19,7 @@ from tierkit import (
 from tierkit_sqlite import files, library, work
 from tierkit_sqlite.connections import Connections
 from tierkit_sqlite.opening import Settings
+from tierkit_sqlite.statements import MANY
 
 CHUNK: Final = 50_000
 """Records that a bulk put writes in one transaction, sorted by key."""
@@ -78,6 +79,18 @@ class SQLiteCacheTier(CacheTier[Row]):
             return self._connections.read(work.get, key)
         except work.DamagedRow:
             return self._without_damage(key)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Row]:
+        """What is held of `keys`, by key: one indexed read for 100 of them."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, Row] = {}
+        for start in range(0, len(wanted), MANY):
+            some = wanted[start : start + MANY]
+            try:
+                found |= self._connections.read(work.get_many, some)
+            except work.DamagedRow:  # one by one, so that what is damaged is removed
+                found |= super().get_many(some)
+        return found
 
     def put(self, record: Row) -> int | None:
         """Hold `record` if nothing newer is known. One statement, unless it is refused."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tierkit import Delta, Row, delete_refusal, refusal
 from tierkit_sqlite import failures
 from tierkit_sqlite.library import sqlite3
-from tierkit_sqlite.statements import BATCH, PAGE, STEP, Table
+from tierkit_sqlite.statements import BATCH, MANY, PAGE, STEP, Table
 
 _FIRST_ROWID: Final = -(2**63)
 _DAMAGED: Final = object()
@@ -50,6 +50,20 @@ def get(cursor: sqlite3.Cursor, table: Table, key: str) -> Row | None:
     if row is None:
         raise DamagedRow
     return row
+
+
+def get_many(cursor: sqlite3.Cursor, table: Table, keys: Sequence[str]) -> dict[str, Row]:
+    """The rows of up to `MANY` keys, by key.
+
+    Raises:
+        DamagedRow: One of them cannot be decoded.
+    """
+    found = fetch(cursor, table.get_many, (*keys, *[keys[-1]] * (MANY - len(keys))))
+    _check_width(found, table.width)
+    rows = {row.key: row for columns in found if (row := table.row(columns)) is not None}
+    if len(rows) != len(found) or not rows.keys() <= set(keys):
+        raise DamagedRow
+    return rows
 
 
 def put_at_once(cursor: sqlite3.Cursor, table: Table, record: Row) -> bool:
