@@ -1,6 +1,7 @@
 """`tierkit config` and `tierkit plugins`, and where a configuration comes from."""
 
 import json
+import socket
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -107,3 +108,26 @@ def test_the_log_is_as_it_was_after_a_command(run: Run, store: Path) -> None:
     before = (root.level, list(root.handlers))
     run("ls", "-v")
     assert (root.level, list(root.handlers)) == before
+
+
+def test_plugins_tells_which_observers_there_are(run: Run) -> None:
+    observers = {found["name"]: found for found in json.loads(run("plugins", "--json").stdout)["observers"]}
+    assert observers["prometheus"]["distribution"] == "tierkit-prometheus"
+    assert "Prometheus" in observers["prometheus"]["summary"]
+    assert "tierkit-opentelemetry" in run("plugins").stdout
+
+
+def test_a_command_opens_the_cache_without_its_observers(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # as by the program that serves the cache
+        monkeypatch.setenv("TIERKIT_OBSERVERS", "prometheus")
+        monkeypatch.setenv("TIERKIT_OBSERVER_OPTIONS__PROMETHEUS__PORT", str(taken.getsockname()[1]))
+        assert run("stats").exit_code == 0
+        assert run("config").exit_code == 0
+
+
+def test_config_checks_that_the_observers_are_there(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERKIT_OBSERVERS", "promtheus")
+    ran = run("config", code=2)
+    assert "did you mean 'prometheus'?" in ran.stderr

@@ -32,6 +32,8 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
     ("failure_threshold", 1, "1", "1"),
     ("enable_statistics", False, "0", "false"),
     ("latency_histograms", True, "yes", "true"),
+    ("observers", ("prometheus", "other"), "prometheus, other", '["prometheus", "other"]'),
+    ("observer_options", {"other": {"port": 1}}, '{"other": {"port": 1}}', "{ other = { port = 1 } }"),
     ("durability", "full", "full", '"full"'),
     ("tier_failure_threshold", 9, "9", "9"),
     ("recovery_initial_seconds", 0.5, "0.5", "0.5"),

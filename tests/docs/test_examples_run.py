@@ -13,6 +13,7 @@ DOCUMENTS = [
     "README.md",
     "docs/quickstart.md",
     "docs/how-to/warm.md",
+    "docs/how-to/monitor.md",
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
     "docs/reference/hooks.md",

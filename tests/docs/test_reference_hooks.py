@@ -1,12 +1,13 @@
 """Hooks are documented, all of them and no others, and so is what they answer."""
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
 import pluggy
 
-from tierkit import TierSpec, hookspecs
+from tierkit import CacheObserver, TierSpec, hookspecs
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "hooks.md").read_text()
 
@@ -18,7 +19,8 @@ def hooks() -> set[str]:
 
 
 def test_every_hook_is_documented_and_every_documented_hook_exists() -> None:
-    documented = set(re.findall(r"^\| `(\w+)\(\w*\)` \|", TEXT, re.MULTILINE))
+    menu = TEXT[: TEXT.index("\n## ")]
+    documented = set(re.findall(r"^\| `(\w+)\([\w, ]*\)` \|", menu, re.MULTILINE))
     assert documented == hooks() != set()
 
 
@@ -36,3 +38,10 @@ def test_every_field_of_a_spec_is_documented_and_every_documented_field_exists()
 
 def test_the_group_in_the_text_is_the_group_in_the_code() -> None:
     assert f"[project.entry-points.{hookspecs.ENTRY_POINT_GROUP}]" in TEXT
+
+
+def test_every_event_of_an_observer_is_documented_and_every_documented_one_exists() -> None:
+    documented = re.findall(r"^\| `(on_\w+)\(([\w, ]*)\)` \|", TEXT, re.MULTILINE)
+    methods = {name: method for name, method in vars(CacheObserver).items() if name.startswith("on_")}
+    found = {name: ", ".join(list(inspect.signature(method).parameters)[1:]) for name, method in methods.items()}
+    assert dict(documented) == found

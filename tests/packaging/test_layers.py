@@ -9,7 +9,7 @@ PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
     {"breaker", "clock", "proxy_url", "statistics", "eviction", "filling", "offers", "workers"},
-    {"entry", "row"},
+    {"entry", "row", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
     {"blob", "sealing", "hookspecs", "level", "checks"},

@@ -36,8 +36,11 @@ from tierkit.expiry import TTLManager
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyRing
+from tierkit.latency import LatencyStatistics
 from tierkit.level import Level
 from tierkit.manager import CacheManager
+from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
+from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, pack_row, unpack_row, with_usage
 from tierkit.sealing import CredentialEncryptor
@@ -94,6 +97,7 @@ __all__ = [
     "ANY_POLICY",
     "API_VERSION",
     "EVICTION_POLICIES",
+    "METRICS",
     "BlobTier",
     "CacheClosedError",
     "CacheConfig",
@@ -101,6 +105,7 @@ __all__ = [
     "CacheCorruptionError",
     "CacheEntry",
     "CacheManager",
+    "CacheObserver",
     "CacheStatistics",
     "CacheStorageError",
     "CacheTier",
@@ -120,8 +125,11 @@ __all__ = [
     "Held",
     "KeyNotHeldError",
     "KeyRing",
+    "LatencyStatistics",
     "Level",
     "MemoryCacheTier",
+    "Metric",
+    "ObservedCaches",
     "OnInvalid",
     "OnProgress",
     "PluginError",
@@ -132,6 +140,7 @@ __all__ = [
     "Reject",
     "Row",
     "SQLiteCacheTier",
+    "Sample",
     "SchemaMismatchError",
     "SealingError",
     "Setting",
@@ -160,6 +169,7 @@ __all__ = [
     "key_digest",
     "pack_row",
     "refusal",
+    "samples",
     "unpack_row",
     "with_usage",
 ]

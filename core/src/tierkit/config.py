@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from tierkit.errors import CacheConfigError
+from tierkit.errors import CacheConfigError, PluginError
 from tierkit.level_config import (
     CacheTierConfig,
     Count,
@@ -30,6 +30,7 @@ from tierkit.level_config import (
     none_by_name,
     resolved,
 )
+from tierkit.observers import Observers
 from tierkit.plugins import TIER_SETTINGS, PluginRegistry
 from tierkit.settings import (
     Given,
@@ -87,6 +88,8 @@ class CacheConfig(BaseModel):
     failure_threshold: Count = 3
     enable_statistics: bool = True
     latency_histograms: bool = False
+    observers: tuple[str, ...] = ()
+    observer_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     durability: Durability = "process"
     tier_failure_threshold: Count = 3
     recovery_initial_seconds: Seconds = 1.0
@@ -176,6 +179,9 @@ class CacheConfig(BaseModel):
             value = getattr(self, name)
             if name == "per_source_ttl" and value:
                 yield from (((name, source), seconds) for source, seconds in value.items())
+            elif name == "observer_options" and value:
+                for observer, options in value.items():
+                    yield from (((name, observer, option), held) for option, held in options.items())
             elif name == "tiers" and value:
                 for place, tier in enumerate(value):
                     parts = self._level_values(place, tier, registry)
@@ -190,6 +196,58 @@ class CacheConfig(BaseModel):
         except CacheConfigError:
             level = None
         return common | (dict(level.options) if level else tier.options)
+
+    def check_observers(self, registry: PluginRegistry) -> None:
+        """See whether there is each observer that is named, and whether options are for one of these.
+
+        Raises:
+            CacheConfigError: One is not there, is there twice, or options are for none of them.
+            PluginError: The plugin that offers one is broken, or there are two.
+        """
+        for name in self.observers:
+            try:
+                registry.check_observer(name)
+            except CacheConfigError as error:
+                raise type(error)(problem(("observers",), self._givens, str(error), name)) from None
+        known = ", ".join(self.observers)
+        refuse(
+            [
+                problem(
+                    ("observer_options", name, option), self._givens, f"{name!r} is not one of the observers: {known}"
+                )
+                for name, options in self.observer_options.items()
+                for option in options
+                if known and name not in self.observers
+            ]
+        )
+
+    def make_observers(self, registry: PluginRegistry) -> dict[str, Any]:
+        """The observers that are named, by name, each with its options.
+
+        Raises:
+            CacheConfigError: One is not there or takes no such options, or options are for none of them.
+            PluginError: The plugin that offers one is broken or failed, or there are two.
+        """
+        self.check_observers(registry)
+        made: dict[str, Any] = {}
+        try:
+            for name in dict.fromkeys(self.observers):
+                made[name] = self._observer(name, registry)
+        except BaseException:
+            Observers(made).close()
+            raise
+        return made
+
+    def _observer(self, name: str, registry: PluginRegistry) -> Any:
+        try:
+            return registry.make_observer(name, self.name, self.observer_options.get(name, {}))
+        except CacheConfigError:
+            raise
+        except ValidationError as error:
+            refuse(list(problems_of(error, ("observer_options", name), self._givens)))
+            raise
+        except Exception as error:
+            raise PluginError(f"observer {name!r} could not be made: {type(error).__name__}: {error}") from error
 
     def resolve(self, registry: PluginRegistry) -> tuple[ResolvedTier, ...]:
         """The enabled levels, top first, each with its plugin and checked options.

@@ -90,7 +90,9 @@ class Health(Generic[E]):
     def count_removed(self, entry: E) -> None:
         """Count and log a removal."""
         for level in self.stack.levels:
-            level.counters.evictions["health"] += level.counters.step * level.in_service
+            if level.in_service:
+                level.counters.evictions["health"] += level.counters.step
+                level.tell("on_eviction", "health")
         logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
 
     def judge_all(self, results: Mapping[str, bool]) -> HealthResult:

@@ -7,11 +7,12 @@ Hooks run while a cache is being built, never while it serves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pluggy
 
 from tierkit.eviction import PolicyFactory
+from tierkit.observers import CacheObserver
 from tierkit.tier import TierSpec
 
 ENTRY_POINT_GROUP: Final = "tierkit"
@@ -34,4 +35,14 @@ def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore
 
     Called once, at discovery. Each is a subclass of `EvictionPolicy`, or what makes one for a number of keys. It serves
     every bounded tier that takes any policy.
+    """
+
+
+@hookspec
+def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:  # type: ignore[empty-body]
+    """What is to watch the cache called `cache_name`.
+
+    Called when a cache opens whose `observers` name this plugin, by its entry point. `options` are those that the
+    configuration gives in `observer_options`, unchecked: a pydantic model that refuses what it does not know checks
+    them. A plugin without options leaves the argument out, and giving it any is an error.
     """

@@ -26,6 +26,7 @@ from tierkit.errors import (
     TierUnavailable,
 )
 from tierkit.latency import Histogram
+from tierkit.observers import Observers
 from tierkit.row import Record
 from tierkit.statistics import ROOM_CAUSES, TierStatistics, new_counters
 from tierkit.tier import CacheTier, TierSpec, Trait
@@ -105,6 +106,7 @@ class Level:
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.write_policy = write_policy
         self.counters = new_counters(counting)
+        self.observers = Observers()
         self.latencies: Mapping[str, Histogram] = {}
         self.in_service = True
         self.writable = True
@@ -163,6 +165,7 @@ class Level:
             self._room.close()
             self.counters.recoveries += self.counters.step
             logger.info("%s (%s) can be written again", self.name, self.kind)
+            self.tell("on_level_back")
         return result
 
     def scan(self) -> Iterator[Any]:
@@ -218,6 +221,7 @@ class Level:
             failures = self._breaker.failures
             times = f" after {failures} failures" if failures > 1 else ""
             logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, error)
+            self.tell("on_level_out", str(error))
 
     def miss(self, error: Exception, versions: Mapping[str, int] | None = None) -> None:
         """Take the level out of service, since it did not do a write, nor drop what that replaced.
@@ -242,6 +246,7 @@ class Level:
         if went:
             self._changed()
             logger.error("%s (%s) takes no writes: %s", self.name, self.kind, error)
+            self.tell("on_level_out", str(error))
 
     # -- writes that pass by -----------------------------------------------------------------------------------------
 
@@ -317,6 +322,7 @@ class Level:
         if out:
             self.counters.recoveries += self.counters.step
             logger.info("%s (%s) is back in service", self.name, self.kind)
+            self.tell("on_level_back")
 
     def _come_back(self) -> bool:
         """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
@@ -389,6 +395,11 @@ class Level:
             return self.call(self.tier.discard, record)
         except CacheCorruptionError:
             return False  # the tier has set it aside
+
+    def tell(self, event: str, *args: Any) -> None:
+        """Tell the observers, if there are any, that `event` happened here."""
+        if self.observers:
+            self.observers.tell(event, self.name, *args)
 
     def snapshot(self) -> TierStatistics:
         """The level's statistics as of now. Asks the tier for its size, which may block on I/O."""

@@ -24,7 +24,9 @@ from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
 from tierkit.merging import Merging
+from tierkit.observers import Observers
 from tierkit.opening import open_stack
+from tierkit.plugins import PluginRegistry, discover
 from tierkit.recovery import recover
 from tierkit.stack import Found, Stack
 from tierkit.statistics import CacheStatistics, new_counters
@@ -97,7 +99,8 @@ class CacheManager(Generic[E]):
         self.read_only = read_only
         self._time = CacheTime(clock)
         self._monotonic, self._offset = self._time.monotonic, self._time.offset
-        self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, plugins)
+        registry = discover(plugins)
+        self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, registry)
         self.ttl = TTLManager(
             self.config.default_ttl_seconds,
             self.config.per_source_ttl,
@@ -127,6 +130,7 @@ class CacheManager(Generic[E]):
         interval = None if read_only else self.config.cleanup_interval_seconds
         self._sweeper = Sweeper(self._stack, interval) if background else None
         self._finalizer = weakref.finalize(self, _dropped_open, self._stack, self._sweeper)
+        self._observe(registry)
         self._warm_at_start()
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -353,6 +357,11 @@ class CacheManager(Generic[E]):
         """The levels, from the top."""
         return self._stack.levels
 
+    @property
+    def observers(self) -> dict[str, Any]:
+        """What watches the cache, by name: see the setting `observers`."""
+        return self._stack.observers.by_name
+
     def get_statistics(self) -> CacheStatistics:
         """What was counted since the cache was opened. Asks the tiers for their sizes."""
         self._check_open()
@@ -478,6 +487,22 @@ class CacheManager(Generic[E]):
         self._check_open()
         if self.read_only:
             raise TierReadOnly("this cache was opened with read_only=True")
+
+    def _observe(self, registry: PluginRegistry) -> None:
+        method = weakref.WeakMethod(self.get_statistics)  # an observer must not keep a dropped cache alive
+
+        def statistics() -> CacheStatistics:
+            if (ask := method()) is None:
+                raise CacheClosedError("this cache has been dropped")
+            return ask()
+
+        try:
+            observers = Observers(self.config.make_observers(registry))
+        except BaseException:
+            self.close()
+            raise
+        self._stack.observe(observers)
+        observers.tell("on_open", statistics)
 
     def _warm_at_start(self) -> None:
         try:

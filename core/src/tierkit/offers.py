@@ -19,6 +19,7 @@ class Offers(Generic[T]):
         check: Callable[[str], None],
         unknown: type[CacheConfigError] = CacheConfigError,
         shipped: Mapping[str, T] | None = None,
+        package: str = "tierkit",
     ) -> None:
         """Know of what ships.
 
@@ -27,10 +28,12 @@ class Offers(Generic[T]):
             check: Raises if what should offer a name is broken.
             unknown: The error for a name that nobody offers.
             shipped: What tierkit itself offers.
+            package: What to install where none is offered.
         """
         self._sort = sort
         self._check = check
         self._unknown = unknown
+        self._package = package
         self._offers: dict[str, list[tuple[T, str]]] = {}
         for name, thing in (shipped or {}).items():
             self.add(name, thing, "tierkit itself")
@@ -65,7 +68,7 @@ class Offers(Generic[T]):
 
     def _known(self, name: str) -> str:
         if not self._offers:
-            return "none is installed; try `pip install tierkit`"
+            return f"none is installed; try `pip install {self._package}`"
         return f"did you mean {nearest(name, self)!r}? Installed are {', '.join(self)}"
 
 

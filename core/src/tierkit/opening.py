@@ -25,7 +25,7 @@ from tierkit.errors import (
 )
 from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring, ring_from_environment
 from tierkit.level import Level, Missed
-from tierkit.plugins import discover
+from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import align, reconcile
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
@@ -43,7 +43,7 @@ def open_stack(
     entry_type: type[CacheEntry],
     time: CacheTime,
     read_only: bool,
-    plugins: Sequence[object],
+    registry: PluginRegistry,
 ) -> Stack[Any]:
     """Open every tier that `config` names and put them in order. If anything fails, what was opened is closed.
 
@@ -54,7 +54,7 @@ def open_stack(
         CacheStorageError: A tier could not be opened.
     """
     schema = schema_of(entry_type)
-    resolved = config.resolve(discover(plugins)) if config.cache_enabled else ()
+    resolved = config.resolve(registry) if config.cache_enabled else ()
     with ExitStack() as opened:
         levels = []
         for tier in resolved:

@@ -17,7 +17,7 @@ import pluggy
 from pydantic import BaseModel
 
 from tierkit import hookspecs
-from tierkit.errors import PluginError, UnknownTierError
+from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
 from tierkit.offers import Offers, nearest
 from tierkit.tier import API_VERSION, TierSpec, Trait
@@ -67,6 +67,25 @@ class InstalledTier:
 
 
 @dataclass(frozen=True)
+class InstalledObserver:
+    """An observer that can be asked for.
+
+    Attributes:
+        name: What a configuration calls it: the name of its entry point, or of the object given in code.
+        distribution: The distribution that brought it; empty for a plugin given in code.
+        version: The version of that distribution.
+        entry_point: `name = module` as declared, or the name of the object given in code.
+        summary: The first line of the plugin's documentation.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    entry_point: str
+    summary: str
+
+
+@dataclass(frozen=True)
 class _Plugin:
     """Where a plugin comes from. Its distribution is looked up late: parsing metadata is slow."""
 
@@ -106,6 +125,9 @@ class PluginRegistry:
         self.eviction_policies: Offers[PolicyFactory] = Offers(
             "eviction policy", self._raise_broken("eviction policy"), shipped=EVICTION_POLICIES
         )
+        self._observers: Offers[tuple[object, _Plugin]] = Offers(
+            "observer", self._raise_broken("observer"), package="'tierkit[prometheus]'"
+        )
         self._takers: dict[str, Callable[[_Plugin, Any], None]] = {
             "register_tiers": self._take_specs,
             "register_eviction_policies": self._take_policies,
@@ -135,6 +157,41 @@ class PluginRegistry:
         """
         return self._tiers.named(kind)[0]
 
+    @property
+    def observers(self) -> tuple[InstalledObserver, ...]:
+        """Every observer that is offered, by name; a name that two plugins offer is there twice."""
+        return tuple(
+            InstalledObserver(name, *plugin.distribution, plugin.declared, _summary(loaded))
+            for name, (loaded, plugin), _ in self._observers.all()
+        )
+
+    def check_observer(self, name: str) -> None:
+        """See whether there is one observer of this name.
+
+        Raises:
+            CacheConfigError: There is none.
+            PluginError: There are two, or the plugin that should offer it is broken.
+        """
+        self._observers.named(name)
+
+    def make_observer(self, name: str, cache_name: str, options: Mapping[str, Any]) -> Any:
+        """A new observer for the cache `cache_name`.
+
+        Raises:
+            CacheConfigError: No plugin offers it, or it takes no options.
+            PluginError: Two plugins offer it, the one that does is broken, or it made none.
+        """
+        loaded, plugin = self._observers.named(name)
+        others = [other for other in self._hooks.get_plugins() if other is not loaded]
+        hook = self._hooks.subset_hook_caller("make_observer", others)
+        if options and not any("options" in found.argnames for found in hook.get_hookimpls()):
+            given = ", ".join(options)
+            raise CacheConfigError(f"observer {name!r} ({plugin.origin}) has no options, and was given {given}")
+        made = hook(cache_name=cache_name, options=options)
+        if not made:  # pluggy leaves None out
+            raise PluginError(f"observer {name!r} ({plugin.origin}): its make_observer made none")
+        return made[0]
+
     def add(self, plugin: _Plugin) -> None:
         """Load `plugin` and take what it offers; record what is wrong with it."""
         try:
@@ -156,6 +213,8 @@ class PluginRegistry:
         hooks = {caller.name for caller in self._hooks.get_hookcallers(loaded) or ()}
         if not hooks:
             raise TypeError("nothing in it is marked with tierkit.hookimpl")
+        if "make_observer" in hooks:
+            self._observers.add(plugin.name, (loaded, plugin), plugin.title)
         for hook in sorted(hooks & self._takers.keys()):
             answers = self._hooks.subset_hook_caller(hook, others)()
             self._takers[hook](plugin, answers[0] if answers else None)  # pluggy leaves None out
@@ -222,6 +281,10 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
 @cache
 def _installed() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+
+
+def _summary(plugin: object) -> str:
+    return next(iter((plugin.__doc__ or "").strip().splitlines()), "")
 
 
 def _faults(spec: Any) -> Iterator[str]:

@@ -131,7 +131,7 @@ def problems_of(
 
 def _setting_of(where: Where) -> Where:
     """Without what pydantic adds to it: the branches of a union, the places in a list."""
-    depth = {"tiers": 3, "per_source_ttl": 2}.get(str(where[0]), 1) if where else 0
+    depth = {"tiers": 3, "per_source_ttl": 2, "observer_options": 3}.get(str(where[0]), 1) if where else 0
     return where[:depth]
 
 
@@ -152,6 +152,7 @@ _ALLOWED: Final = {
     "bool_parsing": "must be true or false (or 1/0, yes/no, on/off)",
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
+    "extra_forbidden": "there is no such option",
     "finite_number": "must be a finite number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",

@@ -34,6 +34,8 @@ def nested(givens: Givens) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             if where[1] == len(levels):
                 levels.append({"name": f"L{len(levels) + 1}"})
             levels[int(where[1])][str(where[2])] = value
+        elif len(where) == 3:
+            settings.setdefault(str(where[0]), {}).setdefault(where[1], {})[where[2]] = value
         elif len(where) == 2:
             settings.setdefault(str(where[0]), {})[where[1]] = value
         else:

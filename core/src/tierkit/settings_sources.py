@@ -57,9 +57,11 @@ _DEFAULT_TIERS: Final = (
     {"backend": "sqlite", "path": ".cache/db/tierkit.db"},
 )
 _PATHS: Final[Collection[Where]] = (("encryption_key_file",), ("warm_files",))
+_TABLES: Final = ("tiers", "observer_options")
+"""Settings that are tables of tables."""
 _ANYBODYS: Final = {"name"}
 """Settings that files of other programs have at their top too."""
-_LISTS: Final[Collection[Where]] = (("warm_files",),)
+_LISTS: Final[Collection[Where]] = (("observers",), ("warm_files",))
 
 
 class Source:
@@ -214,7 +216,10 @@ def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
     if where == ("tiers",) and isinstance(value, list | tuple):
         for place, level in enumerate(value):
             yield from _leaves(("tiers", place), level or {"backend": ""})
-    elif isinstance(value, Mapping) and (where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) == 2)):
+    elif isinstance(value, Mapping) and where == ("observer_options",):
+        for name, options in value.items():
+            yield from _leaves((*where, name), options)
+    elif isinstance(value, Mapping) and (where == ("per_source_ttl",) or (where[0] in _TABLES and len(where) == 2)):
         yield from (((*where, name), part) for name, part in value.items())
     else:
         yield where, value
@@ -293,13 +298,14 @@ def _spelled(variable: str, known: Collection[str]) -> Where | None:
         return (name, "__".join(rest))
     if name == "tiers" and rest[0].isdecimal() and len(rest[0]) < 4 and len(rest) <= 2:
         return (name, int(rest[0]), *map(str.lower, rest[1:]))
-    if target[0] == "tiers" and len(target) == 2 and len(rest) == 1:
-        return (name, rest[0].lower())
+    part_of_level = target[0] == "tiers" and len(target) == 2 and len(rest) == 1
+    if part_of_level or (target == ("observer_options",) and len(rest) <= 2):
+        return (name, *map(str.lower, rest))
     return None
 
 
 def _value(where: Where, text: str) -> Any:
     if where in _LISTS:
         return split_list(text)
-    is_table = where == ("per_source_ttl",) or (where[0] == "tiers" and len(where) < 3)
+    is_table = where == ("per_source_ttl",) or (where[0] in _TABLES and len(where) < 3)
     return _json(text) if is_table else text

@@ -271,9 +271,11 @@ class Stack(Upkeep, Generic[E]):
     def damaged(self, level: Level, key: str, error: Exception) -> None:
         """Count and report a damaged record, which is gone."""
         level.counters.corruptions += level.counters.step
+        level.tell("on_corruption")
         fate = "left, since the cache is read-only" if self.settings.read_only else "evicted"
         if not self.settings.read_only:
             level.counters.evictions["corruption"] += level.counters.step
+            level.tell("on_eviction", "corruption")
         logger.warning("%s: record %s is damaged and was %s: %s", level.name, key_digest(key), fate, error)
         if level is self.authority and self.stored and not self.settings.read_only:
             self._heal(level, key)
@@ -311,6 +313,7 @@ class Stack(Upkeep, Generic[E]):
         taken = [level for level in above if level.in_service and self._copy_up(level, entry, row, expected, started)]
         for level in taken:
             level.counters.promotions += level.counters.step
+            level.tell("on_promotion")
         self.settle(taken)
         return any(level.live for level in taken)
 

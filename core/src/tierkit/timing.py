@@ -35,9 +35,8 @@ T = TypeVar("T")
 class TimedTier:
     """Stands before a tier and measures its operations; everything else it passes on, also what later tiers have."""
 
-    def __init__(self, tier: CacheTier[Any], monotonic: Callable[[], float]) -> None:
-        """Measure `tier` by `monotonic`, which answers seconds."""
-        latencies = _histograms(TIER_OPERATIONS)
+    def __init__(self, tier: CacheTier[Any], latencies: Latencies, monotonic: Callable[[], float]) -> None:
+        """Measure `tier` by `monotonic`, which answers seconds, into `latencies`."""
         vars(self).update(tier=tier, latencies=latencies, monotonic=monotonic)
         for name, histogram in latencies.items():
             # Looked up anew each time: a tier may put another function in its place.
@@ -61,9 +60,14 @@ class TimedTier:
 
 def time_level(level: Level, monotonic: Callable[[], float]) -> None:
     """Measure the operations of the level's tier from now on."""
-    tier = TimedTier(level.tier, monotonic)
-    level.tier = cast("CacheTier[Any]", tier)
-    level.latencies = tier.latencies
+    latencies = level.latencies = _histograms(TIER_OPERATIONS)
+
+    def timed(tier: CacheTier[Any]) -> CacheTier[Any]:
+        return cast("CacheTier[Any]", TimedTier(tier, latencies, monotonic))
+
+    level.tier = timed(level.tier)
+    if (reopen := level.reopen) is not None:
+        level.reopen = lambda: timed(reopen())
 
 
 def time_cache(cache: Any, monotonic: Callable[[], float]) -> Latencies:

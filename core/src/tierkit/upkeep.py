@@ -18,6 +18,7 @@ from tierkit.clock import CacheTime, VersionClock
 from tierkit.errors import TierkitError
 from tierkit.filling import Filling
 from tierkit.level import Level
+from tierkit.observers import Observers
 from tierkit.row import Record
 from tierkit.tier import key_digest, purge_steps
 from tierkit.usage import UsageLedger
@@ -60,6 +61,7 @@ class Upkeep:
         self.settings = settings
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
+        self.observers = Observers()
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
         for level in self.levels:
@@ -70,6 +72,12 @@ class Upkeep:
     def authority(self) -> Level | None:
         """The level that has everything; None for a cache that is turned off."""
         return self.levels[-1] if self.levels else None
+
+    def observe(self, observers: Observers) -> None:
+        """Tell `observers` from now on, until the stack is closed."""
+        self.observers = observers
+        for level in self.levels:
+            level.observers = observers
 
     def late(self, started: float) -> bool:
         """Whether work that began at `started` has taken too long."""
@@ -91,6 +99,7 @@ class Upkeep:
         """Discard an expired copy, at its version."""
         if self.discard(level, record):
             level.counters.evictions["ttl"] += level.counters.step
+            level.tell("on_eviction", "ttl")
             logger.debug("%s: %s expired", level.name, key_digest(record.key))
 
     def discard(self, level: Level, record: Record) -> bool:
@@ -142,6 +151,7 @@ class Upkeep:
         if not level.call(level.tier.discard, victim):
             return False
         level.counters.evictions[level.cause] += level.counters.step
+        level.tell("on_eviction", level.policy)
         if level is self.authority:
             self._drop_above(victim)
             return True
@@ -226,6 +236,7 @@ class Upkeep:
                     break
         except TierkitError as error:
             logger.warning("%s could not be swept: %s", level.name, error)
+        level.tell("on_sweep", removed)
         if removed:
             logger.debug("%s: swept %d expired records", level.name, removed)
         return removed
@@ -237,6 +248,7 @@ class Upkeep:
             CacheStorageError: A tier could not be closed; the others are.
         """
         _open_stacks.discard(self)
+        self.observers.close()
         failures = []
         try:
             self.flush()

@@ -33,8 +33,10 @@ def config(settings: Settings, as_json: bool) -> None:
         write_json({item.name: {"value": item.value_text, "origin": item.origin} for item in items})
     else:
         _print(items)
+    registry = discover()
+    effective.check_observers(registry)
     if effective.cache_enabled:
-        effective.resolve(discover())
+        effective.resolve(registry)
 
 
 def _with_key(item: Setting, effective: CacheConfig) -> Setting:

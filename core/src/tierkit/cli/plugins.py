@@ -1,4 +1,4 @@
-"""`tierkit plugins`: which kinds of tier can be used, and which cannot and why."""
+"""`tierkit plugins`: which kinds of tier and which observers can be used, and what cannot and why."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tierkit.cli.output import cell, json_option, show, table, write_json
 from tierkit.cli.settings import Settings, global_options, pass_settings
 
 if TYPE_CHECKING:
-    from tierkit.plugins import BrokenPlugin, InstalledTier, PluginRegistry
+    from tierkit.plugins import BrokenPlugin, InstalledObserver, InstalledTier, PluginRegistry
     from tierkit.tier import Trait
 
 
-@click.command(short_help="Show which kinds of tier are installed.")
+@click.command(short_help="Show which kinds of tier and which observers are installed.")
 @json_option
 @global_options
 @pass_settings
 def plugins(settings: Settings, as_json: bool) -> None:
-    """Show the kinds of tier that are installed, and what failed to load."""
+    """Show the kinds of tier and the observers that are installed, and what failed to load."""
     from tierkit.plugins import discover
 
     settings.log_at(logging.CRITICAL)  # what is broken stands in the answer
@@ -44,6 +44,16 @@ def _as_json(registry: PluginRegistry) -> dict[str, Any]:
             }
             for tier in registry.installed
         ],
+        "observers": [
+            {
+                "name": observer.name,
+                "distribution": observer.distribution,
+                "version": observer.version,
+                "entry_point": observer.entry_point,
+                "summary": observer.summary,
+            }
+            for observer in registry.observers
+        ],
         "broken": [
             {"name": plugin.name, "distribution": plugin.distribution, "error": plugin.error}
             for plugin in registry.broken
@@ -54,6 +64,8 @@ def _as_json(registry: PluginRegistry) -> dict[str, Any]:
 def _print(registry: PluginRegistry) -> None:
     none = "No kind of tier is installed: try `pip install tierkit`."
     blocks = [_installed(registry.installed) if registry.installed else none]
+    if registry.observers:
+        blocks.append(_observers(registry.observers))
     if registry.broken:
         blocks.append(_broken(registry.broken))
     show(*blocks)
@@ -65,6 +77,14 @@ def _installed(tiers: tuple[InstalledTier, ...]) -> Any:
         origin = f"{tier.distribution} {tier.version}".strip() or "code"
         traits = ", ".join(trait_names(tier.traits)) or "-"
         made.add_row(cell(tier.kind, "bold cyan"), cell(origin), cell(traits), cell(tier.summary))
+    return made
+
+
+def _observers(observers: tuple[InstalledObserver, ...]) -> Any:
+    made = table("observer", "from", "summary")
+    for observer in observers:
+        origin = f"{observer.distribution} {observer.version}".strip() or "code"
+        made.add_row(cell(observer.name, "bold cyan"), cell(origin), cell(observer.summary))
     return made
 
 

@@ -68,8 +68,9 @@ class Settings:
         from tierkit.config import CacheConfig
         from tierkit.manager import CacheManager
 
-        # Counted whatever the configuration says: the counts tell what could not be read.
-        given: dict[str, Any] = {"enable_statistics": True}
+        # Counted whatever the configuration says: the counts tell what could not be read. Watched by nobody: the port
+        # of an observer belongs to the program that serves.
+        given: dict[str, Any] = {"enable_statistics": True, "observers": ()}
         if without_key:
             given |= {"encryption_key": _useless_key(), "encryption_key_file": os.devnull}  # the file is not read
         config = CacheConfig.load(self.config_path, **given)

@@ -1,0 +1,36 @@
+"""Metrics of a cache for OpenTelemetry, through its API.
+
+Which SDK takes them, and where to, is the program's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tierkit import CacheObserver, hookimpl
+
+__all__ = ["OpenTelemetryOptions", "make_observer"]
+
+
+class OpenTelemetryOptions(BaseModel):
+    """What can be told.
+
+    Attributes:
+        meter_provider: From code only: a `MeterProvider` to use instead of the global one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    meter_provider: Any = None
+
+
+@hookimpl
+def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
+    """The instruments for a cache."""
+    checked = OpenTelemetryOptions(**options)
+    from tierkit_opentelemetry.instruments import OpenTelemetryObserver
+
+    return OpenTelemetryObserver(cache_name, checked.meter_provider)
