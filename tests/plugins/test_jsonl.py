@@ -67,8 +67,8 @@ def test_the_plugin_has_no_other_names() -> None:
 
 
 def test_an_unknown_policy_namespace_or_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CacheConfigError, match="sieve"):
-        open_store(tmp_path, eviction_policy="sieve")
+    with pytest.raises(CacheConfigError, match="lruu"):
+        open_store(tmp_path, eviction_policy="lruu")
     for namespace in ("", "..", "a/b", "é", "a" * 201):
         with pytest.raises(CacheConfigError, match="identifier"):
             open_store(tmp_path, namespace=namespace)

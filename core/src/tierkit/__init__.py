@@ -31,7 +31,7 @@ from tierkit.errors import (
     TransferError,
     UnknownTierError,
 )
-from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, PolicyFactory
+from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
@@ -124,6 +124,7 @@ __all__ = [
     "HealthStatus",
     "Held",
     "KeyNotHeldError",
+    "KeyOrder",
     "KeyRing",
     "LatencyStatistics",
     "Level",

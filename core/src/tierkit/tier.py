@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
 from pydantic import BaseModel
 
 from tierkit.errors import CacheConfigError, PluginError, TierCorrupt
-from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, PolicyFactory, Unordered
+from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, PolicyFactory, Unordered, last_used
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
@@ -398,9 +398,15 @@ def purged(purge: Callable[[], bool], failures: list[Exception]) -> bool:
 
 
 def coldness(eviction_policy: str) -> Callable[[Record], tuple[float, int]]:
-    """A sort key that puts first what `eviction_policy` ("lru" or "fifo") evicts first."""
+    """A sort key that puts first what `eviction_policy` ("lru" or "fifo") evicts first.
+
+    Raises:
+        CacheConfigError: It is another, which goes by more than a record shows: see `TierContext.new_policy`.
+    """
     if eviction_policy == "fifo":
         return lambda record: (0.0, record.version)
+    if eviction_policy != "lru":
+        raise CacheConfigError(f"eviction policy {eviction_policy!r}: this tier has fifo and lru")
     return lambda record: (_last_used(record), record.version)
 
 
@@ -414,9 +420,7 @@ def _discard_due(tier: CacheTier[Any], record: Record, now: float) -> bool:
 
 
 def _last_used(record: Record) -> float:
-    """Last read or, if that is later, last written: a version starts with the microseconds of its write."""
-    written = record.version / 1024 / 1_000_000
-    return max(written, getattr(record, "last_accessed", 0.0)) if isinstance(record, Row) else written
+    return last_used(record.version, record.last_accessed if isinstance(record, Row) else 0.0)
 
 
 def _same(record: Record, held: Record) -> bool:

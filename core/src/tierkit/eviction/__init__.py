@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from tierkit.eviction.key_order import KeyOrder
 from tierkit.eviction.lfu import LFU
-from tierkit.eviction.policy import EvictionPolicy, Held, PolicyFactory
+from tierkit.eviction.policy import EvictionPolicy, Held, PolicyFactory, last_used
 from tierkit.eviction.recency import FIFO, LRU, Unordered
 from tierkit.eviction.s3fifo import S3FIFO
 from tierkit.eviction.sieve import SIEVE
@@ -22,9 +23,11 @@ __all__ = [
     "SIEVE",
     "EvictionPolicy",
     "Held",
+    "KeyOrder",
     "PolicyFactory",
     "Unordered",
     "WTinyLFU",
+    "last_used",
 ]
 
 EVICTION_POLICIES: Final[Mapping[str, PolicyFactory]] = MappingProxyType(

@@ -18,8 +18,18 @@ class Held(NamedTuple):
     """Of the record: the higher, the later it was written."""
     reads: int
     """How often it was read."""
-    last_used: float
-    """When it was last read or, if that is later, written; POSIX seconds."""
+    last_accessed: float
+    """When it was last read, in POSIX seconds; 0 for never."""
+
+    @property
+    def last_used(self) -> float:
+        """When it was last read or, if that is later, written; POSIX seconds."""
+        return last_used(self.version, self.last_accessed)
+
+
+def last_used(version: int, last_accessed: float) -> float:
+    """The later of a record's last read and its writing: a version starts with the microseconds of that."""
+    return max(version / 1024 / 1_000_000, last_accessed)
 
 
 class EvictionPolicy(ABC):

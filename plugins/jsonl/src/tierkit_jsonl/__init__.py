@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tierkit import TierContext, TierSpec, Trait, hookimpl
+from tierkit import ANY_POLICY, TierContext, TierSpec, Trait, hookimpl
 
 if TYPE_CHECKING:
     from tierkit_jsonl.tier import FileCacheTier
@@ -45,6 +45,7 @@ def register_tiers() -> Sequence[TierSpec]:
             traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED,
             api=1,
             summary="JSON Lines files: an append-only log per shard, readable with jq",
+            eviction_policies=ANY_POLICY,
         )
     ]
 

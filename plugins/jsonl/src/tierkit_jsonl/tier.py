@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import weakref
 from collections import defaultdict
@@ -13,7 +12,6 @@ from typing import ClassVar, Final, TypeVar
 from zlib import crc32
 
 from tierkit import (
-    CacheConfigError,
     CacheStorageError,
     CacheTier,
     Delta,
@@ -26,10 +24,11 @@ from tierkit_jsonl import files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.failures import mapped, storage_error
 from tierkit_jsonl.layout import prepare, shard_name
-from tierkit_jsonl.lines import Place, encode_header, encode_row, key_crc
+from tierkit_jsonl.lines import encode_header, encode_row, key_crc
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.order import RANKS
 from tierkit_jsonl.shard import Shard, ShardSettings
+from tierkit_jsonl.victims import Victims
 
 T = TypeVar("T")
 
@@ -73,8 +72,7 @@ class FileCacheTier(CacheTier[Row]):
         """
         super().__init__(context)
         if context.eviction_policy not in RANKS:
-            raise CacheConfigError(f"eviction policy {context.eviction_policy!r}: jsonl has {sorted(RANKS)}")
-        self._rank = RANKS[context.eviction_policy]
+            context.new_policy()  # refuses one that is not there, before anything is made
         settings = ShardSettings(context, lock_timeout_seconds, compact_ratio)
         try:
             directory, count = prepare(os.path.abspath(path), context, shards, lock_timeout_seconds)
@@ -83,6 +81,7 @@ class FileCacheTier(CacheTier[Row]):
                 Shard(os.path.join(directory, shard_name(number)), encode_header(count, number), settings)
                 for number in range(count)
             ]
+            self._victims = Victims(self, self._shards)
             self._sweep()
         except OSError as error:
             raise storage_error(context.name, error) from error
@@ -211,7 +210,10 @@ class FileCacheTier(CacheTier[Row]):
 
     @mapped
     def overflow(self) -> list[Row]:
-        """The rows to evict, coldest first. The order is kept in memory; only their own lines are read."""
+        """The rows to evict, coldest first. The order is kept in memory; only their own lines are read.
+
+        Under `lru` and `fifo` it is that of all processes, else of this one: see `tierkit.KeyOrder`.
+        """
         limit = self.context.max_entries
         if limit is None:
             return []
@@ -220,9 +222,9 @@ class FileCacheTier(CacheTier[Row]):
             excess = sum(len(log.index) for _, log in logs) - limit
             if excess <= 0:
                 return []
-            victims = [shard.read(log, place) for shard, log, place in self._coldest(logs, excess)]
+            victims = [shard.read(log, place) for shard, log, place in self._victims.coldest(logs, excess)]
             rows = [row for row in victims if row is not None]
-            if len(rows) == excess:  # else some were damaged, and are set aside by now
+            if len(rows) == len(victims):  # else some were damaged, and are set aside by now
                 return rows
 
     def scan(self) -> Iterator[Row]:
@@ -310,10 +312,6 @@ class FileCacheTier(CacheTier[Row]):
             log = shard.current()
             if log is not None:
                 yield shard, log
-
-    def _coldest(self, logs: list[tuple[Shard, Log]], count: int) -> list[tuple[Shard, Log, Place]]:
-        found = [(shard, log, place) for shard, log in logs for place in shard.coldest(log, count, self._rank)]
-        return heapq.nsmallest(count, found, key=lambda item: self._rank(item[2]))
 
 
 def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:

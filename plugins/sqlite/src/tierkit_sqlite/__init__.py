@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tierkit import CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
+from tierkit import ANY_POLICY, CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
 
 if TYPE_CHECKING:
     from tierkit_sqlite.tier import SQLiteCacheTier
@@ -45,6 +45,7 @@ def register_tiers() -> list[TierSpec]:
             traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED,
             api=1,
             summary="one SQLite table per entry type, shared by processes, open to queries",
+            eviction_policies=ANY_POLICY,
         )
     ]
 

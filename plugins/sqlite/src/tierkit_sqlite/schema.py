@@ -33,6 +33,11 @@ INDEXED: Final = ("expires_at", "source", "health_status", "last_accessed")
 """Each gets an index where the table has it."""
 COLDNESS: Final = "max(last_accessed, version / 1024.0 / 1000000.0)"
 """`tierkit.coldness` under "lru": last read or, if that is later, last written."""
+ORDERS: Final[Mapping[str, tuple[str, str]]] = {
+    "lru": ("coldness", f"{COLDNESS}, version"),
+    "fifo": ("version", "version"),
+}
+"""The policies that the table itself can order by, each with its index and what that is on."""
 
 _RESERVED: Final = frozenset({*FIXED, "rowid"})
 _REQUIRED: Final = ("key", "version", "purge_at", "row_check", "access_count", "last_accessed")
@@ -150,8 +155,8 @@ def _indexes(context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
     others = " WHERE purge_at IS NOT expires_at" if held.get("expires_at") == "REAL" else ""
     wanted[f"idx_{table}_purge_at"] = f"{quote(table)} (purge_at){others}"
     # The highest version is asked for once, at open: an index for that alone would cost every put a tenth of its time.
-    if context.max_entries is not None:
-        name, on = ("version", "version") if context.eviction_policy == "fifo" else ("coldness", f"{COLDNESS}, version")
+    if context.max_entries is not None and context.eviction_policy in ORDERS:
+        name, on = ORDERS[context.eviction_policy]
         wanted[f"idx_{table}_{name}"] = f"{quote(table)} ({on})"
     marks = marks_name(table)
     wanted[f"idx_{marks}_marked_at"] = f"{quote(marks)} (marked_at)"

@@ -107,6 +107,7 @@ class Table:
         page = f"FROM {table} WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT {PAGE}"
         self.page = f"SELECT rowid, * {page}"
         self.key_page = f"SELECT rowid, key {page}"
+        self.usage_page = f"SELECT rowid, key, version, access_count, last_accessed {page}"
         self.last_rowid = f"SELECT max(rowid) FROM {table}"
         self.rowids = f"SELECT rowid FROM {table} WHERE rowid <= ?1 LIMIT ?2"
         self.count = f"SELECT count(*) FROM {table}"

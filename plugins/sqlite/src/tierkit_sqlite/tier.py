@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import ClassVar, Final
 
 from tierkit import (
     CacheTier,
     Delta,
+    Held,
+    KeyOrder,
     Row,
     TierContext,
     TierCorrupt,
     TierReadOnly,
     Trait,
 )
-from tierkit_sqlite import files, library, work
+from tierkit_sqlite import files, library, schema, work
 from tierkit_sqlite.connections import Connections
 from tierkit_sqlite.opening import Settings
 from tierkit_sqlite.statements import MANY
@@ -52,11 +55,14 @@ class SQLiteCacheTier(CacheTier[Row]):
             cache_size_mb: The most memory that one connection uses for pages, in MiB.
 
         Raises:
+            CacheConfigError: There is no such eviction policy.
             TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that everyone
                 may write to.
             TierReadOnly: It is not there and cannot be made.
         """
         super().__init__(context)
+        if context.eviction_policy not in schema.ORDERS:
+            context.new_policy()  # refuses one that is not there, before anything is made
         self.path = os.path.abspath(path)
         settings = Settings(
             context=context,
@@ -71,7 +77,12 @@ class SQLiteCacheTier(CacheTier[Row]):
             settings.open,
             settings.make_lock_file if settings.gated and not context.read_only else None,
         )
+        self._order: KeyOrder | None = None
+        self._surveyed = work.FIRST_ROWID
         self._connections.read(work.nothing)
+        if context.eviction_policy not in schema.ORDERS and context.max_entries is not None:
+            self._order = KeyOrder(context.new_policy, context.max_entries)
+            self._order.watch(self)
 
     def get(self, key: str) -> Row | None:
         """The row held for `key`, or None. One indexed read."""
@@ -160,9 +171,19 @@ class SQLiteCacheTier(CacheTier[Row]):
         return self._connections.read(work.count)
 
     def overflow(self) -> list[Row]:
-        """The rows to evict so that `max_entries` holds, coldest first, by index. Removes none."""
+        """The rows to evict so that `max_entries` holds, coldest first. Removes none.
+
+        Under `lru` and `fifo` by index, for all processes; else in the order that this one keeps in memory: see
+        `tierkit.KeyOrder`.
+        """
         limit, policy = self.context.max_entries, self.context.eviction_policy
-        return [] if limit is None else self._connections.read(work.overflow, limit, policy)
+        if limit is None:
+            return []
+        if self._order is None:
+            return self._connections.read(work.overflow, limit, policy)
+        total = self.size()
+        excess = max(0, total - limit)
+        return self._order.victims(excess, total, self._found, self._newer, self._whole) if excess else []
 
     def purge_in_steps(self, now: float) -> Iterator[int]:
         """Discard what is due and forget old marks, by index, in transactions of 64 rows."""
@@ -199,6 +220,28 @@ class SQLiteCacheTier(CacheTier[Row]):
     def _must_be_writable(self) -> None:
         if self.context.read_only:
             raise TierReadOnly(f"{self.context.name} ({self.path}): opened for reading only")
+
+    def _found(self, key: str) -> Row | None:
+        try:
+            return self._connections.read(work.get, key)
+        except work.DamagedRow:
+            with suppress(TierCorrupt):
+                return self._without_damage(key)
+        return None
+
+    def _newer(self) -> Iterator[Held]:
+        """The rows that came since the last survey: a table gives new rows higher numbers."""
+        return self._survey(self._surveyed)
+
+    def _whole(self) -> Iterator[Held]:
+        return self._survey(work.FIRST_ROWID)
+
+    def _survey(self, after: int) -> Iterator[Held]:
+        _, last = self._connections.read(work.bounds)
+        self._surveyed = last
+        while after < last:
+            held, after = self._connections.read(work.usage_page, after, last)
+            yield from held
 
     def _without_damage(self, key: str) -> Row | None:
         """Remove a damaged row, unless a sound one has taken its place.

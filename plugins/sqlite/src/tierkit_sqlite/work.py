@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tierkit import Delta, Row, delete_refusal, refusal
+from tierkit import Delta, Held, Row, delete_refusal, refusal
 from tierkit_sqlite import failures
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import BATCH, MANY, PAGE, STEP, Table
 
-_FIRST_ROWID: Final = -(2**63)
+FIRST_ROWID: Final = -(2**63)
 _DAMAGED: Final = object()
+_USAGE: Final = (str, int, int, float)
 
 
 class DamagedRow(Exception):
@@ -176,7 +177,7 @@ def sound(cursor: sqlite3.Cursor, table: Table, key: str) -> Row | None:
 def bounds(cursor: sqlite3.Cursor, table: Table) -> tuple[int, int]:
     """From below the first row to the last: a row that is written later has no part in a scan."""
     last = fetch(cursor, table.last_rowid)[0][0]
-    return _FIRST_ROWID, _FIRST_ROWID if last is None else last
+    return FIRST_ROWID, FIRST_ROWID if last is None else last
 
 
 def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Row], int]:
@@ -191,6 +192,12 @@ def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tup
     """The next keys after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.key_page, (after, last))
     return [key for _, key in found if isinstance(key, str)], _next(found, last)
+
+
+def usage_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Held], int]:
+    """The keys of the next rows after a rowid, with their usage, and the rowid to go on from."""
+    found = fetch(cursor, table.usage_page, (after, last))
+    return [Held(*columns) for _, *columns in found if tuple(map(type, columns)) == _USAGE], _next(found, last)
 
 
 def count(cursor: sqlite3.Cursor, table: Table) -> int:

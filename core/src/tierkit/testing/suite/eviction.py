@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tierkit.errors import CacheConfigError
+from tierkit.eviction import EVICTION_POLICIES
 from tierkit.row import Delta
 from tierkit.testing.clock import NOW
 from tierkit.testing.records import stamp
@@ -13,6 +15,7 @@ from tierkit.testing.storage import Storage
 from tierkit.tier import CacheTier, Trait
 
 both = pytest.mark.parametrize("policy", ["lru", "fifo"])
+each = pytest.mark.parametrize("policy", sorted(EVICTION_POLICIES))
 
 
 class Eviction:
@@ -111,6 +114,100 @@ class Eviction:
             "fifo goes by version, also after a restart: see CacheTier.overflow"
         )
 
+    # -- whatever the policy: those that a tier does not have it refuses ---------------------------------------------
+
+    def test_a_policy_that_does_not_exist_is_refused(self, storage: Storage) -> None:
+        """When the tier is opened, or at the latest when it is asked for victims."""
+        with pytest.raises(CacheConfigError):
+            storage.open(eviction_policy="no such policy", max_entries=1).overflow()
+
+    @each
+    def test_the_bound_holds_whenever_victims_are_discarded(self, storage: Storage, policy: str) -> None:
+        """Each is held, none twice, and asking again gives the same."""
+        tier = self._opened(storage, policy, limit=5)
+        for number in range(40):
+            tier.put(self._written(storage, f"key {number % 17}"))
+            self._use(tier, storage, f"key {number % 17}")
+            self._settled(tier)
+            assert tier.size() == min(number + 1, 5)
+
+    @each
+    def test_the_bound_holds_after_a_bulk_put(self, storage: Storage, policy: str) -> None:
+        """Of many times as many records as there is room for."""
+        tier = self._opened(storage, policy, limit=4)
+        tier.put_many([self._written(storage, f"key {number}") for number in range(50)])
+        assert self._settled(tier) == 46
+        assert tier.size() == 4
+
+    @each
+    def test_the_bound_holds_after_deletions_and_a_purge(self, storage: Storage, policy: str) -> None:
+        """What went otherwise is not named."""
+        tier = self._opened(storage, policy, limit=4)
+        for number in range(12):
+            tier.put(self._written(storage, f"key {number}"))
+            self._settled(tier)
+        for key in list(tier.keys())[:2]:
+            tier.delete(key, stamp(10_000))
+        tier.put(storage.record("due", stamp(20_000), purge_at=storage.clock.wall() - 1))
+        tier.purge(storage.clock.wall())
+        tier.put_many([self._written(storage, f"new {number}") for number in range(4)])
+        assert self._settled(tier) == 2
+        tier.clear()
+        tier.put_many([self._written(storage, f"newest {number}", later=40_000) for number in range(6)])
+        assert self._settled(tier) == 2
+
+    @each
+    def test_what_is_used_again_and_again_stays(self, storage: Storage, policy: str) -> None:
+        """Unless the policy looks at no reads."""
+        tier = self._opened(storage, policy, limit=10)
+        tier.put(self._written(storage, "hot"))
+        for number in range(60):
+            tier.put(self._written(storage, f"key {number}"))
+            if tier.get("hot") is not None:
+                self._use(tier, storage, "hot")
+            self._settled(tier)
+        assert (tier.get("hot") is None) is (policy == "fifo")
+
+    @each
+    def test_the_bound_holds_after_a_restart_and_beside_another_opening(self, storage: Storage, policy: str) -> None:
+        """For keys that this opening has neither written nor read, too."""
+        if not storage.claims(Trait.PERSISTENT):
+            pytest.skip("not PERSISTENT")
+        self._opened(storage, policy, limit=None).put_many([self._written(storage, key) for key in "abcdef"])
+        tier = storage.reopen(eviction_policy=policy, max_entries=4)
+        assert self._settled(tier) == 2
+        if storage.claims(Trait.SHARED):
+            other = storage.open()
+            for key in list(other.keys())[:2]:
+                other.delete(key, stamp(10_000))
+            other.put_many([self._written(storage, key) for key in "ghijk"])
+        tier.put(self._written(storage, "l"))
+        self._settled(tier)
+        assert tier.size() == 4
+
+    def _opened(self, storage: Storage, policy: str, limit: int | None) -> CacheTier[Any]:
+        try:
+            with storage.beside("policy") as other:
+                other.open(eviction_policy=policy, max_entries=1).overflow()
+        except CacheConfigError:
+            pytest.skip(f"it does not have {policy}")
+        return storage.open(eviction_policy=policy, max_entries=limit)
+
+    @staticmethod
+    def _settled(tier: CacheTier[Any]) -> int:
+        """Make room as the engine does; answer how many records went."""
+        size = tier.size()
+        victims = tier.overflow()
+        keys = [victim.key for victim in victims]
+        assert len(set(keys)) == len(keys), "a record is named twice: see CacheTier.overflow"
+        assert [victim.key for victim in tier.overflow()] == keys, (
+            "asked again, it names others: see CacheTier.overflow"
+        )
+        assert tier.size() == size, "overflow removes none: see CacheTier.overflow"
+        for victim in victims:
+            assert tier.discard(victim), "a victim is named that is not held: see CacheTier.overflow"
+        return len(victims)
+
     def _filled(self, storage: Storage, policy: str, keys: str, limit: int | None) -> CacheTier[Any]:
         tier = storage.open(eviction_policy=policy, max_entries=limit)
         for key in keys:
@@ -118,9 +215,9 @@ class Eviction:
         return tier
 
     @staticmethod
-    def _written(storage: Storage, key: str) -> Any:
+    def _written(storage: Storage, key: str, later: float = 0.0) -> Any:
         storage.clock.advance(1)
-        return storage.record(key, stamp(storage.clock.wall() - NOW))
+        return storage.record(key, stamp(storage.clock.wall() - NOW + later))
 
     @staticmethod
     def _use(tier: CacheTier[Any], storage: Storage, key: str) -> None:
