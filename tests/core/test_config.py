@@ -24,6 +24,7 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
     ("cache_enabled", False, "off", "false"),
     ("default_ttl_seconds", 60.0, "60", "60"),
     ("ttl_jitter", 0.1, "0.1", "0.1"),
+    ("sliding_max_seconds", 3600.0, "3600", "3600"),
     ("grace_seconds", 30.0, "30", "30"),
     ("cleanup_interval_seconds", 10.5, "10.5", "10.5"),
     ("encryption_key_env", "MY_KEY", "MY_KEY", '"MY_KEY"'),

@@ -22,7 +22,7 @@ LAYERS = [
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},
     {"bulk", "comparing", "opening", "sweeper"},
-    {"health", "merging"},
+    {"health", "merging", "sliding"},
     {"transfer"},
     {"manager"},
     {"inspection", "testing"},

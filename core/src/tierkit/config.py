@@ -79,6 +79,7 @@ class CacheConfig(BaseModel):
     per_source_ttl: Mapping[str, Seconds] = Field(default_factory=dict)
     ttl_jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(no_bool)] = 0.0
     grace_seconds: Annotated[AnySeconds, Field(ge=0)] = 0.0
+    sliding_max_seconds: Annotated[Seconds | None, BeforeValidator(none_by_name)] = None
     cleanup_interval_seconds: Annotated[AnySeconds, Field(ge=10)] = 60.0
     encryption_key: SecretStr | Callable[[], SecretStr] | None = None
     encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)

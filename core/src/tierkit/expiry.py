@@ -132,6 +132,22 @@ def deadline_of(record: Record) -> float:
     return expires_at if isinstance(expires_at, (int, float)) else record.purge_at
 
 
+def slid(entry: E, now: float, longest_seconds: float) -> E:
+    """`entry` as a hit at `now` renews it: it lives for its TTL from then on, with no jitter.
+
+    It lives no longer than `longest_seconds` after it was first put. If this gains less than a tenth of its TTL, it is
+    not renewed, but for the last time, and `entry` itself is answered.
+    """
+    if entry.ttl_seconds is None or entry.created_at is None:
+        return entry
+    last = min(entry.created_at.timestamp() + longest_seconds, _LATEST)
+    deadline = min(now + entry.ttl_seconds, last)
+    gain = deadline - entry._deadline
+    if gain <= 0.0 or (deadline < last and gain < entry.ttl_seconds * _LEAST_GAIN):
+        return entry
+    return entry.evolve(expires_at=datetime.fromtimestamp(deadline, UTC))
+
+
 def _seconds(name: str, value: Any) -> float:
     if type(value) is float and 0.0 < value < math.inf:
         return value
@@ -166,4 +182,6 @@ def _deadline(fetched: datetime, ttl: float) -> datetime:
         raise CacheValidationError(f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}") from None
 
 
+_LEAST_GAIN = 0.1
+_LATEST = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 _LONGEST = 1e300  # an int beyond any float cannot even be converted

@@ -28,6 +28,7 @@ from tierkit.observers import Observers
 from tierkit.opening import open_stack
 from tierkit.plugins import PluginRegistry, discover
 from tierkit.recovery import recover
+from tierkit.sliding import Sliding
 from tierkit.stack import Found, Stack
 from tierkit.statistics import CacheStatistics, new_counters
 from tierkit.sweeper import Sweeper
@@ -112,6 +113,8 @@ class CacheManager(Generic[E]):
         self._health: Health[E] = Health(
             self._comparing, self.config.failure_threshold, self.config.enable_health_invalidation
         )
+        longest = self.config.sliding_max_seconds
+        self._sliding = None if longest is None or read_only else Sliding(self._comparing, longest)
         self._closed = False
         self._latencies: Latencies = {}
         if self.config.latency_histograms and self.config.enable_statistics:
@@ -456,7 +459,10 @@ class CacheManager(Generic[E]):
     def _find(self, key: str, allow_stale: bool) -> Found[E] | None:
         self._check_open()
         check_key(key)
-        return self._stack.find(key, allow_stale=allow_stale)
+        found = self._stack.find(key, allow_stale=allow_stale)
+        if self._sliding is None or found is None or found.stale:
+            return found
+        return Found(self._sliding.renew(found.entry), found.level)
 
     def _level_changed(self) -> None:
         self._find_hot_path()
@@ -467,6 +473,8 @@ class CacheManager(Generic[E]):
         with self._hot_lock:  # the last one to come sees the latest state, and leaves what fits it
             serves = top is not None and top.live and top.in_service and not self._closed
             self._hot = top.tier.get if top and serves else _nothing
+            if self._sliding is not None:
+                self._hot = self._sliding.unless_due(self._hot)
             self._hot_counters = top.counters if top else new_counters()
 
     def _judge(self, key: str, *, healthy: bool) -> tuple[Outcome, E | None]:
