@@ -1,4 +1,4 @@
-"""`tierkit stats`: what the persistent levels hold. Needs no encryption key."""
+"""`tierkit stats`: what the persistent levels hold, or what a cache that runs tells. Needs no encryption key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from tierkit.cli.exits import describe
 from tierkit.cli.output import bar, cell, json_option, note, show, table, write_json
-from tierkit.cli.settings import Settings, global_options, pass_settings
+from tierkit.cli.settings import Settings, global_options, pass_settings, refuse_cache_options
 from tierkit.cli.text import size
 from tierkit.errors import EncryptionKeyError, TierUnavailable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tierkit.inspection import LevelSurvey
     from tierkit.manager import CacheManager
 
+_INTERVAL_SECONDS: Final = 2.0
 _TOP: Final = 12  # sources shown by name; the rest is summed up
 _AGE_TEXT: Final = {
     "1m": "under a minute",
@@ -32,11 +33,24 @@ _AGE_TEXT: Final = {
 
 
 @click.command(short_help="Count what the persistent levels hold.")
+@click.option("--watch", "url", metavar="URL", help="Show what a metrics endpoint tells, again and again.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1, max=86400), metavar="SECONDS", help="With --watch: how often."
+)
+@click.option("--count", "times", type=click.IntRange(min=1), metavar="N", help="With --watch: end after N scrapes.")
 @json_option
 @global_options
 @pass_settings
-def stats(settings: Settings, as_json: bool) -> None:
-    """Count the records of the persistent levels by level, source, health and age."""
+def stats(settings: Settings, url: str | None, interval: float | None, times: int | None, as_json: bool) -> None:
+    """Count the records of the persistent levels by level, source, health and age.
+
+    With --watch URL show instead what a cache that runs tells on its metrics endpoint, as a live table.
+    """
+    if url is not None:
+        _watch(settings, url, _INTERVAL_SECONDS if interval is None else interval, times, as_json=as_json)
+        return
+    if interval is not None or times is not None:
+        raise click.UsageError("--interval and --count go with --watch")
     from tierkit.inspection import survey
 
     with _open(settings) as cache:
@@ -48,6 +62,16 @@ def stats(settings: Settings, as_json: bool) -> None:
     broken = [f"{level.name} cannot be read: {level.error}" for level in levels if level.error]
     if broken:
         raise TierUnavailable("; ".join(broken))
+
+
+def _watch(settings: Settings, url: str, interval: float, times: int | None, *, as_json: bool) -> None:
+    from tierkit.cli.scrape import check_url
+    from tierkit.cli.watch import showing, watch
+
+    refuse_cache_options(settings, "stats --watch")
+    checked = check_url(url)
+    with showing(as_json=as_json) as show:
+        watch(checked, interval, times, show, time.sleep)
 
 
 def _open(settings: Settings) -> CacheManager[Any]:
