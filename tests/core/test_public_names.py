@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 import tierkit
-from tierkit import bulk, health, keys, plugins, settings, transfer
+from tierkit import bulk, checking, health, keys, plugins, settings, transfer
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
+    "CheckResult": checking.CheckResult,
+    "Checker": checking.Checker,
+    "OnChecked": checking.OnChecked,
     "HealthResult": health.HealthResult,
     "KeyRing": keys.KeyRing,
     "OnInvalid": bulk.OnInvalid,

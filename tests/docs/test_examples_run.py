@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
     "docs/quickstart.md",
+    "docs/how-to/health.md",
     "docs/how-to/warm.md",
     "docs/how-to/monitor.md",
     "docs/reference/expiry.md",

@@ -23,6 +23,7 @@ LAYERS = [
     {"writing", "reconciling", "recovery", "timing"},
     {"bulk", "comparing", "opening", "sweeper"},
     {"health", "merging", "sliding"},
+    {"checking"},
     {"transfer"},
     {"manager"},
     {"inspection", "testing"},

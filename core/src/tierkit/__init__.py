@@ -61,6 +61,7 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
+    from tierkit.checking import Checker, CheckResult, OnChecked
     from tierkit.transfer import OnProgress, Reject, WarmResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
@@ -72,6 +73,9 @@ _LATE = {
     "MemoryCacheTier": "tierkit_memory",
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
+    "Checker": "tierkit.checking",
+    "CheckResult": "tierkit.checking",
+    "OnChecked": "tierkit.checking",
     "OnProgress": "tierkit.transfer",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
@@ -111,6 +115,8 @@ __all__ = [
     "CacheTier",
     "CacheTierConfig",
     "CacheValidationError",
+    "CheckResult",
+    "Checker",
     "Clock",
     "ColumnType",
     "ColumnValue",
@@ -131,6 +137,7 @@ __all__ = [
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",
+    "OnChecked",
     "OnInvalid",
     "OnProgress",
     "PluginError",

@@ -102,6 +102,10 @@ class Health(Generic[E]):
             TierUnavailable: The authority is out of service: nothing was applied.
         """
         self.comparing.writer.authority()
+        return self.sweep(results)
+
+    def sweep(self, results: Mapping[str, bool]) -> HealthResult:
+        """As `judge_all`; if the authority is out of service everything is unapplied."""
         sweep = HealthSweep(self, results)
         try:
             sweep.run()

@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from tierkit.timing import Latencies, measured, time_cache, time_level
 from tierkit.writing import Writer
 
 if TYPE_CHECKING:
+    from tierkit.checking import Checker, CheckResult, CheckRun, OnChecked
     from tierkit.transfer import OnProgress, WarmResult
 
 logger = logging.getLogger("tierkit")
@@ -116,6 +117,7 @@ class CacheManager(Generic[E]):
         longest = self.config.sliding_max_seconds
         self._sliding = None if longest is None or read_only else Sliding(self._comparing, longest)
         self._closed = False
+        self._checks: set[CheckRun[E]] = set()
         self._latencies: Latencies = {}
         if self.config.latency_histograms and self.config.enable_statistics:
             for level in self._stack.levels:
@@ -314,6 +316,63 @@ class CacheManager(Generic[E]):
             check_key(key)
         return self._health.judge_all(results) if self._stack.levels else HealthResult(missing=len(results))
 
+    def check_all(
+        self,
+        checker: Checker[E],
+        *,
+        concurrency: int = 10,
+        on_progress: OnChecked | None = None,
+        keys: Iterable[str] | None = None,
+        timeout_seconds: float | None = None,
+        batch_size: int = 1000,
+    ) -> CheckResult:
+        """Run `checker` over the records that may be returned, and apply what it finds as `record_health` does.
+
+        Memory does not grow with the number of records; each is checked at most once, and what is written meanwhile is
+        left for the next run. Reading counts as no use. Blocks until all are checked; in a program with an event loop
+        call it by `asyncio.to_thread`. Whatever stops it, what was found by then is applied: an exception of
+        `on_progress`, an interrupt, a cache error that the checker raises (these are raised again), `close`.
+
+        Args:
+            checker: Called with an entry, answers whether it is good; from many threads at once, so it must be
+                thread-safe. A coroutine function runs in tasks on an event loop of its own, in one thread. An
+                exception is a failure of the record, logged at DEBUG without its text; a cache error is not.
+            concurrency: How many checks are under way at once.
+            on_progress: Called in this thread after each check with the records checked and how many there seem to be.
+            keys: Check only these.
+            timeout_seconds: After how long a check counts as failed; by default it is waited for. A thread cannot be
+                ended from outside: it is left to itself, its result is not used and another takes its place. It does
+                not hold up the end of the program. When 200 such threads are still there the run stops.
+            batch_size: After how many checks their results are applied.
+
+        Returns:
+            How many were checked, what became of them, what the storage did not take, and whether the run was complete.
+
+        Raises:
+            CacheValidationError: A number is not above 0, a key cannot be one, or the checker answered neither True nor
+                False.
+            CacheStorageError: The authority is out of service: nothing was checked. Or it could not be read on.
+        """
+        from tierkit.checking import CheckResult, CheckRun, CheckSettings, entries_now, entries_of
+
+        self._check_writable()
+        settings = CheckSettings(concurrency=concurrency, timeout_seconds=timeout_seconds, batch_size=batch_size)
+        if not self._stack.levels:
+            return CheckResult()
+        authority = self._writer.authority()
+        if keys is None:
+            total: int | None = authority.call(authority.tier.size)
+            entries: Iterator[E | None] = entries_now(self._stack, authority, self.scan())
+        else:
+            total = len(keys) if isinstance(keys, Sized) else None
+            entries = entries_of(self._comparing, keys)
+        run = CheckRun(self._health, checker, settings, total, on_progress)
+        self._checks.add(run)
+        try:
+            return run.run(entries)
+        finally:
+            self._checks.discard(run)
+
     def warm_from_file(
         self,
         path: str | os.PathLike[str],
@@ -414,6 +473,8 @@ class CacheManager(Generic[E]):
         with self._close_lock:
             if self._closed:
                 return
+            for run in list(self._checks):
+                run.cancel()
             self._closed = True
             self._find_hot_path()  # so that the next call comes to where it is refused
             self._finalizer.detach()

@@ -1,0 +1,350 @@
+"""A user's checker over many records."""
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+from tests.core.engine.support import PATIENCE, Note, World, note, tier
+
+from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierUnavailable
+from tierkit.testing import FakeClock
+
+pytestmark = pytest.mark.req("US3-2")
+
+
+def filled(world: World, *levels: Any, count: int = 30, **settings: Any) -> CacheManager[Note]:
+    cache = world.open(*(levels or ("live", "disk")), **settings)
+    cache.put_many(note(f"k{n}", "good" if n % 3 else "bad") for n in range(count))
+    return cache
+
+
+def is_good(entry: Note) -> bool:
+    return entry.text == "good"
+
+
+async def is_good_later(entry: Note) -> bool:
+    await asyncio.sleep(0)
+    return entry.text == "good"
+
+
+class Asker:
+    async def __call__(self, entry: Note) -> bool:
+        return await is_good_later(entry)
+
+
+def failures(cache: CacheManager[Note]) -> dict[str, int]:
+    return {entry.key: entry.failure_count for entry in cache.scan()}
+
+
+# -- what it does -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checker", [is_good, is_good_later, Asker()], ids=["function", "coroutine", "object"])
+@pytest.mark.parametrize("levels", [("live",), ("live", "disk"), (("live", 2), "disk", "disk")])
+def test_every_record_is_checked_once_and_judged(world: World, levels: tuple[Any, ...], checker: Any) -> None:
+    cache = filled(world, *levels, failure_threshold=2)
+    result = cache.check_all(checker, batch_size=7, concurrency=3)
+    assert result == CheckResult(checked=30, healthy=20, unhealthy=10)
+    assert failures(cache) == {f"k{n}": 0 if n % 3 else 1 for n in range(30)}
+    assert cache.check_all(checker) == CheckResult(checked=30, healthy=20, removed=10)
+    assert len(cache) == 20
+    assert str(cache.check_all(checker)) == "20 checked: 20 healthy, 0 unhealthy, 0 removed, 0 missing"
+
+
+def test_only_what_may_be_returned_is_checked_and_reading_it_is_no_use(world: World, clock: FakeClock) -> None:
+    cache = world.open("live", "disk")
+    cache.put(note("a", ttl_seconds=60))
+    cache.put(note("b", ttl_seconds=90))
+    clock.advance(60)
+    checked: list[str] = []
+
+    def check(entry: Note) -> bool:
+        checked.append(entry.key)
+        return True
+
+    assert cache.check_all(check).healthy == 1
+    assert checked == ["b"]
+    statistics = cache.get_statistics()
+    assert statistics.requests == 0
+    entry = cache.get("b")
+    assert entry is not None
+    assert entry.access_count == 1
+
+
+def test_only_the_named_keys_are_checked_each_once(world: World) -> None:
+    cache = filled(world)
+    told: list[tuple[int, int | None]] = []
+    keys = ["k1", "nobody", "k3", "k1"]
+    result = cache.check_all(is_good, keys=keys, on_progress=lambda *progress: told.append(progress))
+    assert result == CheckResult(checked=2, healthy=1, unhealthy=1, missing=1)
+    assert told == [(1, 4), (2, 4)]
+    assert cache.check_all(is_good, keys=(key for key in keys)).checked == 2
+    with pytest.raises(CacheValidationError):
+        cache.check_all(is_good, keys=[""])
+
+
+def test_no_more_run_at_once_than_is_said(world: World) -> None:
+    cache = filled(world, count=40)
+    lock, running, most = threading.Lock(), 0, 0
+    together = threading.Barrier(4)
+
+    def check(_: Note) -> bool:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        together.wait(PATIENCE)
+        with lock:
+            running -= 1
+        return True
+
+    assert cache.check_all(check, concurrency=4).healthy == 40
+    assert most == 4
+
+
+def test_progress_is_told_in_the_callers_thread_after_each_check(world: World) -> None:
+    cache = filled(world, count=25)
+    told: list[tuple[int, int | None, threading.Thread]] = []
+    cache.check_all(is_good, on_progress=lambda *progress: told.append((*progress, threading.current_thread())))
+    assert told == [(n, 25, threading.current_thread()) for n in range(1, 26)]
+
+
+def test_results_are_applied_in_batches_while_others_are_checked(world: World) -> None:
+    cache = filled(world, count=50)
+    world.calls.clear()
+    seen: list[int] = []
+    cache.check_all(lambda _: False, batch_size=20, on_progress=lambda *_: seen.append(sum(failures(cache).values())))
+    assert (seen[18], seen[19], seen[49]) == (0, 20, 40)
+    assert world.calls_of("replace_many") == [("L2", "replace_many")] * 3
+
+
+def test_what_is_written_meanwhile_is_left_for_the_next_run(world: World) -> None:
+    cache = filled(world, count=5)
+
+    def check(entry: Note) -> bool:
+        cache.put(note(f"new {entry.key}"))
+        return True
+
+    assert cache.check_all(check, concurrency=1).checked == 5
+    assert len(cache) == 10
+
+
+def test_a_record_that_goes_meanwhile_is_missing(world: World) -> None:
+    cache = filled(world, count=5)
+    assert cache.check_all(lambda entry: cache.delete(entry.key)) == CheckResult(checked=5, missing=5)
+
+
+# -- checkers that fail -----------------------------------------------------------------------------------------------
+
+
+async def _breaks_later(entry: Note) -> bool:
+    raise ValueError("canary-0451")
+
+
+def _breaks(entry: Note) -> bool:
+    raise ValueError("canary-0451")
+
+
+@pytest.mark.parametrize("checker", [_breaks, _breaks_later])
+def test_an_exception_of_the_checker_is_a_failure_whose_text_is_not_logged(
+    world: World, caplog: pytest.LogCaptureFixture, checker: Any
+) -> None:
+    cache = filled(world, count=3)
+    with caplog.at_level(logging.DEBUG):
+        assert cache.check_all(checker) == CheckResult(checked=3, unhealthy=3)
+    assert "raised ValueError" in caplog.text
+    assert "canary-0451" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [TierUnavailable("another cache"), KeyboardInterrupt(), SystemExit(3)])
+def test_a_cache_error_or_an_interrupt_stops_the_run_and_what_is_known_is_applied(
+    world: World, error: BaseException
+) -> None:
+    cache = filled(world, count=10)
+    turn = iter(range(100))
+
+    def check(_: Note) -> bool:
+        if next(turn) == 4:
+            raise error
+        return False
+
+    with pytest.raises(type(error)):
+        cache.check_all(check, concurrency=1)
+    assert sum(failures(cache).values()) == 4
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes"])
+def test_an_answer_that_is_no_verdict_is_an_error_and_counts_against_nobody(world: World, answer: Any) -> None:
+    cache = filled(world, count=3)
+    with pytest.raises(CacheValidationError, match="must answer True or False"):
+        cache.check_all(lambda _: answer)
+    assert sum(failures(cache).values()) == 0
+
+
+def test_a_coroutine_that_nobody_awaits_is_an_error(world: World) -> None:
+    cache = filled(world, count=3)
+    with pytest.raises(CacheValidationError, match="answered coroutine"):
+        cache.check_all(lambda entry: is_good_later(entry))  # noqa: PLW0108 - hidden from who looks for coroutines
+
+
+def test_a_check_that_never_returns_counts_as_failed_and_holds_nothing_up(world: World, clock: FakeClock) -> None:
+    cache = filled(world, count=6)
+    released = threading.Event()
+
+    def check(entry: Note) -> bool:
+        if entry.key in {"k1", "k2", "k4"}:
+            clock.advance(31)
+            released.wait(PATIENCE)
+        return True
+
+    result = cache.check_all(check, concurrency=1, timeout_seconds=30)
+    assert (result.checked, result.timed_out, result.unhealthy, result.healthy) == (6, 3, 3, 3)
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "tierkit-check")
+    released.set()
+
+
+def test_a_task_that_takes_too_long_is_cancelled(world: World, clock: FakeClock) -> None:
+    cache = filled(world, count=4)
+    cancelled: list[str] = []
+
+    async def check(entry: Note) -> bool:
+        if entry.key == "k2":
+            clock.advance(31)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(entry.key)
+                raise
+        return True
+
+    result = cache.check_all(check, concurrency=1, timeout_seconds=30)
+    assert (result.checked, result.timed_out, result.unhealthy) == (4, 1, 1)
+    assert cancelled == ["k2"]
+
+
+def test_too_many_checks_that_never_return_stop_the_run(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.checking.MOST_STUCK", 2)
+    cache = filled(world, count=9)
+    released = threading.Event()
+
+    def check(_: Note) -> bool:
+        clock.advance(31)
+        return released.wait(PATIENCE)
+
+    result = cache.check_all(check, concurrency=1, timeout_seconds=30)
+    assert (result.checked, result.unhealthy, result.complete) == (3, 3, False)
+    assert "(not complete)" in str(result)
+    released.set()
+
+
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_exception_of_on_progress_stops_the_run_and_what_is_known_is_applied(world: World) -> None:
+    cache = filled(world, count=10)
+
+    def tell(checked: int, _: int | None) -> None:
+        if checked == 3:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        cache.check_all(lambda _: False, concurrency=1, on_progress=tell)
+    assert sum(failures(cache).values()) == 3
+
+
+def test_closing_the_cache_in_another_thread_stops_the_run_and_applies_what_is_known(world: World) -> None:
+    cache = filled(world, count=10)
+    reached, released = threading.Event(), threading.Event()
+
+    def check(entry: Note) -> bool:
+        if entry.key == "k5":
+            reached.set()
+            released.wait(PATIENCE)
+        return False
+
+    results: list[CheckResult] = []
+    run = threading.Thread(target=lambda: results.append(cache.check_all(check, concurrency=1)))
+    run.start()
+    assert reached.wait(PATIENCE)
+    cache.close()
+    released.set()
+    run.join(PATIENCE)
+    assert results == [CheckResult(checked=5, unhealthy=5, complete=False)]
+    assert sum(failures(world.open("live", "disk")).values()) == 5
+    with pytest.raises(CacheClosedError):
+        cache.check_all(check)
+
+
+@pytest.mark.parametrize("where", ["on_progress", "checker"])
+def test_closing_the_cache_from_within_a_run_stops_it(world: World, where: str) -> None:
+    cache = filled(world, count=10)
+    calls = iter(range(1, 100))
+
+    def close_at_4(*_: object) -> bool:
+        if next(calls) == 4:
+            cache.close()
+        return False
+
+    if where == "checker":
+        result = cache.check_all(close_at_4, concurrency=1)
+    else:
+        result = cache.check_all(lambda _: False, concurrency=1, on_progress=close_at_4)
+    assert (result.complete, result.unhealthy) == (False, 3 if where == "checker" else 4)
+    assert sum(failures(world.open("live", "disk")).values()) == result.unhealthy
+
+
+def test_a_coroutine_that_closes_the_cache_stops_the_run(world: World) -> None:
+    cache = filled(world, count=10)
+
+    async def check(entry: Note) -> bool:
+        if entry.key == "k3":
+            cache.close()
+        return True
+
+    assert cache.check_all(check, concurrency=1) == CheckResult(checked=3, healthy=3, complete=False)
+
+
+# -- failures of the storage ------------------------------------------------------------------------------------------
+
+
+def test_a_storage_that_fails_stops_the_run_and_what_it_did_not_take_is_answered(world: World) -> None:
+    cache = filled(world, count=30)
+    tier(cache, "L2").after("replace_many", lambda: tier(cache, "L2").fail("replace_many", times=1))
+    result = cache.check_all(lambda _: False, concurrency=1, batch_size=10)
+    assert (result.checked, result.unhealthy, len(result.unapplied), result.complete) == (20, 10, 10, False)
+    assert isinstance(result.error, TierUnavailable)
+    assert cache.record_health(result.unapplied).unhealthy == 10
+    assert sum(failures(cache).values()) == 20
+
+
+def test_an_authority_that_goes_away_meanwhile_loses_no_result_in_silence(world: World) -> None:
+    cache = filled(world, count=6)
+
+    def check(_: Note) -> bool:
+        cache.levels[1].take_out(TierUnavailable("away"))
+        return False
+
+    result = cache.check_all(check, keys=["k0", "k1"], concurrency=1)
+    assert (len(result.unapplied), result.complete) == (2, False)
+
+
+def test_an_authority_that_is_away_raises_before_anything_is_checked(world: World) -> None:
+    cache = filled(world, count=6)
+    cache.levels[1].take_out(TierUnavailable("away"))
+    with pytest.raises(TierUnavailable):
+        cache.check_all(lambda _: pytest.fail("checked"))
+
+
+@pytest.mark.parametrize("settings", [{"concurrency": 0}, {"timeout_seconds": 0.0}, {"batch_size": -1}])
+def test_numbers_that_cannot_work_are_refused(world: World, settings: dict[str, Any]) -> None:
+    with pytest.raises(CacheValidationError, match="must be above 0"):
+        filled(world).check_all(is_good, **settings)
+
+
+def test_a_cache_that_is_turned_off_or_empty_checks_nothing(world: World) -> None:
+    assert world.open("disk", cache_enabled=False).check_all(is_good) == CheckResult()
+    assert world.open("disk").check_all(is_good) == CheckResult()
