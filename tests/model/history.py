@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.model.cooperative import Violation
-from tests.model.storage import SharedDisk
+from tests.model.storage import SharedDisk, shown
 
 from tierkit import CacheEntry, Row
 
@@ -52,6 +52,7 @@ class Operation:
     Attributes:
         window: When the oldest call began that was under way in its process when it did; it may share its read.
         writes: What the authority took from it, by key.
+        verdicts: Which records it calls healthy, and which not.
         snapshot: For `clear`: what the authority held when it began.
     """
 
@@ -62,6 +63,7 @@ class Operation:
     time: float = 0.0
     window: float = 0.0
     writes: dict[str, Write] = field(default_factory=dict)
+    verdicts: dict[str, bool] = field(default_factory=dict)
     snapshot: dict[str, Row] = field(default_factory=dict)
 
 
@@ -73,8 +75,6 @@ class History:
         self.writes: defaultdict[str, dict[int, Write]] = defaultdict(dict)
         self.lives: dict[str, tuple[str, float, Process]] = {}
         """Key, seconds to live, and writer, by text."""
-        self.counts: defaultdict[str, set[int]] = defaultdict(set)
-        """The failures that were acknowledged for each text."""
         self.hits: defaultdict[str, int] = defaultdict(int)
         self.active: list[Operation] = []
         self.doubtful: set[str] = set()
@@ -98,14 +98,18 @@ class History:
         if operation in self.active:
             self.active.remove(operation)
 
-    def stored(self, disk: SharedDisk, row: Row) -> None:
-        """A storage took a record."""
+    def stored(self, disk: SharedDisk, row: Row, held: Row | None) -> None:
+        """A storage took a record in place of what it held."""
         if disk is self.world.authority:
+            operation = self.world.operation
+            if operation is not None and row.key in operation.verdicts:
+                self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
 
     def deleted(self, disk: SharedDisk, key: str, version: int) -> None:
         """A storage took a deletion."""
         if disk is self.world.authority:
+            self.removed(key, version)
             self._wrote(key, version * 2 + 1, "", inf, 0)
 
     def _wrote(self, key: str, stamp: int, text: str, purge_at: float, failures: int) -> None:
@@ -143,6 +147,12 @@ class History:
             raise Violation(f"{key} = {text!r} lives longer than {ttl} s")
         if first is not None and abs(first.purge_at - purge_at) > 1e-3:
             raise Violation(f"{key} = {text!r}: its deadline was moved from {first.purge_at} to {purge_at}")
+
+    def _check_count(self, row: Row, held: Row | None, healthy: bool) -> None:
+        """A count goes up by one, or to nothing, from where it was."""
+        failures = 0 if healthy or held is None else held.columns["failure_count"] + 1
+        if held is None or (row.columns["text"], row.columns["failure_count"]) != (held.columns["text"], failures):
+            raise Violation(f"{shown(row)} is the result of a check, in place of {shown(held)}")
 
     def floor(self, operation: Operation, key: str) -> Write | None:
         """The newest write that a read which began as `operation` did must know of."""
@@ -206,9 +216,15 @@ class History:
             return
         if write is None or entry.version * 2 != write.stamp:
             raise Violation(f"{key}: a failure was counted at {entry.version}, and the authority knows nothing of it")
-        if entry.failure_count in self.counts[entry.text]:
-            raise Violation(f"{key} = {entry.text!r}: two failures were counted as number {entry.failure_count}")
-        self.counts[entry.text].add(entry.failure_count)
+        newest = max(self.writes[key])
+        if entry.failure_count >= FAILURE_THRESHOLD and newest == write.stamp:
+            raise Violation(f"{key} has failed {entry.failure_count} times and was not removed")
+
+    def removed(self, key: str, version: int) -> None:
+        """A record was deleted at its own version: because of its failures, or not at all."""
+        write = self.writes[key].get(version * 2)
+        if write is not None and write.failures < FAILURE_THRESHOLD:
+            raise Violation(f"{key} was removed after {write.failures} failures")
 
     def cleared(self, operation: Operation) -> None:
         """A clear has returned: what was there when it began must be gone."""
@@ -224,4 +240,5 @@ class History:
             raise Violation(f"{operation.name} of {key} was acknowledged at {version}, the authority took {write}")
 
 
-WRITING = frozenset({"put", "put_many", "delete", "clear", "count_failure", "remove"})
+FAILURE_THRESHOLD = 3
+WRITING = frozenset({"put", "put_many", "delete", "clear", "count_failure", "count_success", "judge"})

@@ -25,6 +25,7 @@ def judge(world: World) -> None:
     _check_levels(world)
     for process in world.processes:
         perform(world, process, "sweep", "")
+    _check_swept(world)
     _check_statistics(world)
     for process in world.processes:
         assert process.manager is not None
@@ -60,6 +61,20 @@ def _agrees(world: World, record: Record) -> bool:
     else:
         gone = there.version == record.version
     return gone or record.key in world.history.doubtful
+
+
+def _check_swept(world: World) -> None:
+    """Nothing that has expired is left after a sweep."""
+    for disk in world.disks.values():
+        for row in disk.rows.values():
+            if row.purge_at <= world.fastest_clock():
+                raise Violation(f"{disk.name} holds {row.key}, which has expired, after a sweep")
+    for process in world.processes:
+        assert process.manager is not None
+        for level in process.manager.levels:
+            for entry in level.tier.scan() if level.live else ():
+                if entry.purge_at <= process.wall():
+                    raise Violation(f"{level.name} holds {entry.key}, which has expired, after a sweep")
 
 
 def _check_statistics(world: World) -> None:

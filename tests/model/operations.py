@@ -71,9 +71,26 @@ def _clear(world: World, operation: Operation, manager: Manager) -> None:
 
 
 def _count_failure(world: World, operation: Operation, manager: Manager) -> None:
+    operation.verdicts[operation.key] = False
     entry = manager.invalidate_by_health(operation.key)
     world.tell(f"= {entry and (entry.text, entry.version, entry.failure_count)}")
     world.history.counted(operation, entry)
+    world.history.acknowledge(operation)
+
+
+def _count_success(world: World, operation: Operation, manager: Manager) -> None:
+    operation.verdicts[operation.key] = True
+    manager.record_success(operation.key)
+    world.history.acknowledge(operation)
+
+
+def _judge(world: World, operation: Operation, manager: Manager) -> None:
+    random = world.random
+    operation.verdicts = {key: random.random() < 0.3 for key in random.sample(KEYS, random.choice((1, 2, 3)))}
+    result = manager.record_health(operation.verdicts)
+    world.tell(f"= {result}")
+    if result.error is not None:
+        raise result.error
     world.history.acknowledge(operation)
 
 
@@ -119,6 +136,8 @@ OPERATIONS: Final[dict[str, Callable[[World, Operation, Manager], None]]] = {
     "delete": _delete,
     "clear": _clear,
     "count_failure": _count_failure,
+    "count_success": _count_success,
+    "judge": _judge,
     "sweep": _sweep,
     "flush": _flush,
     "recover": recover,
@@ -141,6 +160,8 @@ def perform(world: World, process: Process, name: str, key: str) -> None:
     except (CacheStorageError, CacheClosedError) as error:
         world.history.doubtful.update(operation.writes)
         world.tell(f"raises {error}")
+        if operation.process.is_well(operation.window) and not isinstance(error, CacheClosedError):
+            raise Violation(f"{name} raised while every storage was well: {error}") from None
     finally:
         if not process.dead:
             world.history.leave(operation)

@@ -59,6 +59,8 @@ def run(seed: int, *, trace: bool = False) -> Outcome:
             judge(world)
     except Violation as violation:
         outcome.violation = str(violation)
+    except Exception as error:  # noqa: BLE001 - whatever an operation raises besides errors of storages is one
+        outcome.violation = f"{type(error).__name__}: {error}"
     outcome.steps = world.scheduler.steps
     outcome.trace = world.trace or []
     return outcome

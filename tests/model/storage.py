@@ -167,7 +167,7 @@ class StepTier(CacheTier[Row]):
         refused = refusal(record, held, disk.mark(record.key, self.context))
         if refused is None:
             disk.rows[record.key] = with_usage(record, held.access_count, held.last_accessed) if held else record
-            self.world.history.stored(disk, record)
+            self.world.history.stored(disk, record, held)
         return refused
 
     def put_many(self, records: Sequence[Row]) -> list[int | None]:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from pydantic import BaseModel
 from tests.core.engine.support import Note
 from tests.model.cooperative import Scheduler
-from tests.model.history import History, Operation, Write
+from tests.model.history import FAILURE_THRESHOLD, History, Operation, Write
 from tests.model.locks import installed
 from tests.model.shapes import Shape
 from tests.model.storage import SharedDisk, StepTier
@@ -25,7 +25,6 @@ from tierkit.testing.clock import NOW
 LATE_SECONDS = 10.0
 TOMBSTONE_SECONDS = 100.0
 SKEW_SECONDS = 30.0
-FAILURE_THRESHOLD = 3
 
 
 class Process:
@@ -60,6 +59,12 @@ class Process:
         """A call of it failed."""
         self._cut_off[disk.name] = self.world.scheduler.now
         disk.overfull = True
+
+    def is_well(self, since: float) -> bool:
+        """Whether no call has failed since then, and every level is in service."""
+        manager = self.manager
+        well = manager is None or (not manager._closed and all(level.in_service for level in manager.levels))
+        return well and all(failed < since for failed in self._cut_off.values())
 
     def was_cut_off(self, disk: SharedDisk, since: float) -> bool:
         """Whether a call failed since then, or the level is out of service."""
