@@ -51,6 +51,7 @@ class Operation:
 
     Attributes:
         window: When the oldest call began that was under way in its process when it did; it may share its read.
+        well: Whether every storage was, when it began, to its process.
         writes: What the authority took from it, by key.
         verdicts: Which records it calls healthy, and which not.
         snapshot: For `clear`: what the authority held when it began.
@@ -62,6 +63,7 @@ class Operation:
     step: int = 0
     time: float = 0.0
     window: float = 0.0
+    well: bool = True
     writes: dict[str, Write] = field(default_factory=dict)
     verdicts: dict[str, bool] = field(default_factory=dict)
     snapshot: dict[str, Row] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class History:
         operation.step, operation.time = scheduler.steps, scheduler.now
         mine = [other.time for other in self.active if other.process is operation.process]
         operation.window = min([scheduler.now, *mine])
+        operation.well = operation.process.is_well(operation.window)
         self.active.append(operation)
 
     def leave(self, operation: Operation) -> None:

@@ -160,7 +160,7 @@ def perform(world: World, process: Process, name: str, key: str) -> None:
     except (CacheStorageError, CacheClosedError) as error:
         world.history.doubtful.update(operation.writes)
         world.tell(f"raises {error}")
-        if operation.process.is_well(operation.window) and not isinstance(error, CacheClosedError):
+        if operation.well and operation.process.is_well(operation.window) and not isinstance(error, CacheClosedError):
             raise Violation(f"{name} raised while every storage was well: {error}") from None
     finally:
         if not process.dead:

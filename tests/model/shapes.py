@@ -81,14 +81,28 @@ class Profile:
         return hash(self.name)
 
 
-_CALM = {"get": 10, "put": 5, "put_many": 2, "delete": 3, "count_failure": 2, "judge": 1, "count_success": 1, "sweep": 1, "flush": 1}
+_CALM = {
+    "get": 10, "put": 5, "put_many": 2, "delete": 3, "count_failure": 2, "judge": 1, "count_success": 1, "sweep": 1,
+    "flush": 1,
+}  # fmt: skip
+    "get": 10,
+    "put": 5,
+    "put_many": 2,
+    "delete": 3,
+    "count_failure": 2,
+    "judge": 1,
+    "count_success": 1,
+    "sweep": 1,
+    "flush": 1,
+}
 _FULL = {**_CALM, "clear": 1, "restart": 1, "recover": 1, "get_with_level": 1}
 
 PROFILES: Final = (
     Profile("reads and puts", {"get": 8, "put": 4, "flush": 1, "sweep": 1}, {"tick": 1}, 2),
     Profile("calm", _CALM, {"tick": 2, "expire": 1}, 2),
     Profile("time", {**_CALM, "sweep": 3}, {"tick": 1, "expire": 3, "late": 3, "forget": 2}, 5),
-    Profile("counting", {"get": 4, "put": 2, "count_failure": 8, "count_success": 1, "judge": 2}, {"tick": 1, "crash": 1, "late": 1, "fail": 1}, 3),
+    Profile("counting", {"get": 4, "put": 2, "count_failure": 8, "count_success": 1, "judge": 2},
+            {"tick": 1, "crash": 1, "late": 1, "fail": 1}, 3),
     Profile("crashes", _FULL, {"tick": 1, "expire": 1, "crash": 4, "late": 1}, 4),
     Profile("outages", _FULL, {"tick": 1, "outage": 4, "fail": 3, "heal": 3}, 5),
     Profile("full", _FULL, {"tick": 1, "full": 3, "heal": 2, "fail": 1}, 4),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
@@ -15,6 +14,8 @@ from tierkit.row import Row
 from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
+Waiting = tuple[Write, float]
+"""A write, and when it began."""
 OnInvalid = Callable[[int, CacheValidationError], None]
 
 
@@ -22,7 +23,7 @@ class Bulk(Generic[E]):
     """One bulk put.
 
     For each bounded level above the authority it keeps the last records, as many as the level will keep, and writes
-    them at the end. Of the others such a stored level hears nothing, so promotions into stored levels stand aside.
+    them at the end. The others only leave a mark in such a stored level, against older copies that are on their way.
     """
 
     def __init__(self, writer: Writer[E], on_invalid: OnInvalid | None) -> None:
@@ -31,28 +32,23 @@ class Bulk(Generic[E]):
         self.stack = writer.stack
         self.on_invalid = on_invalid
         self.written = 0
-        self.waiting: dict[Level, deque[tuple[Write, float]]] = {
+        self.waiting: dict[Level, deque[Waiting]] = {
             level: deque(maxlen=level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
         }
         self.expected: list[int] = []
 
     def put(self, entries: Iterable[E]) -> int:
         """Put `entries`; what came before an error is written. Answers how many were."""
-        with self.session():
-            try:
-                self._put_in_batches(entries)
-            finally:
-                self._finish()
+        self.note_counters()
+        try:
+            self._put_in_batches(entries)
+        finally:
+            self._finish()
         return self.written
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Around bulk writes: promotions into levels that will hear nothing of them stand aside."""
-        filling = self.stack.filling
-        bounded = any(not level.live for level in self.waiting)
-        with filling.promotions_aside() if bounded else nullcontext():
-            self.expected = filling.snapshot()
-            yield
+    def note_counters(self) -> None:
+        """From here on writes of others are noticed."""
+        self.expected = self.stack.filling.snapshot()
 
     def _put_in_batches(self, entries: Iterable[E]) -> None:
         batch: list[tuple[int, E]] = []
@@ -154,7 +150,14 @@ class Bulk(Generic[E]):
             self._store_above(level, rows, late=True)
             return
         self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))
-        self.waiting[level].extend((write, started) for write in writes if write[0].key not in held)
+        absent = [(write, started) for write in writes if write[0].key not in held]
+        self._store_above(level, [write[1] for write, _ in self._make_wait(level, absent)], late=True)
+
+    def _make_wait(self, level: Level, writes: Sequence[Waiting]) -> list[Waiting]:
+        """Let `writes` wait for the end; answers those for which there is no room any more."""
+        waiting = [*self.waiting[level], *writes]
+        self.waiting[level].extend(writes)
+        return waiting[: len(waiting) - len(self.waiting[level])]
 
     def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
         """Write `rows`, or only drop what is older if it is too late for that."""

@@ -8,9 +8,9 @@ changed by another drops the L1 copy up to its version instead, and the next rea
 A flight is one read of one key below L1 that others who want the same key wait for. A write detaches the key's flight
 when it starts and when it ends, so that no read that begins after a write returned joins a flight that began before.
 
-Stored levels need no counter against a write that reaches them, since versions order the two. Two kinds of work leave
-such a level knowing nothing of a write: a bulk write that will not fill it, and its time out of service. While either
-ends, promotions into stored levels stand aside, and one that began before is given up.
+Stored levels need no counter against a write that reaches them, since versions order the two. What they do not hear of
+are the writes of their time out of service. While that ends, promotions into stored levels stand aside, and one that
+began before is given up.
 
 Locks are reentrant: a signal handler or a finalizer that uses the cache may run while its thread holds one.
 """

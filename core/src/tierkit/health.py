@@ -118,8 +118,8 @@ class Health(Generic[E]):
 class HealthSweep(Bulk[E]):
     """Many results on their way to the records.
 
-    The waiting lists of bounded levels have no room: what such a level holds is written at once, and the rest not at
-    all, so that a sweep over everything does not evict what is in use.
+    The waiting lists of bounded levels have no room: what such a level holds is written at once, and the rest only
+    leaves a mark there, so that a sweep over everything does not evict what is in use.
     """
 
     def __init__(self, health: Health[E], results: Mapping[str, bool]) -> None:
@@ -135,8 +135,8 @@ class HealthSweep(Bulk[E]):
         results = iter(list(self.pending.items()))
         while batch := dict(islice(results, BATCH)):
             if self.stack.stored:
-                with self.session():
-                    self._judge_batch(batch)
+                self.note_counters()
+                self._judge_batch(batch)
             for key in [key for key in batch if key in self.pending]:  # another writer came first
                 self._note(key, self.health.judge(key, batch[key])[0])
 

@@ -142,22 +142,23 @@ class Upkeep:
         try:
             for _ in range(_ROUNDS):
                 victims = level.call(level.tier.overflow)
-                if not sum([self._evict(level, victim) for victim in victims]):
-                    break  # none is left, or others are evicting them
+                if not victims:
+                    break
+                for victim in victims:  # another may have evicted it, or have written it anew: then ask again
+                    self._evict(level, victim)
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
 
-    def _evict(self, level: Level, victim: Any) -> bool:
+    def _evict(self, level: Level, victim: Any) -> None:
         if not level.call(level.tier.discard, victim):
-            return False
+            return
         level.counters.evictions[level.cause] += level.counters.step
         level.tell("on_eviction", level.policy)
         if level is self.authority:
             self._drop_above(victim)
-            return True
-        level.counters.demotions += level.counters.step
-        self._keep_usage(level, victim)
-        return True
+        else:
+            level.counters.demotions += level.counters.step
+            self._keep_usage(level, victim)
 
     def _drop_above(self, victim: Record) -> None:
         """The authority has no room for `victim`: let no copy of it remain."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.core.engine.support import World, note, tier, where
 
@@ -95,6 +96,21 @@ def test_a_victim_that_others_evict_meanwhile_is_no_endless_loop(world: World) -
     vars(tier(cache, "L1").tier)["discard"] = lambda _: False
     cache.put(note("b"))
     assert cache.get_statistics().demotions == 0
+
+
+@pytest.mark.req("US4-3")
+def test_a_victim_that_is_written_anew_meanwhile_does_not_leave_a_level_too_full(world: World) -> None:
+    cache = world.open(("disk", 1), "disk")
+    cache.put(note("a"))
+    level = tier(cache, "L1")
+
+    def write_anew() -> None:
+        [victim] = [row for row in level.tier.scan() if row.key == "a"]
+        level.tier.put(msgspec.structs.replace(victim, version=victim.version + 1))
+
+    level.after("overflow", write_anew)
+    cache.put(note("b"))
+    assert sizes(cache) == [1, 2]
 
 
 @pytest.mark.req("US4-3")
