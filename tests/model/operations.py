@@ -102,8 +102,11 @@ def _flush(world: World, operation: Operation, manager: Manager) -> None:
     manager.flush()
 
 
-def recover(world: World, operation: Operation, manager: Manager) -> None:
-    """What maintenance does for levels that are out of service."""
+def _recover(world: World, operation: Operation, manager: Manager) -> None:
+    world.tell(f"= {manager.recover()} levels")
+
+
+def _reset(world: World, operation: Operation, manager: Manager) -> None:
     for level in manager.levels:
         if not level.in_service:
             level.reset_failures()
@@ -140,7 +143,8 @@ OPERATIONS: Final[dict[str, Callable[[World, Operation, Manager], None]]] = {
     "judge": _judge,
     "sweep": _sweep,
     "flush": _flush,
-    "recover": recover,
+    "recover": _recover,
+    "reset": _reset,
     "restart": _restart,
 }
 

@@ -85,17 +85,7 @@ _CALM = {
     "get": 10, "put": 5, "put_many": 2, "delete": 3, "count_failure": 2, "judge": 1, "count_success": 1, "sweep": 1,
     "flush": 1,
 }  # fmt: skip
-    "get": 10,
-    "put": 5,
-    "put_many": 2,
-    "delete": 3,
-    "count_failure": 2,
-    "judge": 1,
-    "count_success": 1,
-    "sweep": 1,
-    "flush": 1,
-}
-_FULL = {**_CALM, "clear": 1, "restart": 1, "recover": 1, "get_with_level": 1}
+_FULL = {**_CALM, "clear": 1, "restart": 1, "recover": 2, "reset": 1, "get_with_level": 1}
 
 PROFILES: Final = (
     Profile("reads and puts", {"get": 8, "put": 4, "flush": 1, "sweep": 1}, {"tick": 1}, 2),

@@ -25,6 +25,7 @@ from tierkit.testing.clock import NOW
 LATE_SECONDS = 10.0
 TOMBSTONE_SECONDS = 100.0
 SKEW_SECONDS = 30.0
+BACKOFF_SECONDS = 0.008
 
 
 class Process:
@@ -35,8 +36,11 @@ class Process:
         skew: How far its wall clock is ahead.
         dead: Whether it has crashed.
         manager: Its cache, once it is open.
+        background: Whether its cache has a thread that sweeps and recovers: these are operations of the schedule.
         deferred: Acknowledged writes that a level above the authority has missed.
     """
+
+    background = False
 
     def __init__(self, world: World, index: int, skew: float) -> None:
         self.world, self.index, self.skew = world, index, skew
@@ -78,9 +82,8 @@ class Process:
     @property
     def missed_writes(self) -> bool:
         """Whether a level that others read as well may have missed what this process wrote."""
-        return self.manager is not None and any(
-            level.missed_writes or not level.in_service for level in self.manager.levels if not level.live
-        )
+        levels = self.manager.levels if self.manager is not None else ()
+        return any(not level.in_service or level.missed_writes or level._missed for level in levels if not level.live)
 
     def catch_up(self) -> None:
         """What was deferred is visible to others once no level misses it."""
@@ -185,15 +188,6 @@ class _Plugin:
         return _Plugin.world.make_tier(context)
 
 
-class _NoSweeper:
-    """Sweeps are operations of the schedule."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def stop(self, then: Any, patience_seconds: float | None = None) -> None:
-        then()
-
-
 @cache
 def _registry() -> PluginRegistry:
     return discover([_Plugin()])
@@ -209,6 +203,8 @@ def config_of(shape: Shape, staleness: float | None, threshold: int) -> CacheCon
         tombstone_seconds=TOMBSTONE_SECONDS,
         failure_threshold=FAILURE_THRESHOLD,
         tier_failure_threshold=threshold,
+        recovery_initial_seconds=BACKOFF_SECONDS / 4,
+        recovery_longest_seconds=BACKOFF_SECONDS,
     )
 
 
@@ -225,7 +221,6 @@ def in_force(world: World) -> Iterator[World]:
     with ExitStack() as stack:
         stack.enter_context(installed(world.scheduler))
         stack.enter_context(patch("tierkit.opening.discover", lambda _: _registry()))
-        stack.enter_context(patch("tierkit.manager.Sweeper", _NoSweeper))
         stack.enter_context(patch("tierkit.filling.hash", _stripe_hash, create=True))
         stack.enter_context(patch("tierkit.clock.secrets.randbelow", lambda _: next(tags)))
         yield world
