@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,8 +13,7 @@ from tests.model.cooperative import CALL_SECONDS, Scheduler, Violation
 from tests.model.locks import Condition, Lock
 from tests.model.schedules import Outcome, run, run_many
 
-from tierkit.level import Level
-from tierkit.stack import Stack
+from tierkit.writing import Writer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,11 +43,8 @@ def test_a_seed_decides_every_step_in_any_process() -> None:
         assert done.stdout.splitlines()[:-1] == run(seed, trace=True).trace
 
 
-def test_an_engine_that_takes_any_record_for_fresh_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fresh(stack: Stack[Any], level: Level, record: Any) -> Any:
-        return record if level.live else stack.open_row(level, record)
-
-    monkeypatch.setattr(Stack, "fresh", fresh)
+def test_an_engine_that_writes_only_to_the_authority_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "store_above", Mock())
     assert any(outcome.violation for outcome in run_many(range(200)))
 
 
