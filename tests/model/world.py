@@ -220,7 +220,7 @@ def in_force(world: World) -> Iterator[World]:
     _Plugin.world = world
     with ExitStack() as stack:
         stack.enter_context(installed(world.scheduler))
-        stack.enter_context(patch("tierkit.opening.discover", lambda _: _registry()))
+        stack.enter_context(patch("tierkit.manager.discover", lambda _: _registry()))
         stack.enter_context(patch("tierkit.filling.hash", _stripe_hash, create=True))
         stack.enter_context(patch("tierkit.clock.secrets.randbelow", lambda _: next(tags)))
         yield world
