@@ -16,7 +16,8 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -95,13 +96,25 @@ def _play(world: World, profile: Profile) -> None:
 
 def run_many(seeds: Iterable[int]) -> list[Outcome]:
     """Run these schedules; what they leave behind is collected afterwards, outside of any."""
-    logging.getLogger("tierkit").setLevel(logging.CRITICAL + 1)
     gc.disable()
     try:
-        return [run(seed) for seed in seeds]
+        with quiet():
+            return [run(seed) for seed in seeds]
     finally:
         gc.enable()
         gc.collect()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log of what goes wrong on purpose."""
+    log = logging.getLogger("tierkit")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _chunks(number: int, first: int) -> Iterable[range]:
@@ -126,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one(seed: int, *, trace: bool) -> int:
-    logging.getLogger("tierkit").setLevel(logging.CRITICAL + 1)
-    outcome = run(seed, trace=trace)
+    with quiet():
+        outcome = run(seed, trace=trace)
     for line in outcome.trace:
         print(line)
     print(f"seed {seed}, {outcome.shape}, {outcome.profile}, {outcome.steps} steps: {outcome.violation or 'sound'}")
