@@ -1,7 +1,8 @@
 """Measure and print, with `--write` into docs/benchmarks.md too. Exits with 1 if a target is missed.
 
 `python -m benchmarks [GROUP ...]` measures what tierkit costs beside the bare work, `python -m benchmarks criteria
-[SC-1 ...]` the success criteria, `python -m benchmarks replay` replays eight real lists.
+[SC-1 ...]` the success criteria, `python -m benchmarks replay` replays eight real lists, `python -m benchmarks
+hit_ratios` compares the eviction policies.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, criteria, footprint, points, replay, startup
+from benchmarks import bulk, criteria, eviction, footprint, hit_ratios, points, replay, startup
 from benchmarks.measuring import Figure
 from benchmarks.page import PAGE, machine, table, verdict, write_section
 
-GROUPS = {"bulk": bulk, "points": points, "startup": startup, "footprint": footprint}
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"criteria": criteria.main, "replay": replay.main}
+GROUPS = {"bulk": bulk, "points": points, "eviction": eviction, "startup": startup, "footprint": footprint}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "criteria": criteria.main,
+    "replay": replay.main,
+    "hit_ratios": hit_ratios.main,
+}
 INTRODUCTION = """What tierkit costs, each figure beside the bare work and measured in the same run, alternating, on
 {machine}. Read the times as ratios; they differ from machine to machine. Written by
 

@@ -72,9 +72,9 @@ def test_no_setting_is_left_out_above() -> None:
 def test_the_defaults_are_those_that_are_promised() -> None:
     config = CacheConfig()
     assert [(tier.name, tier.backend, tier.max_entries, tier.eviction_policy) for tier in config.tiers] == [
-        ("L1", "memory", 1000, "lru"),
-        ("L2", "jsonl", 5000, "lru"),
-        ("L3", "sqlite", None, "lru"),
+        ("L1", "memory", 1000, "default"),
+        ("L2", "jsonl", 5000, "default"),
+        ("L3", "sqlite", None, "default"),
     ]
     assert [tier.options.get("path") for tier in config.tiers] == [
         None,

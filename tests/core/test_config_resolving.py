@@ -75,3 +75,14 @@ def test_effective_values_hold_the_defaults_of_options_where_the_plugin_is_known
     assert "tiers.0.width" in names
     assert "tiers.1.size" in names
     assert "tiers.0.width" not in config.origins
+
+
+def test_a_level_that_asks_for_no_policy_has_what_its_backend_prefers() -> None:
+    levels = CacheConfig(l3_config={"max_entries": 9}).resolve(discover())
+    assert [(level.spec.kind, level.eviction_policy) for level in levels] == [
+        ("memory", "s3fifo"),
+        ("jsonl", "lru"),
+        ("sqlite", "lru"),
+    ]
+    shown = {setting.name: setting.value_text for setting in CacheConfig().effective(discover())}
+    assert shown["tiers.0.eviction_policy"] == "s3fifo"

@@ -97,7 +97,7 @@ def test_statistics_name_what_the_requirements_name(opened: Callable[..., CacheM
     assert statistics.overall_hit_rate == pytest.approx(5 / 6)
     assert [statistics.l1_degraded, statistics.l2_degraded, statistics.l3_degraded] == [False] * 3
     assert metrics["l1_size"] == 2
-    assert metrics["l1_evictions_lru"] == metrics["l1_demotions"] == 3 + metrics["l1_promotions"]
+    assert metrics["l1_evictions_s3fifo"] == metrics["l1_demotions"] == 3 + metrics["l1_promotions"]
     for cause in ("lru", "ttl", "health", "corruption"):
         assert f"l3_evictions_{cause}" in metrics
 

@@ -196,6 +196,8 @@ class CacheConfig(BaseModel):
             level = registry and resolved(place, tier, registry, self._givens, [])
         except CacheConfigError:
             level = None
+        if level:
+            common["eviction_policy"] = level.eviction_policy
         return common | (dict(level.options) if level else tier.options)
 
     def check_observers(self, registry: PluginRegistry) -> None:

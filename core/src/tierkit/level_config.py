@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
 
@@ -33,6 +33,9 @@ def _timeout(value: Any) -> Any:
     return none_by_name(no_bool(value))
 
 
+DEFAULT_POLICY: Final = "default"
+"""Stands for the policy that the backend prefers."""
+
 Count = Annotated[int, Field(ge=1), BeforeValidator(no_bool)]
 
 
@@ -44,7 +47,7 @@ class CacheTierConfig(BaseModel):
         backend: The kind of tier.
         enabled: Whether the level is used.
         max_entries: The most entries it keeps; None for no bound.
-        eviction_policy: What it drops first when it is full; its backend must offer it.
+        eviction_policy: What it drops first when it is full; its backend must offer it. "default" is what that prefers.
         timeout_seconds: How long a call of its tier may take before the level counts it as failed; None for no limit.
             With one, each call is made in a thread of its own.
     """
@@ -55,7 +58,7 @@ class CacheTierConfig(BaseModel):
     backend: str = ""
     enabled: bool = True
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
-    eviction_policy: str = "lru"
+    eviction_policy: Annotated[str, Field(min_length=1)] = DEFAULT_POLICY
     timeout_seconds: Annotated[float | None, Field(gt=0, le=3600, allow_inf_nan=False), BeforeValidator(_timeout)] = (
         None
     )
@@ -146,7 +149,7 @@ def resolved(
     if wrong:
         return None
     return ResolvedTier(
-        level.name, spec, options, level.max_entries, level.eviction_policy, make, level.timeout_seconds
+        level.name, spec, options, level.max_entries, _policy_name(level, spec), make, level.timeout_seconds
     )
 
 
@@ -165,7 +168,7 @@ def _policy(
     One that nobody asked for does not matter where there is no bound.
     """
     where = (*at, "eviction_policy")
-    name = level.eviction_policy
+    name = _policy_name(level, spec)
     if name in spec.eviction_policies or (level.max_entries is None and where not in givens):
         return None
     try:
@@ -178,6 +181,10 @@ def _policy(
     except CacheConfigError as error:
         problems.append(problem(where, givens, str(error), name))
     return None
+
+
+def _policy_name(level: CacheTierConfig, spec: TierSpec) -> str:
+    return spec.default_policy if level.eviction_policy == DEFAULT_POLICY else level.eviction_policy
 
 
 def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:

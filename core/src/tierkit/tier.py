@@ -341,6 +341,7 @@ class TierSpec:
         summary: One line for `tierkit plugins`.
         eviction_policies: Those that its `overflow` honours, by name; `ANY_POLICY` for a tier that asks
             `TierContext.new_policy`.
+        default_policy: The one that a level has if its configuration asks for none.
     """
 
     kind: str
@@ -350,6 +351,7 @@ class TierSpec:
     api: int
     summary: str = ""
     eviction_policies: frozenset[str] = frozenset({"lru", "fifo"})
+    default_policy: str = "lru"
 
 
 def refusal(record: Record, held: Record | None, mark: int) -> int | None:

@@ -57,14 +57,16 @@ class LFU(Turnstile):
         if bucket is None:
             return False
         self._insert(key, bucket, bucket.priority + 1)
-        self._leave(bucket, key)
+        del bucket.keys[key]
+        self._unlink_empty(bucket)
         return True
 
     def _evict(self) -> str:
         first = self._ring.after
         self._age = first.priority
-        key = next(iter(first.keys))
-        self._drop(key)
+        key, _ = first.keys.popitem(last=False)
+        del self._buckets[key]
+        self._unlink_empty(first)
         return key
 
     def _drop(self, key: str) -> bool:
@@ -74,7 +76,9 @@ class LFU(Turnstile):
         return True
 
     def _take_out(self, key: str) -> None:
-        self._leave(self._buckets.pop(key), key)
+        bucket = self._buckets.pop(key)
+        del bucket.keys[key]
+        self._unlink_empty(bucket)
 
     def _insert(self, key: str, behind: _Bucket, priority: int) -> None:
         """Put `key` into the bucket of `priority`, whose place is right behind `behind` or some way before it."""
@@ -89,7 +93,6 @@ class LFU(Turnstile):
         self._buckets[key] = bucket
 
     @staticmethod
-    def _leave(bucket: _Bucket, key: str) -> None:
-        del bucket.keys[key]
+    def _unlink_empty(bucket: _Bucket) -> None:
         if not bucket.keys:
             bucket.before.after, bucket.after.before = bucket.after, bucket.before

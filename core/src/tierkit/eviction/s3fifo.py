@@ -38,13 +38,13 @@ class S3FIFO(Turnstile):
             self._small[key] = 0
 
     def _use(self, key: str) -> bool:
-        for queue in (self._main, self._small):
-            reads = queue.get(key)
-            if reads is not None:
-                if reads < _MOST_READS:
-                    queue[key] = reads + 1
-                return True
-        return False
+        queue = self._main if key in self._main else self._small
+        reads = queue.get(key)
+        if reads is None:
+            return False
+        if reads < _MOST_READS:
+            queue[key] = reads + 1
+        return True
 
     def _evict(self) -> str:
         while True:

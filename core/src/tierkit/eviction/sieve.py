@@ -25,21 +25,9 @@ class SIEVE(Turnstile):
         self._visited: set[str] = set()
         self.hit = self._visited.add
 
-    def admit(self, key: str) -> None:
-        """`key` was written."""
-        super().admit(key)
-        # A reader may note a key that has gone meanwhile; what heaps up so is dropped.
-        if len(self._visited) > 2 * self._capacity + 64:
-            self._visited.intersection_update([*self._ahead, *self._passed, *self._named])
-
-    def remove(self, key: str) -> None:
-        """`key` is gone."""
-        super().remove(key)
-        self._visited.discard(key)
-
     def coldest(self, count: int) -> list[str]:
         """At most `count` keys, coldest first."""
-        if not self._visited.isdisjoint(self._named):
+        if self._named and not self._visited.isdisjoint(self._named):
             for key in self._visited.intersection(self._named):
                 del self._named[key]
                 self._arrive(key)
@@ -48,6 +36,9 @@ class SIEVE(Turnstile):
     def _enter(self, key: str) -> None:
         self._ahead[key] = None
         self._visited.discard(key)
+        # A reader may note a key that has gone meanwhile; what heaps up so is dropped.
+        if len(self._visited) > 2 * self._capacity + 64:
+            self._visited.intersection_update([*self._ahead, *self._passed, *self._named])
 
     def _use(self, key: str) -> bool:
         held = key in self._ahead or key in self._passed
@@ -57,7 +48,7 @@ class SIEVE(Turnstile):
 
     def _evict(self) -> str:
         while True:
-            key = self._ahead.popitem(last=False)[0]
+            key, _ = self._ahead.popitem(last=False)
             spared = key in self._visited
             if spared:
                 self._visited.discard(key)
@@ -74,6 +65,7 @@ class SIEVE(Turnstile):
                 break
         else:
             return False
+        self._visited.discard(key)
         if not self._ahead:
             self._ahead, self._passed = self._passed, self._ahead
         return True

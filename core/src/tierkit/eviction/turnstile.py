@@ -1,11 +1,12 @@
 """What the policies that evict step by step have in common.
 
-A textbook cache makes room before it takes a new key. Here a tier writes first and asks for victims then, so a new key
-that finds a full house waits at the turnstile: it enters its policy's queues when another key has been named in its
-stead. So no policy sees more keys than its capacity, and the order of events is the textbook's, in bulk too.
+A textbook cache makes room before it takes a new key. Here a tier writes first and asks for victims then. So the queues
+of a policy are behind a turnstile: a new key that finds them full pushes another out at once, and that one is a named
+victim from then on, though the tier still holds it. No policy sees more keys than its capacity, no new key is named
+in the place of older ones, and the order of events is the textbook's, in bulk too.
 
-To name a victim is to evict it from the queues. What is named stays named until the tier removes it; if it is written
-or read before that, it goes back to the turnstile as a new key would.
+What is named stays named until the tier removes it; if it is written or read before that, it comes in again as a new
+key would.
 
 Reads come from any thread, without a lock. They are noted by one call into C and counted when a key is next
 written or named: the newest 512 of them, so that neither memory nor that call can grow without a bound. Reads beyond
@@ -15,7 +16,7 @@ that between two writes are not counted; a cache that reads so much and writes s
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Final
@@ -29,13 +30,12 @@ READS: Final = 512
 class Turnstile(EvictionPolicy):
     """A policy that steps from key to key. Its subclasses keep the queues."""
 
-    __slots__ = ("_capacity", "_named", "_reads", "_room", "_waiting", "hit")
+    __slots__ = ("_capacity", "_named", "_reads", "_room", "hit")
 
     def __init__(self, capacity: int) -> None:
         """No keys; room for `capacity` of them, at least for one."""
         self._capacity = self._room = max(1, capacity)
-        self._waiting: OrderedDict[str, None] = OrderedDict()
-        self._named: OrderedDict[str, None] = OrderedDict()
+        self._named: dict[str, None] = {}
         self._reads: deque[str] = deque(maxlen=READS)
         self.hit: Callable[[str], None] = self._reads.append
 
@@ -60,11 +60,12 @@ class Turnstile(EvictionPolicy):
     # -- the policy ----------------------------------------------------------------------------------------------------
 
     def admit(self, key: str) -> None:
-        """`key` was written: it enters, or waits for another to go."""
+        """`key` was written: it enters, and if the queues are full another goes."""
         if self._reads:
             self._catch_up()
-        if not self._use(key) and key not in self._waiting:
-            self._named.pop(key, None)
+        if not self._use(key):
+            if key in self._named:
+                del self._named[key]
             self._arrive(key)
 
     def remove(self, key: str) -> None:
@@ -73,11 +74,8 @@ class Turnstile(EvictionPolicy):
             self._catch_up()
         if key in self._named:
             del self._named[key]
-        elif key in self._waiting:
-            del self._waiting[key]
         elif self._drop(key):
             self._room += 1
-            self._let_in()
 
     def coldest(self, count: int) -> list[str]:
         """At most `count` keys, coldest first: those named before and not removed, then more. O(count)."""
@@ -87,19 +85,14 @@ class Turnstile(EvictionPolicy):
         while len(named) < count and self._room < self._capacity:
             named[self._evict()] = None
             self._room += 1
-            self._let_in()
         return list(islice(named, count))
 
     def _arrive(self, key: str) -> None:
         if self._room:
             self._room -= 1
-            self._enter(key)
         else:
-            self._waiting[key] = None
-
-    def _let_in(self) -> None:
-        if self._waiting:
-            self._arrive(self._waiting.popitem(last=False)[0])
+            self._named[self._evict()] = None
+        self._enter(key)
 
     def _catch_up(self) -> None:
         """Count the reads that were noted."""

@@ -104,14 +104,15 @@ class Sketch:
 
     def add(self, key: str) -> None:
         """`key` was used once more. O(1), but for the halving, which takes a microsecond for some thousand counters."""
-        place = hash(key)
-        step = place >> 32 | 1
         mask = self._mask
+        place = hash(key)
+        step = (place >> 32 | 1) & mask
+        place &= mask
         for row in self._rows:
-            index = place & mask
-            if row[index] < _MOST_USES:
-                row[index] += 1
-            place += step
+            uses = row[place]
+            if uses < _MOST_USES:
+                row[place] = uses + 1
+            place = (place + step) & mask
         self._left -= 1
         if not self._left:
             self._left = self._sample
@@ -119,7 +120,10 @@ class Sketch:
 
     def count(self, key: str) -> int:
         """How often `key` was used lately: at least as often as it was, up to 15."""
-        place = hash(key)
-        step = place >> 32 | 1
         mask = self._mask
-        return min(row[(place + step * number) & mask] for number, row in enumerate(self._rows))
+        place = hash(key)
+        step = (place >> 32 | 1) & mask
+        place &= mask
+        one, two, three, four = self._rows
+        twice = place + 2 * step
+        return min(one[place & mask], two[(place + step) & mask], three[twice & mask], four[(twice + step) & mask])

@@ -54,6 +54,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._order = context.new_policy()
         self._marks: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._most_marks = max(_MARKS, context.max_entries or 0)
+        self._now = context.now
+        self._refusing = context.read_only
         self._closed = False
         self._get_by(_finder(self._entries, self._order))
 
@@ -96,12 +98,13 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
 
     def discard(self, record: CacheEntry) -> bool:
         """Remove the entry if it still has this version; the same version may come back. O(1)."""
+        key, version = record.key, record.version
         with self.lock:
             self._check_writable()
-            held = self._entries.get(record.key)
-            if held is None or held.version != record.version:
+            held = self._entries.get(key)
+            if held is None or held.version != version:
                 return False
-            self._remove(record.key, record.version)
+            self._remove(key, version)
             return True
 
     def overflow(self) -> list[CacheEntry]:
@@ -110,14 +113,15 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         limit = self.context.max_entries
         if limit is None or len(self._entries) <= limit:
             return []
+        entries, order = self._entries, self._order
         with self.lock:
             while True:
-                keys = self._order.coldest(max(0, len(self._entries) - limit))
-                ghosts = [key for key in keys if key not in self._entries]
-                if not ghosts:
-                    return [self._entries[key] for key in keys]
-                for key in ghosts:  # left by a `put` or a removal that was interrupted
-                    self._order.remove(key)
+                keys = order.coldest(max(0, len(entries) - limit))
+                try:
+                    return [entries[key] for key in keys]
+                except KeyError:
+                    for key in [key for key in keys if key not in entries]:
+                        order.remove(key)  # left by a `put` or a removal that was interrupted
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Do nothing: a live entry owns its usage, which the engine counts in it."""
@@ -179,12 +183,14 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
 
     def _remove(self, key: str, mark: int) -> None:
         """Hold nothing for `key`, and take only versions from `mark` on."""
+        marks = self._marks
         self._entries.pop(key, None)
         self._order.remove(key)
-        self._marks[key] = (mark, self.context.now())
-        self._marks.move_to_end(key)
-        if len(self._marks) > self._most_marks:
-            self._marks.popitem(last=False)
+        if key in marks:
+            del marks[key]
+        marks[key] = (mark, self._now())
+        if len(marks) > self._most_marks:
+            marks.popitem(last=False)
 
     def _discard_some(self, entries: Iterable[CacheEntry]) -> int:
         with self.lock:
@@ -200,7 +206,10 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
             return len(old) == _REMOVED
 
     def _mark(self, key: str) -> int:
-        mark, marked_at = self._marks.get(key, (0, 0.0))
+        found = self._marks.get(key)
+        if found is None:
+            return 0
+        mark, marked_at = found
         return mark if mark and marked_at + self.context.tombstone_seconds > self.context.now() else 0
 
     def _check_open(self) -> None:
@@ -208,8 +217,9 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
             raise _closed_error(self.context.name)
 
     def _check_writable(self) -> None:
-        self._check_open()
-        if self.context.read_only:
+        if self._closed:
+            raise _closed_error(self.context.name)
+        if self._refusing:
             raise TierReadOnly(f"{self.context.name}: the tier was opened read-only")
 
 
@@ -231,6 +241,7 @@ def register_tiers() -> list[TierSpec]:
             api=1,
             summary="live entries in memory",
             eviction_policies=ANY_POLICY,
+            default_policy="s3fifo",
         )
     ]
 
