@@ -64,6 +64,39 @@ def test_processes_lose_no_count_and_remove_each_record_once(tmp_path: Path, aut
     assert sum(removed) == RECORDS
 
 
+@pytest.mark.req("US5-1")
+@pytest.mark.parametrize("authority", AUTHORITIES)
+def test_a_process_that_warms_undoes_no_failure_that_others_count(tmp_path: Path, authority: str) -> None:
+    def count(pipe: Connection) -> None:
+        with opened(tmp_path, authority, failure_threshold=999) as cache:
+            send(pipe, 1)
+            receive(pipe)
+            for turn in range(TURNS):
+                cache.record_health(dict.fromkeys(KEYS, False))
+                cache.invalidate_by_health(KEYS[turn])
+            send(pipe, 2)
+
+    def warm(pipe: Connection) -> None:
+        with opened(tmp_path, authority) as cache:
+            send(pipe, 1)
+            receive(pipe)
+            for turn in range(TURNS):
+                cache.put_many((ValueEntry.from_value(key, turn) for key in KEYS), merge=True)
+            send(pipe, 2)
+
+    with opened(tmp_path, authority) as cache:
+        cache.put_many(ValueEntry.from_value(key, -1) for key in KEYS)
+    with forked(count) as one, forked(count) as two, forked(warm) as three:
+        for message in (1, 2):
+            for child in (one, two, three):
+                assert child.receive() == message
+            for child in (one, two, three) if message == 1 else ():
+                child.send(1)
+    with opened(tmp_path, authority) as cache:
+        found = {entry.key: (entry.value, entry.failure_count) for entry in cache.scan()}
+    assert found == {key: (TURNS - 1, 2 * (TURNS + (n < TURNS))) for n, key in enumerate(KEYS)}
+
+
 @pytest.mark.parametrize("authority", AUTHORITIES)
 def test_counts_go_on_where_they_were_after_a_restart(tmp_path: Path, authority: str) -> None:
     with opened(tmp_path, authority) as cache:

@@ -22,7 +22,7 @@ LAYERS = [
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},
     {"bulk", "comparing", "opening", "sweeper"},
-    {"health", "merging", "sliding"},
+    {"health", "merging", "sliding", "check_runners"},
     {"checking"},
     {"transfer"},
     {"manager"},

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -121,14 +123,15 @@ def test_results_are_applied_in_batches_while_others_are_checked(world: World) -
 
 
 def test_what_is_written_meanwhile_is_left_for_the_next_run(world: World) -> None:
-    cache = filled(world, count=5)
+    cache = filled(world, "live", count=5)
 
     def check(entry: Note) -> bool:
         cache.put(note(f"new {entry.key}"))
+        cache.put(note("k4", "renewed"))
         return True
 
-    assert cache.check_all(check, concurrency=1).checked == 5
-    assert len(cache) == 10
+    assert cache.check_all(check, concurrency=1).checked == 4
+    assert len(cache) == 9
 
 
 def test_a_record_that_goes_meanwhile_is_missing(world: World) -> None:
@@ -222,6 +225,43 @@ def test_a_task_that_takes_too_long_is_cancelled(world: World, clock: FakeClock)
     result = cache.check_all(check, concurrency=1, timeout_seconds=30)
     assert (result.checked, result.timed_out, result.unhealthy) == (4, 1, 1)
     assert cancelled == ["k2"]
+
+
+def test_tasks_under_way_are_cancelled_when_the_run_stops(world: World) -> None:
+    cache = filled(world, count=6)
+    started: list[str] = []
+    cancelled: list[str] = []
+
+    async def check(entry: Note) -> bool:
+        started.append(entry.key)
+        try:
+            while entry.key != "k0" or len(started) < 3:
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            cancelled.append(entry.key)
+            raise
+        raise TierUnavailable("another cache")
+
+    with pytest.raises(TierUnavailable, match="another cache"):
+        cache.check_all(check, concurrency=3)
+    assert sorted(cancelled) == ["k1", "k2"]
+    assert sum(failures(cache).values()) == 0
+
+
+STUCK = """
+import threading
+from tierkit import CacheConfig, CacheManager, ValueEntry
+
+with CacheManager(CacheConfig(tiers=({"backend": "memory"},), durability="none"), entry_type=ValueEntry) as cache:
+    cache.put(ValueEntry.from_value("a", 1))
+    print(cache.check_all(lambda _: threading.Event().wait(), timeout_seconds=0.01))
+"""
+
+
+def test_a_check_that_never_returns_does_not_hold_up_the_end_of_the_program() -> None:
+    ran = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "1 checked: 0 healthy, 1 unhealthy, 0 removed, 0 missing\n"
 
 
 def test_too_many_checks_that_never_return_stop_the_run(

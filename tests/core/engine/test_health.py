@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import World, note, tier, where
 
-from tierkit import CacheValidationError, HealthStatus, ProxyEntry, TierUnavailable
+from tierkit import CacheValidationError, HealthStatus, ProxyEntry, TierCorrupt, TierUnavailable
 from tierkit.testing import FakeClock
 
 pytestmark = pytest.mark.req("US3-1")
@@ -182,6 +182,14 @@ def test_a_removal_is_logged_by_an_identifier_that_reveals_nothing(
         cache.invalidate_by_health("canary-0451")
     assert any("was removed: 1 failures" in record.message for record in caplog.records)
     assert "canary-0451" not in caplog.text
+
+
+def test_a_record_that_cannot_be_decoded_is_counted_as_damage_and_is_not_there(world: World) -> None:
+    cache = world.open("disk")
+    cache.put(note("a"))
+    tier(cache, "L1").fail("get", error=TierCorrupt("rotten"), times=1)
+    assert cache.invalidate_by_health("a") is None
+    assert cache.get_statistics().tiers[0].corruptions == 1
 
 
 def test_a_cache_that_is_turned_off_counts_no_failures(world: World) -> None:
