@@ -13,11 +13,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, criteria, eviction, footprint, hit_ratios, points, replay, startup
+from benchmarks import bulk, counting, criteria, eviction, footprint, hit_ratios, points, replay, startup
 from benchmarks.measuring import Figure
 from benchmarks.page import PAGE, machine, table, verdict, write_section
 
-GROUPS = {"bulk": bulk, "points": points, "eviction": eviction, "startup": startup, "footprint": footprint}
+GROUPS = {
+    "bulk": bulk,
+    "points": points,
+    "eviction": eviction,
+    "startup": startup,
+    "footprint": footprint,
+    "counting": counting,
+}
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "criteria": criteria.main,
     "replay": replay.main,

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 _SUB_BITS: Final = 3
+_PLAIN_BITS: Final = _SUB_BITS + 1
 _TOP_BITS: Final = 36
 _LARGEST: Final = (1 << _TOP_BITS) - 1
 _BUCKETS: Final = (_TOP_BITS - _SUB_BITS + 1) << _SUB_BITS
@@ -57,10 +58,11 @@ class Histogram:
 
     def record(self, seconds: float) -> None:
         """Count one operation that took `seconds`. Thread-safe."""
-        nanos = min(max(int(seconds * 1e9), 0), _LARGEST)
-        shift = max(nanos.bit_length() - _SUB_BITS - 1, 0)
-        place = (shift << _SUB_BITS) + (nanos >> shift)
-        self._counts[place] += 1
+        nanos = int(seconds * 1e9)
+        if not 0 <= nanos <= _LARGEST:
+            nanos = 0 if nanos < 0 else _LARGEST
+        shift = nanos.bit_length() - _PLAIN_BITS
+        self._counts[nanos if shift <= 0 else (shift << _SUB_BITS) + (nanos >> shift)] += 1
         self._sum += seconds
 
     def snapshot(self) -> LatencyStatistics:

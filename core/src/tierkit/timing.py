@@ -39,8 +39,8 @@ class TimedTier:
         """Measure `tier` by `monotonic`, which answers seconds, into `latencies`."""
         vars(self).update(tier=tier, latencies=latencies, monotonic=monotonic)
         for name, histogram in latencies.items():
-            # Looked up anew each time: a tier may put another function in its place.
             vars(self)[name] = _measuring(partial(_call, tier, name), histogram, monotonic)
+        vars(self)["get"] = _measuring_get(tier, latencies["get"].record, monotonic)
 
     def purge_in_steps(self, now: float) -> Iterator[int]:
         """Those of the tier, each measured by itself: between them the sweeper rests."""
@@ -93,6 +93,21 @@ def _call(tier: CacheTier[Any], name: str, *args: Any, **kwargs: Any) -> Any:
     return getattr(tier, name)(*args, **kwargs)
 
 
+def _measuring_get(
+    tier: CacheTier[Any], record: Callable[[float], None], monotonic: Callable[[], float]
+) -> Callable[[str], Any]:
+    """As `_measuring`, in half the time: every hit in L1 pays for it."""
+
+    def get(key: str) -> Any:
+        started = monotonic()
+        try:
+            return tier.get(key)  # looked up anew each time: a tier may put another function in its place
+        finally:
+            record(monotonic() - started)
+
+    return get
+
+
 def _measuring(operation: Callable[..., T], histogram: Histogram, monotonic: Callable[[], float]) -> Callable[..., T]:
     record = histogram.record
 
@@ -116,10 +131,11 @@ def _timed_class(kind: Any) -> Any:
 def _timed_method(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        started = self._latency_clock()
+        monotonic = self._latency_clock
+        started = monotonic()
         try:
             return method(self, *args, **kwargs)
         finally:
-            self._latencies[name].record(self._latency_clock() - started)
+            self._latencies[name].record(monotonic() - started)
 
     return call

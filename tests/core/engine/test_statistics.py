@@ -15,7 +15,7 @@ import tierkit
 from tierkit import CacheManager
 from tierkit.statistics import Counters, PerThreadCounters, new_counters
 from tierkit.testing import FakeClock
-from tierkit.timing import CACHE_OPERATIONS, TIER_OPERATIONS, TimedTier
+from tierkit.timing import CACHE_OPERATIONS, TIER_OPERATIONS, TimedTier, time_level
 
 COUNTS = set(Counters.__slots__) - {"step", "evictions"}
 SOURCES = sorted(Path(tierkit.__file__).parent.glob("*.py"))
@@ -283,6 +283,20 @@ def test_what_a_measured_tier_has_besides_is_passed_on(world: World) -> None:
     cache.close()
     with pytest.raises(tierkit.CacheClosedError):
         cache.get("a")
+
+
+def test_a_tier_that_is_opened_late_is_measured_too(world: World) -> None:
+    cache = world.open("live", "disk", latency_histograms=True)
+    level = cache.levels[0]
+    inner = level.tier
+    level.reopen = lambda: inner
+    time_level(level, world.clock.monotonic)
+    assert level.reopen is not None
+    level.take_out(OSError("gone"))
+    assert level.probe()
+    assert isinstance(level.tier, TimedTier)
+    cache.put(note("a"))
+    assert level.latencies["put"].snapshot().count == 1
 
 
 def test_a_users_own_subclass_keeps_its_methods_when_measured(world: World) -> None:
