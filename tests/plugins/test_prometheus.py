@@ -1,6 +1,7 @@
 """The Prometheus endpoint, scraped over loopback with the official parser."""
 
 import os
+import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -156,6 +157,7 @@ def test_a_forked_child_lets_go_of_the_endpoint_and_the_parent_keeps_it() -> Non
         child = os.fork()
         if child == 0:
             try:
+                signal.alarm(30)  # else a child that waits for a server which is not there would wait for ever
                 cache.observers["prometheus"].on_close()
                 os._exit(0)
             finally:
