@@ -46,7 +46,7 @@ def sdk() -> Iterator[Sdk]:
 def open_cache(sdk: Sdk | None, name: str = "notes", **settings: Any) -> CacheManager[Note]:
     config = CacheConfig(
         name=name,
-        tiers=({"backend": "memory", "max_entries": 2},),
+        tiers=({"backend": "memory", "max_entries": 2, "eviction_policy": "lru"},),
         observers=["opentelemetry"],
         observer_options={"opentelemetry": {"meter_provider": sdk.provider}} if sdk else {},
         **settings,

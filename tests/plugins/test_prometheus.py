@@ -25,7 +25,7 @@ Values = dict[tuple[str, ...], float]
 def open_cache(name: str = "notes", port: Any = 0, **settings: Any) -> CacheManager[Note]:
     config = CacheConfig(
         name=name,
-        tiers=settings.pop("tiers", ({"backend": "memory", "max_entries": 2},)),
+        tiers=settings.pop("tiers", ({"backend": "memory", "max_entries": 2, "eviction_policy": "lru"},)),
         observers=["prometheus"],
         observer_options={"prometheus": {"port": port}},
         **settings,
@@ -62,7 +62,10 @@ def nothing_stays() -> Iterator[None]:
 
 @pytest.mark.req("US6-3")
 def test_a_scrape_tells_what_the_statistics_tell(tmp_path: Path) -> None:
-    levels = ({"backend": "memory", "max_entries": 2}, {"backend": "sqlite", "path": tmp_path / "notes.db"})
+    levels = (
+        {"backend": "memory", "max_entries": 2, "eviction_policy": "lru"},
+        {"backend": "sqlite", "path": tmp_path / "notes.db"},
+    )
     with open_cache(tiers=levels) as cache:
         cache.put_many([Note(key=key) for key in "abc"])
         for key in "abcd":
