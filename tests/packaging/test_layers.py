@@ -8,7 +8,7 @@ import tierkit
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
-    {"breaker", "clock", "proxy_url", "statistics", "eviction", "filling", "offers", "workers"},
+    {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"entry", "row", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},

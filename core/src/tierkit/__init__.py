@@ -5,6 +5,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tierkit.admission import AdmissionFactory, AdmissionPolicy
 from tierkit.blob import BlobTier
 from tierkit.bulk import OnInvalid
 from tierkit.clock import Clock, SystemClock
@@ -102,6 +103,8 @@ __all__ = [
     "API_VERSION",
     "EVICTION_POLICIES",
     "METRICS",
+    "AdmissionFactory",
+    "AdmissionPolicy",
     "BlobTier",
     "CacheClosedError",
     "CacheConfig",

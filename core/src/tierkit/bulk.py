@@ -160,15 +160,17 @@ class Bulk(Generic[E]):
         return waiting[: len(waiting) - len(self.waiting[level])]
 
     def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
-        """Write `rows`, or only drop what is older if it is too late for that."""
+        """Write `rows`, or only drop what is older if it is too late for that or the level does not admit them."""
         older = {row.key: row.version - 1 for row in rows if row}
         if not level.begin_write(older):
             return
         try:
-            if rows and not late:
-                level.write(level.tier.put_many, rows)
-            elif rows:
-                self._delete_up_to(level, older)
+            taken = [] if late else [row for row in rows if row and level.admits(row.key)]
+            if taken:
+                level.write(level.tier.put_many, taken)
+            refused = older.keys() - {row.key for row in taken}
+            if refused:
+                self._delete_up_to(level, {key: older[key] for key in refused})
         except TierkitError:
             self._delete_up_to(level, older)
         finally:

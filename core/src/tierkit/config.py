@@ -267,6 +267,10 @@ class CacheConfig(BaseModel):
         if not found:
             raise CacheConfigError("no level is enabled: enable one, or turn the cache off with cache_enabled")
         levels = tuple(level for level in found if level)
+        if levels[-1].admission is not None:
+            raise CacheConfigError(
+                f"level {levels[-1].name} is the lowest and has every record: take admission from it"
+            )
         for above, below in pairwise(levels):
             _check_order(above, below)
         return levels

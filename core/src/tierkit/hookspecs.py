@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pluggy
 
+from tierkit.admission import AdmissionFactory
 from tierkit.eviction import PolicyFactory
 from tierkit.observers import CacheObserver
 from tierkit.tier import TierSpec
@@ -45,4 +46,12 @@ def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
     Called when a cache opens whose `observers` name this plugin, by its entry point. `options` are those that the
     configuration gives in `observer_options`, unchecked: a pydantic model that refuses what it does not know checks
     them. A plugin without options leaves the argument out, and giving it any is an error.
+    """
+
+
+@hookspec
+def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ignore[empty-body]
+    """The admission policies that this plugin offers, by the name that a configuration uses.
+
+    Called once, at discovery. Each is a subclass of `AdmissionPolicy`, or what makes one for a number of entries.
     """

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
+from tierkit.admission import AdmissionPolicy
 from tierkit.breaker import Backoff, Breaker, State
 from tierkit.errors import (
     CacheCorruptionError,
@@ -93,6 +94,7 @@ class Level:
         backoff: Backoff = Backoff(),  # noqa: B008 - it is frozen
         timeout_seconds: float | None = None,
         write_policy: WritePolicy = "through",
+        admission: AdmissionPolicy | None = None,
         counting: bool = True,
     ) -> None:
         """Put `tier` in its place."""
@@ -105,6 +107,7 @@ class Level:
         self.policy = tier.context.eviction_policy
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.write_policy = write_policy
+        self._admission = admission
         self.counters = new_counters(counting)
         self.observers = Observers()
         self.latencies: Mapping[str, Histogram] = {}
@@ -167,6 +170,16 @@ class Level:
             logger.info("%s (%s) can be written again", self.name, self.kind)
             self.tell("on_level_back")
         return result
+
+    def admits(self, key: str) -> bool:
+        """Whether the record of `key` may be copied into this level. A policy that fails admits it, and is logged."""
+        if self._admission is None:
+            return True
+        try:
+            return bool(self._admission.admit(key))
+        except Exception:
+            logger.exception("%s: the admission policy failed; the record is admitted", self.name)
+            return True
 
     def scan(self) -> Iterator[Any]:
         """Every record that the tier holds, counting a failure on the way."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
 
+from tierkit.admission import AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError
 from tierkit.eviction import PolicyFactory
 from tierkit.plugins import TIER_SETTINGS, PluginRegistry, nearest
@@ -33,6 +34,8 @@ def _timeout(value: Any) -> Any:
     return none_by_name(no_bool(value))
 
 
+ALWAYS: Final = "always"
+
 DEFAULT_POLICY: Final = "default"
 """Stands for the policy that the backend prefers."""
 
@@ -48,6 +51,7 @@ class CacheTierConfig(BaseModel):
         enabled: Whether the level is used.
         max_entries: The most entries it keeps; None for no bound.
         eviction_policy: What it drops first when it is full; its backend must offer it. "default" is what that prefers.
+        admission: Which records are copied into it; not for the lowest level, which has all.
         timeout_seconds: How long a call of its tier may take before the level counts it as failed; None for no limit.
             With one, each call is made in a thread of its own.
     """
@@ -59,6 +63,7 @@ class CacheTierConfig(BaseModel):
     enabled: bool = True
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
     eviction_policy: Annotated[str, Field(min_length=1)] = DEFAULT_POLICY
+    admission: Annotated[str, Field(min_length=1)] = ALWAYS
     timeout_seconds: Annotated[float | None, Field(gt=0, le=3600, allow_inf_nan=False), BeforeValidator(_timeout)] = (
         None
     )
@@ -98,6 +103,7 @@ class ResolvedTier:
         eviction_policy: What it drops first; its tier offers it, or has no bound to keep.
         policy_factory: What makes that policy, where a plugin brought it.
         timeout_seconds: How long a call may take; None for no limit.
+        admission: What makes its admission policy; None if everything is admitted.
     """
 
     name: str
@@ -107,6 +113,7 @@ class ResolvedTier:
     eviction_policy: str
     policy_factory: PolicyFactory | None = None
     timeout_seconds: float | None = None
+    admission: AdmissionFactory | None = None
 
 
 def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
@@ -140,6 +147,7 @@ def resolved(
     spec = _spec(at, level, registry, givens)
     wrong = list(_unknown_options(at, level, spec, givens))
     make = _policy(at, level, spec, registry=registry, givens=givens, problems=wrong)
+    admission = _admission(at, level, registry, givens, wrong)
     try:
         options = spec.options.model_validate(_prepared(at, level, spec, givens))
     except ValidationError as error:
@@ -149,7 +157,7 @@ def resolved(
     if wrong:
         return None
     return ResolvedTier(
-        level.name, spec, options, level.max_entries, _policy_name(level, spec), make, level.timeout_seconds
+        level.name, spec, options, level.max_entries, _policy_name(level, spec), make, level.timeout_seconds, admission
     )
 
 
@@ -180,6 +188,21 @@ def _policy(
         raise PluginError(problem(where, givens, str(error), name)) from None
     except CacheConfigError as error:
         problems.append(problem(where, givens, str(error), name))
+    return None
+
+
+def _admission(
+    at: Where, level: CacheTierConfig, registry: PluginRegistry, givens: Givens, problems: list[str]
+) -> AdmissionFactory | None:
+    where = (*at, "admission")
+    if level.admission == ALWAYS:
+        return None
+    try:
+        return registry.admission_policies.named(level.admission)
+    except PluginError as error:
+        raise PluginError(problem(where, givens, str(error), level.admission)) from None
+    except CacheConfigError as error:
+        problems.append(problem(where, givens, str(error), level.admission))
     return None
 
 

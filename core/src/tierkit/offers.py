@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 
 class Offers(Generic[T]):
-    """What can be asked for by name. A name that two offer is nobody's: it is refused when it is asked for."""
+    """What can be asked for by name. A name that two offer is nobody's: it is refused when it is asked for.
+
+    Attributes:
+        sort: What a message calls one of them.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class Offers(Generic[T]):
             shipped: What tierkit itself offers.
             package: What to install where none is offered.
         """
-        self._sort = sort
+        self.sort = sort
         self._check = check
         self._unknown = unknown
         self._package = package
@@ -62,9 +66,9 @@ class Offers(Generic[T]):
             return offers[0][0]
         if offers:
             names = " and ".join(origin for _, origin in offers)
-            raise PluginError(f"{self._sort} {name!r} is offered by {names}: uninstall all but one")
+            raise PluginError(f"{self.sort} {name!r} is offered by {names}: uninstall all but one")
         self._check(name)
-        raise self._unknown(f"no plugin offers the {self._sort} {name!r}: {self._known(name)}")
+        raise self._unknown(f"no plugin offers the {self.sort} {name!r}: {self._known(name)}")
 
     def _known(self, name: str) -> str:
         if not self._offers:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
+from tierkit.admission import UNBOUNDED_ENTRIES, AdmissionPolicy
 from tierkit.breaker import Backoff
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.config import CacheConfig, ResolvedTier
@@ -122,6 +123,7 @@ def _level(
             initial_seconds=config.recovery_initial_seconds, longest_seconds=config.recovery_longest_seconds
         ),
         timeout_seconds=resolved.timeout_seconds,
+        admission=_admission(resolved),
         counting=config.enable_statistics,
     )
     if failure is not None:
@@ -134,6 +136,19 @@ def _align(reference: weakref.ref[Stack[Any]], level: Level, missed: Missed) -> 
     stack = reference()
     if stack is not None:
         align(stack, level, missed)
+
+
+def _admission(resolved: ResolvedTier) -> AdmissionPolicy | None:
+    if resolved.admission is None:
+        return None
+    try:
+        policy: object = resolved.admission(resolved.max_entries or UNBOUNDED_ENTRIES)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{resolved.name}: its admission policy could not be made: {failure}") from error
+    if not isinstance(policy, AdmissionPolicy):
+        raise PluginError(f"{resolved.name}: its admission policy is a {type(policy).__name__}, no AdmissionPolicy")
+    return policy
 
 
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -17,12 +17,13 @@ import pluggy
 from pydantic import BaseModel
 
 from tierkit import hookspecs
+from tierkit.admission import ADMISSION_POLICIES, AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
 from tierkit.offers import Offers, nearest
 from tierkit.tier import API_VERSION, TierSpec, Trait
 
-TIER_SETTINGS: Final = ("name", "backend", "enabled", "max_entries", "eviction_policy", "timeout_seconds")
+TIER_SETTINGS: Final = ("name", "backend", "enabled", "max_entries", "eviction_policy", "admission", "timeout_seconds")
 """What every level can be told, whatever its kind; no option of a kind may have one of these names."""
 
 __all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]
@@ -114,6 +115,7 @@ class PluginRegistry:
     Attributes:
         broken: Plugins, and things that they offer, that cannot be used.
         eviction_policies: Those that ship and those that plugins offer.
+        admission_policies: Likewise.
     """
 
     def __init__(self) -> None:
@@ -128,9 +130,17 @@ class PluginRegistry:
         self._observers: Offers[tuple[object, _Plugin]] = Offers(
             "observer", self._raise_broken("observer"), package="'tierkit[prometheus]'"
         )
+        self.admission_policies: Offers[AdmissionFactory] = Offers(
+            "admission policy", self._raise_broken("admission policy"), shipped=ADMISSION_POLICIES
+        )
         self._takers: dict[str, Callable[[_Plugin, Any], None]] = {
             "register_tiers": self._take_specs,
-            "register_eviction_policies": self._take_policies,
+            "register_eviction_policies": partial(
+                self._take_named, "register_eviction_policies", self.eviction_policies
+            ),
+            "register_admission_policies": partial(
+                self._take_named, "register_admission_policies", self.admission_policies
+            ),
         }
         self._hooks = pluggy.PluginManager(hookspecs.ENTRY_POINT_GROUP)
         self._hooks.add_hookspecs(hookspecs)
@@ -230,16 +240,16 @@ class PluginRegistry:
                 kind = getattr(spec, "kind", None)
                 self._record(plugin, kind if isinstance(kind, str) and kind else plugin.name, wrong)
 
-    def _take_policies(self, plugin: _Plugin, answer: Any) -> None:
+    def _take_named(self, hook: str, offers: Offers[Any], plugin: _Plugin, answer: Any) -> None:
         if not isinstance(answer, Mapping):
-            raise TypeError(f"register_eviction_policies returned {type(answer).__name__}, not a mapping of names")
+            raise TypeError(f"{hook} returned {type(answer).__name__}, not a mapping of names")
         for name, make in answer.items():
             if not (isinstance(name, str) and name):
-                self._record(plugin, plugin.name, f"an eviction policy has the name {name!r}, which is no text")
+                self._record(plugin, plugin.name, f"{hook} offered the name {name!r}, which is no text")
             elif not callable(make):
-                self._record(plugin, name, f"eviction policy {name!r}: {type(make).__name__} cannot be called")
+                self._record(plugin, name, f"{offers.sort} {name!r}: {type(make).__name__} cannot be called")
             else:
-                self.eviction_policies.add(name, make, plugin.title)
+                offers.add(name, make, plugin.title)
 
     def _record(self, plugin: _Plugin, name: str, error: str) -> None:
         self.broken.append(BrokenPlugin(name, plugin.origin, error))

@@ -318,7 +318,7 @@ class Stack(Upkeep, Generic[E]):
         return any(level.live for level in taken)
 
     def _copy_up(self, level: Level, entry: E, row: Row | None, expected: int, started: float) -> bool:
-        if self.late(started):
+        if self.late(started) or not level.admits(entry.key):
             return False
         try:
             if level.live:

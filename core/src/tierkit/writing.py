@@ -168,11 +168,11 @@ class Writer(Generic[E]):
         return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
     def store_above(self, write: Write, started: float) -> None:
-        """Write to the stored levels above the authority; where that fails or is late, drop what is older."""
+        """Write to the stored levels above; where that fails, is late or not admitted, drop what is older."""
         entry, row = write
         for level in reversed(self.stack.stored[:-1]):
             older = entry.version - 1
-            if self.stack.late(started):
+            if self.stack.late(started) or not level.admits(entry.key):
                 self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
             else:
                 self.guarded(level, entry.key, older, level.tier.put, row)
@@ -211,7 +211,7 @@ class Writer(Generic[E]):
         stack = self.stack
         if level is stack.authority:
             stack.fill(level, entry, started)  # it is the truth, and versions alone decide
-        elif raced or stack.late(started):
+        elif raced or stack.late(started) or not level.admits(entry.key):
             stack.drop(level, entry.key, entry.version)
         else:
             stack.fill(level, entry, started)
