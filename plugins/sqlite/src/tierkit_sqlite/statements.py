@@ -93,11 +93,12 @@ class Table:
         self.mark_always = f"INSERT INTO {marks} VALUES (?1, ?2, ?3){remark}"
         self.remove = f"DELETE FROM {table} WHERE key = ?1"
         self.remove_version = f"DELETE FROM {table} WHERE key = ?1 AND version = ?2"
-        self.mark_row = (
+        listed = "rowid IN (SELECT value FROM json_each(?1))"
+        self.mark_rows = (
             f"INSERT INTO {marks} SELECT key, version + ?2, ?3 FROM {table}"
-            f" WHERE rowid = ?1 AND typeof(version) = 'integer'{remark}"
+            f" WHERE {listed} AND typeof(version) = 'integer'{remark}"
         )
-        self.remove_row = f"DELETE FROM {table} WHERE rowid = ?1"
+        self.remove_rows = f"DELETE FROM {table} WHERE {listed}"
         old = f"SELECT key FROM {marks} WHERE marked_at <= ?1 LIMIT"
         self.old_marks = f"{old} 1"
         self.forget = f"DELETE FROM {marks} WHERE key IN ({old} {STEP})"

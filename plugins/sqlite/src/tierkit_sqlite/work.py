@@ -6,6 +6,7 @@ an unfinished statement would hold back checkpoints.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -294,6 +295,7 @@ def _highest_mark(cursor: sqlite3.Cursor, table: Table) -> int:
 
 def _remove_rows(cursor: sqlite3.Cursor, table: Table, rowids: Sequence[tuple[int]], mark: tuple[int, float]) -> int:
     """Remove rows; set each mark to the row's version plus the first of `mark`, at the time that is the second."""
-    cursor.executemany(table.mark_row, ((rowid, *mark) for (rowid,) in rowids))
-    cursor.executemany(table.remove_row, rowids)
-    return cursor.rowcount if rowids else 0
+    # Two statements, not two for each row: after each one the interpreter has to be waited for.
+    listed = json.dumps([rowid for (rowid,) in rowids])
+    cursor.execute(table.mark_rows, (listed, *mark))
+    return int(cursor.execute(table.remove_rows, (listed,)).rowcount)
