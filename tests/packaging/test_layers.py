@@ -18,6 +18,8 @@ LAYERS = [
     {"settings_sources"},
     {"settings_layers", "level_config"},
     {"config"},
+    {"intents"},
+    {"owing"},
     {"upkeep"},
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
-from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
+from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import Row
+from tierkit.row import Row, is_owed
 from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
@@ -101,6 +101,7 @@ class Bulk(Generic[E]):
     def _write(self, writes: list[Write]) -> None:
         if not writes or not self.stack.levels:
             return
+        self.writer.check_writable()
         started = self.stack.time.monotonic()
         keys = [write[0].key for write in writes]
         self.stack.filling.begin_many(keys, self.expected)
@@ -119,23 +120,45 @@ class Bulk(Generic[E]):
 
     def store(self, writes: list[Write], started: float) -> None:
         """Write to the stored levels, the authority first."""
-        authority = self.writer.authority()
+        authority = self.stack.levels[-1]
         if authority.live:
+            self.writer.authority()
             return
-        self.store_in_authority(authority, writes, started)
-        self.store_copies(writes, started)
+        self.store_copies(writes, started, self._store_truth(authority, writes, started))
 
-    def store_in_authority(self, authority: Level, writes: list[Write], started: float) -> None:
-        """Write to the authority; afterwards `writes` is what is there, some of it with a newer stamp."""
-        refusals = authority.write(_put_all, authority, [row for _, row in writes])
+    def _store_truth(self, authority: Level, writes: list[Write], started: float) -> Level | None:
+        """Write to the authority, or to who holds writes for it; answers the level that has them."""
+        owing = self.stack.owing
+        if owing.direct or not owing.can_hold():
+            self.writer.authority()
+            try:
+                refusals = authority.write(_put_all, authority, [row for _, row in writes])
+            except CacheStorageError:
+                if not owing.can_hold():
+                    raise
+            else:
+                self._repeat(writes, refusals, started)
+                if owing.intents:
+                    for entry, _ in writes:
+                        owing.intents.settle(entry.key, entry.version)
+                return authority
+        holder = owing.holder()
+        self._repeat(writes, owing.put_many(holder, [row for _, row in writes if row]), started)
+        self.stack.alarm()
+        return holder
+
+    def _repeat(self, writes: list[Write], refusals: Sequence[int | None], started: float) -> None:
+        """Put again, with a newer stamp, what was refused; `writes` is changed accordingly."""
         for index, refused in enumerate(refusals):
             if refused is not None:
                 again = self.writer.restamp(writes[index], self.writer.above(refused))
                 writes[index] = self.writer.store(again, started)
 
-    def store_copies(self, writes: list[Write], started: float) -> None:
-        """Write to the stored levels above the authority, or note it for the end."""
+    def store_copies(self, writes: list[Write], started: float, holder: Level | None = None) -> None:
+        """Write to the stored levels above the authority but for `holder`, or note it for the end."""
         for level in reversed(self.stack.stored[:-1]):
+            if level is holder:
+                continue
             if level in self.waiting:
                 self._refresh(level, writes, started)
             else:
@@ -165,9 +188,10 @@ class Bulk(Generic[E]):
         if not level.begin_write(older):
             return
         try:
-            taken = [] if late else [row for row in rows if row and level.admits(row.key)]
+            taken = [] if late else [row for row in rows if row and level.takes_copy(row.key)]
             if taken:
-                level.write(level.tier.put_many, taken)
+                answers = level.write(level.tier.put_many, taken)
+                self._outdo(level, [row for row, refused in zip(taken, answers, strict=True) if refused])
             refused = older.keys() - {row.key for row in taken}
             if refused:
                 self._delete_up_to(level, {key: older[key] for key in refused})
@@ -175,6 +199,17 @@ class Bulk(Generic[E]):
             self._delete_up_to(level, older)
         finally:
             level.end_write()
+
+    def _outdo(self, level: Level, refused: Sequence[Row]) -> None:
+        """Write again what a level refused since it holds a newer write that the authority is owed."""
+        owed = level.call(level.tier.get_many, [row.key for row in refused]) if refused else {}
+        for row in refused:
+            held = owed.get(row.key)
+            if held is not None and is_owed(held):
+                write = self.stack.sealer.open(row), row
+                again = self.writer.restamp(write, self.writer.above(held.version))
+                self.writer.store(again, self.stack.time.monotonic())
+                self.writer.drop_live(row.key)  # so that L1 is not filled with the stamp that was refused
 
     def delete_copies(self, versions: Mapping[str, int]) -> None:
         """Delete in the stored levels above the authority what it has deleted, by key and version."""

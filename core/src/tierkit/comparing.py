@@ -33,7 +33,7 @@ class Comparing(Generic[E]):
         Returns:
             The entry as it is now, or None if there is none that may be returned.
         """
-        authority = self.writer.authority()
+        authority = self.writer.authority([key])
         for _ in range(ATTEMPTS):
             held = self.held(authority, key)
             entry = None if held is None else self.stack.fresh(authority, held)
@@ -55,7 +55,7 @@ class Comparing(Generic[E]):
 
     def held_many(self, keys: Sequence[str]) -> dict[str, tuple[Any, E]]:
         """What the authority holds of `keys`: the records and their entries, those that may be returned, by key."""
-        authority = self.writer.authority()
+        authority = self.writer.authority(keys)
         records: dict[str, Any] = authority.call(authority.tier.get_many, keys)
         opened = ((record, self.stack.fresh(authority, record)) for key, record in records.items() if record.key == key)
         return {entry.key: (record, entry) for record, entry in opened if entry is not None}
@@ -96,7 +96,7 @@ class Comparing(Generic[E]):
         stamped, row = write
         expected = stack.filling.begin(stamped.key)
         try:
-            authority = self.writer.authority()
+            authority = self.writer.authority([stamped.key])
             if not authority.write(authority.tier.replace, stamped if row is None else row, expected_version):
                 self.writer.drop_live(stamped.key)
                 return None
@@ -112,12 +112,13 @@ class Comparing(Generic[E]):
         """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""
         refused: int | None = None
 
-        def delete_stored(authority: Level) -> int:
+        def delete_truth() -> tuple[int, Level | None]:
             nonlocal refused
+            authority = self.writer.authority()
             refused = authority.call(authority.tier.delete, entry.key, entry.version)
-            return entry.version
+            return entry.version, authority
 
-        self.writer.delete_by(entry.key, delete_stored)
+        self.writer.delete_by(entry.key, delete_truth)
         return refused is None
 
 

@@ -95,6 +95,7 @@ class CacheConfig(BaseModel):
     tier_failure_threshold: Count = 3
     recovery_initial_seconds: Seconds = 1.0
     recovery_longest_seconds: Seconds = 60.0
+    flush_interval_seconds: Seconds = 1.0
     late_seconds: Seconds = 10.0
     tombstone_seconds: AnySeconds = Field(default=900.0, validate_default=True)
     staleness_seconds: Annotated[Seconds | None, BeforeValidator(none_by_name)] = None

@@ -28,7 +28,7 @@ from tierkit.errors import (
 )
 from tierkit.latency import Histogram
 from tierkit.observers import Observers
-from tierkit.row import Record
+from tierkit.row import Record, is_owed
 from tierkit.statistics import ROOM_CAUSES, TierStatistics, new_counters
 from tierkit.tier import CacheTier, TierSpec, Trait
 from tierkit.workers import Workers
@@ -170,6 +170,10 @@ class Level:
             logger.info("%s (%s) can be written again", self.name, self.kind)
             self.tell("on_level_back")
         return result
+
+    def takes_copy(self, key: str) -> bool:
+        """Whether a write of `key` is copied into this level; else it drops the copy that it has."""
+        return self.write_policy != "demote" and self.admits(key)
 
     def admits(self, key: str) -> bool:
         """Whether the record of `key` may be copied into this level. A policy that fails admits it, and is logged."""
@@ -383,13 +387,14 @@ class Level:
             self.drop(key, version)
 
     def empty(self) -> None:
-        """Discard every record, each at its version, so that the same may come back.
+        """Discard every record, each at its version, so that the same may come back; but what the authority is owed.
 
         Raises:
             CacheStorageError: The tier failed to.
         """
         for record in self.scan():
-            self._discard(record)
+            if self.live or not is_owed(record):
+                self._discard(record)
 
     def drop(self, key: str, version: int) -> Record | None:
         """Discard what is held for `key` at `version` or older. Answers what was discarded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
 
@@ -52,6 +52,7 @@ class CacheTierConfig(BaseModel):
         max_entries: The most entries it keeps; None for no bound.
         eviction_policy: What it drops first when it is full; its backend must offer it. "default" is what that prefers.
         admission: Which records are copied into it; not for the lowest level, which has all.
+        write_policy: When it is written: with each write, soon after it, or only when a level above evicts.
         timeout_seconds: How long a call of its tier may take before the level counts it as failed; None for no limit.
             With one, each call is made in a thread of its own.
     """
@@ -64,6 +65,7 @@ class CacheTierConfig(BaseModel):
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
     eviction_policy: Annotated[str, Field(min_length=1)] = DEFAULT_POLICY
     admission: Annotated[str, Field(min_length=1)] = ALWAYS
+    write_policy: Literal["through", "behind", "demote"] = "through"
     timeout_seconds: Annotated[float | None, Field(gt=0, le=3600, allow_inf_nan=False), BeforeValidator(_timeout)] = (
         None
     )
@@ -104,6 +106,7 @@ class ResolvedTier:
         policy_factory: What makes that policy, where a plugin brought it.
         timeout_seconds: How long a call may take; None for no limit.
         admission: What makes its admission policy; None if everything is admitted.
+        write_policy: When it is written.
     """
 
     name: str
@@ -114,6 +117,7 @@ class ResolvedTier:
     policy_factory: PolicyFactory | None = None
     timeout_seconds: float | None = None
     admission: AdmissionFactory | None = None
+    write_policy: Literal["through", "behind", "demote"] = "through"
 
 
 def level_from(settings: Mapping[str, Any]) -> CacheTierConfig:
@@ -157,7 +161,15 @@ def resolved(
     if wrong:
         return None
     return ResolvedTier(
-        level.name, spec, options, level.max_entries, _policy_name(level, spec), make, level.timeout_seconds, admission
+        level.name,
+        spec,
+        options,
+        max_entries=level.max_entries,
+        eviction_policy=_policy_name(level, spec),
+        policy_factory=make,
+        timeout_seconds=level.timeout_seconds,
+        write_policy=level.write_policy,
+        admission=admission,
     )
 
 

@@ -455,9 +455,11 @@ class CacheManager(Generic[E]):
         return recover(self._stack)
 
     def flush(self) -> None:
-        """Bring usage (counts and times of reads) to the persistent levels now."""
+        """Bring usage (counts and times of reads), and writes that wait, to the levels that they are for."""
         self._check_open()
         self._stack.flush()
+        if not self.read_only:
+            self._stack.owing.replay_all()
 
     def sweep(self) -> int:
         """Remove what expired from every level now, as the background sweeper does, but without resting.
@@ -545,6 +547,9 @@ class CacheManager(Generic[E]):
 
     def _present(self, key: str) -> bool:
         authority = self._stack.authority
+        owed = self._stack.owing.look(key)
+        if owed is not None:
+            return not isinstance(owed, type) and self._time.now() < owed[1].purge_at
         held = self._stack.fetch(authority, key) if authority is not None and authority.in_service else None
         return held is not None and self._time.now() < deadline_of(held)
 

@@ -27,7 +27,7 @@ from tierkit.errors import (
 from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring, ring_from_environment
 from tierkit.level import Level, Missed
 from tierkit.plugins import PluginRegistry
-from tierkit.reconciling import align, reconcile
+from tierkit.reconciling import adopt_all, align, reconcile
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.stack import Stack, StackSettings
@@ -63,6 +63,7 @@ def open_stack(
             levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
             opened.callback(levels[-1].close)
         _check_authority(levels, config.durability)
+        _check_write_policies(levels, config.durability)
         sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
         settings = StackSettings(
             late_seconds=config.late_seconds,
@@ -70,12 +71,16 @@ def open_stack(
             grace_seconds=config.grace_seconds,
             read_only=read_only,
             counting=config.enable_statistics,
+            volatile=config.durability == "none",
+            flush_interval_seconds=config.flush_interval_seconds,
         )
         _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
-        if not read_only:
+        if read_only:
+            adopt_all(stack)
+        else:
             reconcile(stack)
         opened.pop_all()
     return stack
@@ -124,6 +129,7 @@ def _level(
         ),
         timeout_seconds=resolved.timeout_seconds,
         admission=_admission(resolved),
+        write_policy=resolved.write_policy,
         counting=config.enable_statistics,
     )
     if failure is not None:
@@ -198,6 +204,31 @@ def _check_authority(levels: Sequence[Level], durability: Durability) -> None:
         raise CacheConfigError(
             f'durability = "full" needs a lowest level that is CRASH_SAFE, and {lowest.name} ({lowest.kind}) is not'
         )
+
+
+def _check_write_policies(levels: Sequence[Level], durability: Durability) -> None:
+    for place, level in enumerate(levels):
+        problem = _policy_problem(level, levels[:place], level is levels[-1], durability)
+        if problem:
+            raise CacheConfigError(f'{level.name} ({level.kind}): write_policy = "{level.write_policy}" {problem}')
+
+
+def _policy_problem(level: Level, above: Sequence[Level], lowest: bool, durability: Durability) -> str:
+    if level.write_policy == "through":
+        return ""
+    if not above:
+        return "needs a level above it, which has what it does not: use through"
+    if level.live:
+        return "is for levels that store rows, not live entries: use through"
+    if not lowest:
+        return "" if level.write_policy == "demote" else "is for the lowest level alone: use through or demote"
+    holders = [high for high in above if high.persistent and high.tier.traits & Trait.CRASH_SAFE]
+    if durability == "none" or holders:
+        return ""
+    return (
+        f"needs a level above it that is CRASH_SAFE to hold what was acknowledged: put one there, or promise nothing "
+        f'with durability = "none" (it is "{durability}")'
+    )
 
 
 def _key_ring(config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool) -> KeyRing | None:

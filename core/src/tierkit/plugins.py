@@ -23,7 +23,16 @@ from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
 from tierkit.offers import Offers, nearest
 from tierkit.tier import API_VERSION, TierSpec, Trait
 
-TIER_SETTINGS: Final = ("name", "backend", "enabled", "max_entries", "eviction_policy", "admission", "timeout_seconds")
+TIER_SETTINGS: Final = (
+    "name",
+    "backend",
+    "enabled",
+    "max_entries",
+    "eviction_policy",
+    "admission",
+    "write_policy",
+    "timeout_seconds",
+)
 """What every level can be told, whatever its kind; no option of a kind may have one of these names."""
 
 __all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]

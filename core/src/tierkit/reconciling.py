@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError, TierUnavailable
 from tierkit.level import Level, Missed
-from tierkit.row import Row
+from tierkit.row import Row, is_owed
 from tierkit.stack import Stack
 
 logger = logging.getLogger("tierkit.stack")
@@ -68,13 +68,15 @@ def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
     """
     restored = dropped = 0
     for rows in _batches(level):
-        held = authority.call(authority.tier.get_many, [row.key for row in rows])
-        for row in rows:
+        copies = [row for row in rows if not _adopted(stack, level, row)]
+        held = authority.call(authority.tier.get_many, [row.key for row in copies])
+        for row in copies:
             there = held.get(row.key)
             if there is None or there.version != row.version:
                 put_down = (there is None or there.version < row.version) and put_down_again(stack, row)
                 restored += put_down
                 dropped += not put_down and level.call(level.tier.discard, row)
+    stack.owing.replay_all()
     if restored or dropped:
         logger.warning(
             "%s: %d records that %s had lost were put back there, and %d old copies were dropped",
@@ -83,6 +85,28 @@ def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
             authority.name,
             dropped,
         )
+
+
+def adopt_all(stack: Stack[Any]) -> None:
+    """Take note of what the authority is owed, by whoever wrote it. Reads the levels above it whole."""
+    for level in stack.stored[:-1]:
+        try:
+            for row in level.scan() if level.persistent and level.in_service else ():
+                _adopted(stack, level, row)
+        except TierkitError as error:
+            logger.warning("%s could not be read: %s", level.name, error)
+
+
+def _adopted(stack: Stack[Any], level: Level, row: Row) -> bool:
+    """Whether `row` is owed to the authority, or damaged where it says so; then it is no copy."""
+    if not is_owed(row):
+        return False
+    try:
+        stack.sealer.verify(row)
+    except TierkitError:
+        return True  # found, counted and evicted when it is read
+    stack.owing.adopt(level, row)
+    return True
 
 
 def put_down_again(stack: Stack[Any], row: Row) -> bool:

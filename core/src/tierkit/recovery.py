@@ -13,14 +13,18 @@ from tierkit.stack import Stack
 
 def due_in(stack: Stack[Any]) -> float:
     """Seconds until `recover` has something to do: 0.0 or less if it has now, infinite if all is well."""
-    return min((level.due_in for level in stack.levels if not level.in_service), default=inf)
+    waiting = (level.due_in for level in stack.levels if not level.in_service)
+    return min(stack.owing.due_in, *waiting, inf)
 
 
 def recover(stack: Stack[Any]) -> int:
-    """Probe each level that is out of service and whose back-off is over. Blocks on I/O.
+    """Probe each level that is out of service and whose back-off is over, and replay what is owed. Blocks on I/O.
 
     Returns:
         How many levels came back.
     """
     waiting = [level for level in reversed(stack.levels) if not level.in_service and level.due_in <= 0]
-    return sum([level.probe() for level in waiting])
+    back = sum([level.probe() for level in waiting])
+    if not stack.settings.read_only:
+        stack.owing.replay_due()
+    return back

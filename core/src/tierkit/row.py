@@ -7,7 +7,7 @@ A tier that stores plain bytes uses `pack_row` and `unpack_row`; a rich tier kee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -84,6 +84,20 @@ class Delta(msgspec.Struct, frozen=True):
 
     count: int
     last_accessed: float
+
+
+OWED: Final = "tierkit.owed"
+"""The column of a row that the authority may not have yet: "put" or "delete". No field can have a name with a dot."""
+
+
+def is_owed(row: Row) -> bool:
+    """Whether the authority may not have `row` yet: see `owing`."""
+    return row.columns.get(OWED) is not None
+
+
+def is_owed_deletion(row: Row) -> bool:
+    """Whether `row` stands for a deletion that the authority may not know of yet."""
+    return row.columns.get(OWED) == "delete"
 
 
 def with_usage(row: Row, count: int, last_accessed: float) -> Row:

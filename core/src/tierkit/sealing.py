@@ -156,8 +156,14 @@ class Sealer(HoldsKeys):
         Raises:
             EncryptionKeyError: The type has secrets, and there is no key.
         """
-        check = self._check(row.key, version, row.purge_at, self.schema.normalise(row.columns))
-        return msgspec.structs.replace(row, version=version, check=check)
+        return self.remade(row, version=version)
+
+    def remade(self, row: Row, **changes: Any) -> Row:
+        """`row` with other fields and the check that this needs; as `restamp`."""
+        changed = msgspec.structs.replace(row, **changes)
+        columns = self.schema.normalise(changed.columns)
+        check = self._check(changed.key, changed.version, changed.purge_at, columns)
+        return msgspec.structs.replace(changed, check=check)
 
     def verify(self, row: Row) -> dict[str, ColumnValue]:
         """The columns of `row`, None left out and each of its declared type, if its check fits.

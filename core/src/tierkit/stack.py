@@ -35,7 +35,7 @@ that is on its way, or else goes out of service.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, Generic, TypeVar, cast
@@ -53,7 +53,8 @@ from tierkit.errors import (
 )
 from tierkit.filling import Filling, Flight
 from tierkit.level import Level
-from tierkit.row import Row, with_usage
+from tierkit.owing import Absent, Owed
+from tierkit.row import Row, is_owed, is_owed_deletion, with_usage
 from tierkit.sealing import Sealer
 from tierkit.statistics import new_counters
 from tierkit.tier import key_digest
@@ -93,8 +94,7 @@ class Stack(Upkeep, Generic[E]):
         settings: StackSettings,
     ) -> None:
         """Put the levels in order and resume above the highest version that any of them holds."""
-        super().__init__(levels, time, versions, settings)
-        self.sealer = sealer
+        super().__init__(levels, sealer, time, versions, settings)
         self.filling: Filling[Found[E]]
         self.counters = new_counters(settings.counting)  # of the whole: its misses are those of every level
         self._told: set[tuple[str, str]] = set()
@@ -177,9 +177,12 @@ class Stack(Upkeep, Generic[E]):
         expected = self.filling.counters[self.filling.stripe(key)]
         floor, stale = 0, None
         for depth, level in enumerate(self.levels):
-            if not level.in_service:
+            in_service = level.in_service
+            record, owed = self._read(level, key)
+            if owed is not None:
+                return self._answer_owed(owed, depth, floor, expected, started)
+            if not in_service:
                 continue
-            record = self.fetch(level, key)
             entry = None if record is None else self._kept(level, record)
             fresh = entry is not None and self._is_fresh(entry)
             if entry is not None and fresh and entry.version >= floor:
@@ -196,6 +199,43 @@ class Stack(Upkeep, Generic[E]):
             level.counters.misses += level.counters.step
         self.counters.misses += self.counters.step
         return stale if stale is not None and stale.entry.version == floor else None
+
+    def _read(self, level: Level, key: str) -> tuple[Any, Owed | None]:
+        """What `level` holds for `key`, or what is owed for it instead."""
+        if level is self.authority and key in self.owing.intents:
+            owed = self.owing.look(key)
+            if owed is not None:
+                return None, owed
+        record = self.fetch(level, key) if level.in_service else None
+        if record is None or level.live or not is_owed(record):
+            return record, None
+        return None, self._owed(level, record)
+
+    def _owed(self, level: Level, row: Row) -> Owed | None:
+        """What an owed row in `level` says of its key; None if it is damaged, and gone."""
+        try:
+            self.sealer.verify(row)
+        except CacheCorruptionError as error:
+            self.discard(level, row)
+            self.damaged(level, row.key, error)
+            return None
+        except TierkitError as error:
+            self._unreadable(level, error)
+            return Absent
+        if not self.settings.read_only:
+            self.owing.adopt(level, row)
+        return Absent if is_owed_deletion(row) else (level, self.owing.paid(row))
+
+    def _answer_owed(self, held: Owed, depth: int, floor: int, expected: int, started: float) -> Found[E] | None:
+        """Answer with a write that the authority is owed: what lies below is older, and is not asked."""
+        if not isinstance(held, type):
+            holder = held[0] or self.levels[depth]
+            entry = self.open_row(holder, held[1])
+            if entry is not None and self._is_fresh(entry) and entry.version >= floor:
+                holder.counters.hits += holder.counters.step
+                return self._answer(entry, held[1], depth, expected, started)
+        self.counters.misses += self.counters.step
+        return None
 
     def _expired_version(self, level: Level, record: Any, entry: E | None) -> int:
         """The version below which nothing may be returned, since this newer record has expired; 0 if it has not."""
@@ -298,12 +338,26 @@ class Stack(Upkeep, Generic[E]):
             logger.warning("%s: a record cannot be read and is left as it is: %s", level.name, error)
 
     def scan(self) -> Iterator[E]:
-        """Every entry of the lowest level in service, expired ones too, without touching usage or statistics."""
-        for level in reversed(self.levels):
-            if level.in_service:
-                opened = level.scan() if level.live else (self.open_row(level, row) for row in level.scan())
-                yield from (entry for entry in opened if entry is not None)
-                return
+        """Every entry of the lowest level in service, expired ones too, without touching usage or statistics.
+
+        Where writes are owed to the authority they count, and not what it holds.
+        """
+        level = next((level for level in reversed(self.levels) if level.in_service), None)
+        owed = set(self.owing.intents)
+        if level is not None and level.live:
+            yield from (entry for entry in level.scan() if entry.key not in owed)
+        elif level is not None:
+            rows = (row for row in level.scan() if row.key not in owed)
+            yield from self._opened(level, rows)
+        if level is not None:
+            yield from self._opened(level, self.owing.rows())
+
+    def _opened(self, level: Level, rows: Iterable[Row]) -> Iterator[E]:
+        for row in rows:
+            held = self._owed(level, row) if is_owed(row) else (level, row)
+            entry = None if held is None or isinstance(held, type) else self.open_row(level, held[1])
+            if entry is not None:
+                yield entry
 
     # -- promotion ---------------------------------------------------------------------------------------------------
 

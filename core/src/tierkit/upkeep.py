@@ -12,14 +12,17 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tierkit.clock import CacheTime, VersionClock
-from tierkit.errors import TierkitError
+from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.filling import Filling
 from tierkit.level import Level
 from tierkit.observers import Observers
-from tierkit.row import Record
+from tierkit.owing import Owing
+from tierkit.row import Record, Row, is_owed, with_usage
+from tierkit.sealing import Sealer
 from tierkit.tier import key_digest, purge_steps
 from tierkit.usage import UsageLedger
 
@@ -40,6 +43,8 @@ class StackSettings:
     grace_seconds: float = 0.0
     read_only: bool = False
     counting: bool = True
+    volatile: bool = False
+    flush_interval_seconds: float = 1.0
 
 
 class Upkeep:
@@ -50,9 +55,10 @@ class Upkeep:
     """
 
     def __init__(
-        self, levels: Sequence[Level], time: CacheTime, versions: VersionClock, settings: StackSettings
+        self, levels: Sequence[Level], sealer: Sealer, time: CacheTime, versions: VersionClock, settings: StackSettings
     ) -> None:
         """Put the levels in order."""
+        self.sealer = sealer
         self.levels = tuple(levels)
         self.live = tuple(level for level in levels if level.live)
         self.stored = tuple(level for level in levels if not level.live)
@@ -62,10 +68,18 @@ class Upkeep:
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
         self.observers = Observers()
+        self.owing = Owing(
+            self.stored,
+            sealer,
+            time,
+            volatile=settings.volatile,
+            late_seconds=settings.late_seconds,
+            flush_interval_seconds=settings.flush_interval_seconds,
+        )
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
         for level in self.levels:
-            level.returning = self._returning
+            level.returning = partial(self._returning, level)
         _open_stacks.add(self)
 
     @property
@@ -84,8 +98,13 @@ class Upkeep:
         return self.time.monotonic() - started > self.settings.late_seconds
 
     @contextmanager
-    def _returning(self) -> Iterator[None]:
-        """Around a level's return: what was read before a write that it missed must not be copied up into it."""
+    def _returning(self, returning: Level) -> Iterator[None]:
+        """Around a level's return: what was read before a write that it missed must not be copied up into it.
+
+        The authority gets what it is owed before it is read.
+        """
+        if returning is self.authority and not self.owing.replay_all(probing=True):
+            raise TierUnavailable(f"{returning.name} did not take the {len(self.owing.intents)} writes that it is owed")
         for level in self.live if self.stored else ():
             self._collect(level)  # it may be about to be emptied
         with self.filling.promotions_aside():
@@ -139,15 +158,40 @@ class Upkeep:
         self.flush_full_ledger()
 
     def _settle_level(self, level: Level) -> None:
+        below = self._takes_victims_of(level)
         try:
             for _ in range(_ROUNDS):
+                expected = self.filling.snapshot() if below else []
                 victims = level.call(level.tier.overflow)
+                victims = [victim for victim in victims if not self._pinned(level, victim)]
                 if not victims:
                     break
+                if below is not None:
+                    self._demote(below, victims, expected)
                 for victim in victims:  # another may have evicted it, or have written it anew: then ask again
                     self._evict(level, victim)
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
+
+    def _takes_victims_of(self, level: Level) -> Level | None:
+        """The level below that is filled only by what others evict, and not the authority, which is owed writes."""
+        below = next((low for low in self.levels[self.levels.index(level) + 1 :] if low.in_service), None)
+        return below if below and below is not self.authority and below.write_policy == "demote" else None
+
+    def _demote(self, below: Level, victims: Sequence[Any], expected: Sequence[int]) -> None:
+        """Copy `victims` down, each unless a write came since it was named; if that fails they are only evicted."""
+        for victim in victims:
+            if not self.filling.begin_promotion(victim.key, expected[self.filling.stripe(victim.key)]):
+                continue
+            try:
+                row = victim if isinstance(victim, Row) else self.sealer.seal(victim)
+                below.write(below.tier.put, with_usage(row, row.access_count, _last_used(victim)))
+            except TierkitError as error:
+                logger.debug("%s did not take a victim: %s", below.name, error)
+            finally:
+                self.filling.end_promotion()
+        if victims and below.max_entries is not None:
+            self._settle_level(below)
 
     def _evict(self, level: Level, victim: Any) -> None:
         if not level.call(level.tier.discard, victim):
@@ -159,6 +203,18 @@ class Upkeep:
         else:
             level.counters.demotions += level.counters.step
             self._keep_usage(level, victim)
+
+    def _pinned(self, level: Level, victim: Any) -> bool:
+        """Whether the authority is owed `victim` and cannot take it now: then it stays, beyond the bound."""
+        owing = self.owing
+        if level.live:
+            if owing.write_policy == "demote":
+                owing.replay([victim.key])
+            return False  # what is owed is held by the intent itself
+        if not is_owed(victim):
+            return False
+        owing.adopt(level, victim)
+        return not owing.replay([victim.key])
 
     def _drop_above(self, victim: Record) -> None:
         """The authority has no room for `victim`: let no copy of it remain."""
@@ -225,6 +281,7 @@ class Upkeep:
         if self.settings.read_only:
             return 0
         self.flush()
+        self.owing.replay_expired(self.time.now())
         return sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
 
     def _sweep_level(self, level: Level, paced: bool) -> int:
@@ -253,6 +310,7 @@ class Upkeep:
         failures = []
         try:
             self.flush()
+            self._pay()
             for level in self.stored[:-1]:
                 self._leave(level)
         finally:
@@ -264,6 +322,17 @@ class Upkeep:
                     failures.append(error)
         if failures:
             raise failures[0]
+
+    def _pay(self) -> None:
+        """Replay all that is owed; say what is left."""
+        if self.settings.read_only or self.owing.replay_all():
+            return
+        left = [intent.level for _, intent in self.owing.intents.items()]
+        lost = sum(level is None for level in left)
+        if lost:
+            logger.error("%d writes that were held in memory are lost: the authority could not be written", lost)
+        if len(left) > lost:
+            logger.warning("%d writes wait for the authority; the next opening brings them there", len(left) - lost)
 
     def _leave(self, level: Level) -> None:
         try:
@@ -282,6 +351,7 @@ class Upkeep:
         """
         self.filling.renew()
         self.ledger.renew()
+        self.owing.intents.renew()
         self.halt = threading.Event()
         self.versions.renew()
         for level in self.levels:
@@ -294,6 +364,10 @@ class Upkeep:
 
 
 def _nobody() -> None: ...
+
+
+def _last_used(record: Any) -> float:
+    return float(record.last_accessed if isinstance(record, Row) else record._usage.last_accessed)
 
 
 _open_stacks: weakref.WeakSet[Upkeep] = weakref.WeakSet()

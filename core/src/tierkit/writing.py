@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from tierkit.entry import CacheEntry, Usage
-from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
+from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
-from tierkit.row import Row
+from tierkit.row import Row, is_owed
 from tierkit.stack import Stack
 from tierkit.tier import key_digest
 
@@ -47,6 +48,7 @@ class Writer(Generic[E]):
         write = self.prepare(entry)
         if not stack.levels:
             return write[0]  # type: ignore[no-any-return]
+        self.check_writable()
         expected = stack.filling.begin(entry.key)
         try:
             write = self.store(write, started)
@@ -60,33 +62,52 @@ class Writer(Generic[E]):
 
     def delete(self, key: str) -> None:
         """Delete `key` at a new version in every level, the authority first."""
-        stack = self.stack
-        started = stack.time.monotonic()
-
-        def delete_stored(authority: Level) -> int:
-            def attempt(stamp: int) -> int | None:
-                return authority.call(authority.tier.delete, key, stamp)
-
-            return self._until_taken(attempt, stack.versions.next(), started)
-
-        version = self.delete_by(key, delete_stored)
+        version = self.stack.versions.next()
+        for _ in range(ATTEMPTS):
+            version, refused = self.delete_by(key, partial(self._delete_truth, key, version))
+            if refused is None:
+                break
+            version = self.above(refused)
         logger.debug("delete %s: version %d", key_digest(key), version)
 
-    def delete_by(self, key: str, delete_stored: Callable[[Level], int]) -> int:
-        """Delete `key` in the authority by `delete_stored`, which answers the version, and then above it."""
+    def _delete_truth(self, key: str, version: int) -> tuple[int, Level | None]:
+        def attempt(place: Level | None, version: int) -> int | None:
+            if place is self._authority:
+                return self._authority.call(self._authority.tier.delete, key, version)
+            return self.stack.owing.delete(place, key, version)
+
+        return self._in_truth(key, attempt, version, self.stack.time.monotonic())
+
+    def delete_by(self, key: str, delete_truth: Callable[[], tuple[int, Level | None]]) -> tuple[int, int | None]:
+        """Delete `key` by `delete_truth`, and then in the levels above.
+
+        Args:
+            key: Names the record.
+            delete_truth: Answers the version of the deletion, and the level that has it.
+
+        Returns:
+            The version, and that of a newer write that a level holds and the authority is owed, or None.
+        """
         stack = self.stack
-        authority = self.authority()
+        self.check_writable()
         stack.filling.begin(key)
         try:
-            version = delete_stored(authority)
-            for level in reversed(stack.stored[:-1]):
-                self.guarded(level, key, version, level.tier.delete, key, version)
+            version, holder = delete_truth()
+            refused = self._delete_above(key, version, holder)
             self.in_live(key, lambda level: level.call(level.tier.delete, key, version))
         except BaseException:
             self.drop_live(key)
             raise
         stack.ledger.pop(key)
-        return version
+        return version, refused
+
+    def _delete_above(self, key: str, version: int, holder: Level | None) -> int | None:
+        owed = None
+        for level in self._copies(holder):
+            refused = self.guarded(level, key, version, level.tier.delete, key, version)
+            if refused is not None and self._is_owed(level, key):
+                owed = max(owed or 0, refused)
+        return owed
 
     def prepare(self, entry: E) -> Write:
         """`entry` stamped, and its row.
@@ -118,36 +139,85 @@ class Writer(Generic[E]):
 
     # -- stored levels -----------------------------------------------------------------------------------------------
 
-    def authority(self) -> Level:
-        """The authority.
+    def authority(self, keys: Iterable[str] = ()) -> Level:
+        """The authority, which has what it was owed for `keys`.
 
         Raises:
-            TierUnavailable: It is out of service.
+            TierUnavailable: It is out of service, or did not take that.
         """
-        authority = self.stack.levels[-1]
-        if not authority.in_service:
+        authority = self._authority
+        if not authority.in_service or not self.stack.owing.replay(keys):
             raise TierUnavailable(
-                f"{authority.name} ({authority.kind}) is out of service and nothing can be written; when its storage "
-                "is well again call reset_failures() on the level"
+                f"{authority.name} ({authority.kind}) is out of service, or cannot be written, and this needs it: it "
+                "is tried again by itself; when its storage is well reset_failures() on the level does so at once"
             )
         return authority
 
+    def check_writable(self) -> None:
+        """See, before anything is done, that someone can take a write.
+
+        Raises:
+            TierUnavailable: Nobody can.
+        """
+        if not self._authority.in_service and not self.stack.owing.can_hold():
+            self.authority()
+
+    @property
+    def _authority(self) -> Level:
+        return self.stack.levels[-1]
+
     def store(self, write: Write, started: float) -> Write:
         """Write to the stored levels, the authority first. Answers what was written, which may have a newer stamp."""
-        authority = self.authority()
-        if authority.live:
+        if self._authority.live:
+            self.authority()
             return write
+        for _ in range(ATTEMPTS):
+            write, holder = self._store_truth(write, started)
+            refused = self.store_above(write, started, holder)
+            if refused is None:
+                break
+            write = self.restamp(write, self.above(refused))
+        return write
+
+    def _store_truth(self, write: Write, started: float) -> tuple[Write, Level | None]:
         current = write
 
-        def attempt(version: int) -> int | None:
+        def attempt(place: Level | None, version: int) -> int | None:
             nonlocal current
             if version != current[0].version:
                 current = self.restamp(current, version)
-            return authority.write(authority.tier.put, current[1])
+            row = cast("Row", current[1])
+            if place is self._authority:
+                return self._authority.write(self._authority.tier.put, row)
+            return self.stack.owing.put(place, row)
 
-        self._until_taken(attempt, write[0].version, started)
-        self.store_above(current, started)
-        return current
+        _, holder = self._in_truth(write[0].key, attempt, write[0].version, started)
+        return current, holder
+
+    def _in_truth(
+        self, key: str, attempt: Callable[[Level | None, int], int | None], version: int, started: float
+    ) -> tuple[int, Level | None]:
+        """Do `attempt` on the authority or, where that cannot be written now, on who holds writes for it.
+
+        Returns:
+            The version that was taken, and the level that has it; None if it is held in memory.
+        """
+        owing = self.stack.owing
+        if owing.direct or not owing.can_hold():
+            self.authority()
+            try:
+                version = self._until_taken(partial(attempt, self._authority), version, started)
+            except CacheStorageError:
+                if not owing.can_hold():
+                    raise
+            else:
+                owing.intents.settle(key, version)
+                return version, self._authority
+        holder = owing.holder()
+        version = self._until_taken(partial(attempt, holder), version, started)
+        if len(owing.intents) == 1:
+            self.stack.alarm()
+        return version, holder
 
     def _until_taken(self, attempt: Callable[[int], int | None], version: int, started: float) -> int:
         """Attempt with ever newer versions until none refuses; a late one is stamped again first."""
@@ -167,30 +237,51 @@ class Writer(Generic[E]):
         stamp = self.stack.versions.next()
         return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
-    def store_above(self, write: Write, started: float) -> None:
-        """Write to the stored levels above; where that fails, is late or not admitted, drop what is older."""
-        entry, row = write
-        for level in reversed(self.stack.stored[:-1]):
-            older = entry.version - 1
-            if self.stack.late(started) or not level.admits(entry.key):
-                self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
-            else:
-                self.guarded(level, entry.key, older, level.tier.put, row)
+    def store_above(self, write: Write, started: float, holder: Level | None = None) -> int | None:
+        """Write to the stored levels but for `holder`, which has it; where that fails, is late or not wanted, drop what is older.
 
-    def guarded(self, level: Level, key: str, version: int, operation: Callable[..., Any], *args: Any) -> None:
+        Returns:
+            The version of a newer write that one of them holds and that the authority is owed; else None.
+        """
+        entry, row = write
+        refused = None
+        for level in self._copies(holder):
+            older = entry.version - 1
+            if self.stack.late(started) or not level.takes_copy(entry.key):
+                answer = self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
+            else:
+                answer = self.guarded(level, entry.key, older, level.tier.put, row)
+            if answer is not None and self._is_owed(level, entry.key):
+                refused = max(refused or 0, answer)
+        return refused
+
+    def _copies(self, holder: Level | None) -> Iterator[Level]:
+        return (level for level in reversed(self.stack.stored[:-1]) if level is not holder)
+
+    def _is_owed(self, level: Level, key: str) -> bool:
+        held = self.stack.fetch(level, key)
+        return held is not None and is_owed(held)
+
+    def guarded(
+        self, level: Level, key: str, version: int, operation: Callable[..., int | None], *args: Any
+    ) -> int | None:
         """Do `operation` on a level above the authority; if it fails delete up to `version`, or take the level out.
 
         A deletion leaves a mark, which also keeps out an older promotion that is on its way.
+
+        Returns:
+            The version that refused, or None.
         """
         if not level.begin_write({key: version}):
-            return
+            return None
         try:
-            level.write(operation, *args)
+            return level.write(operation, *args)
         except TierkitError as error:
             try:
                 level.call(level.tier.delete, key, version)
             except TierkitError:
                 level.miss(error, {key: version})
+            return None
         finally:
             level.end_write()
 
@@ -263,6 +354,8 @@ class Writer(Generic[E]):
         if not stack.levels:
             return
         self.authority()
+        if not stack.owing.replay_all():
+            raise TierUnavailable("the authority did not take what it is owed, and cannot be cleared before it has")
         stack.filling.reset()
         try:
             if stack.stored:

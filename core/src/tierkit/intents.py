@@ -1,0 +1,79 @@
+"""Intents: which writes the authority has not taken yet, and who holds them for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tierkit.level import Level
+from tierkit.row import Row
+
+
+class Intent(NamedTuple):
+    """A write that the authority is owed.
+
+    Attributes:
+        version: Of the write.
+        level: Who holds it; None if this process holds it in memory.
+        row: What is to be written, if it is held in memory; None for a deletion.
+        deleted: Whether it is a deletion.
+        purge_at: When the record may be dropped, in POSIX seconds.
+    """
+
+    version: int
+    level: Level | None
+    row: Row | None
+    deleted: bool
+    purge_at: float
+
+
+class Intents:
+    """The intents of one process, the newest of each key. Thread-safe."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._held: dict[str, Intent] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        """Make a lock of one's own: in a forked child. Replaying what the parent replays too does no harm."""
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        """How many keys are owed."""
+        return len(self._held)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether `key` is owed."""
+        return key in self._held
+
+    def get(self, key: str) -> Intent | None:
+        """The intent of `key`."""
+        return self._held.get(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """Every key that was owed when it was called."""
+        with self._lock:
+            return iter(list(self._held))
+
+    def items(self) -> list[tuple[str, Intent]]:
+        """Every key and its intent."""
+        with self._lock:
+            return list(self._held.items())
+
+    def note(self, key: str, intent: Intent) -> int | None:
+        """Note `intent`, unless there is a newer one. Answers the version of that."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.version > intent.version:
+                return held.version
+            self._held[key] = intent
+            return None
+
+    def settle(self, key: str, version: int) -> None:
+        """The authority knows `version` of `key`, or something newer: forget what is not newer than that."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.version <= version:
+                del self._held[key]

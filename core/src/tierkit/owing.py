@@ -1,0 +1,318 @@
+"""Writes that the authority is owed.
+
+While the authority cannot be written, or under write-behind and demote-only always, the next persistent level stands
+in. It holds the record or the deletion in a row that says so itself (`OWED`), so that one put keeps both the write and
+the intent, and a crash loses neither; no tier drops such a row, and no level evicts it. A stack that promises nothing
+(`durability = "none"`) may hold them in memory instead.
+
+An owed row is the truth about its key: a read that comes to it goes no further down, since what lies there is older.
+Replay brings it to the authority, by version, and only then turns it into an ordinary copy. It may be done twice, by
+two processes, or again after a crash. If the authority refuses, it has something newer and the copy is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from math import inf
+from typing import Final
+
+from tierkit.clock import CacheTime
+from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
+from tierkit.intents import Intent, Intents
+from tierkit.level import Level
+from tierkit.row import OWED, Row, is_owed, is_owed_deletion
+from tierkit.sealing import Sealer
+from tierkit.tier import Trait, key_digest
+
+logger = logging.getLogger("tierkit.stack")
+
+_PURGE_AT: Final = "tierkit.purge_at"
+MOST_OWED: Final = 100_000
+"""Writes that may wait, where no bound of the level that holds them says less."""
+_BATCH: Final = 500
+_RETRY_SECONDS: Final = 1.0
+
+
+class Absent:
+    """What is owed for a key is that it is not there, or it cannot be read now."""
+
+
+Owed = tuple[Level | None, Row] | type[Absent]
+"""Who holds a write (None: this process) and the row that the authority is to get; or that nothing may be returned."""
+
+
+class Owing:
+    """What the authority of one stack is owed, and how it gets it.
+
+    Attributes:
+        intents: The writes that this process knows to be owed.
+        write_policy: Of the authority.
+    """
+
+    def __init__(
+        self,
+        stored: Sequence[Level],
+        sealer: Sealer,
+        time: CacheTime,
+        *,
+        volatile: bool = False,
+        late_seconds: float = 10.0,
+        flush_interval_seconds: float = 1.0,
+    ) -> None:
+        """Owe nothing yet to the last of `stored`; hold writes in memory only if `volatile`."""
+        self.intents = Intents()
+        self.write_policy = stored[-1].write_policy if stored else "through"
+        self._above = tuple(reversed(stored[:-1]))
+        self._authority = stored[-1] if stored else None
+        self._sealer = sealer
+        self._time = time
+        self._volatile = volatile
+        self._late_seconds = late_seconds
+        self._flush_interval_seconds = flush_interval_seconds
+        self._replay_at = 0.0
+
+    # -- who is written ----------------------------------------------------------------------------------------------
+
+    @property
+    def direct(self) -> bool:
+        """Whether a write goes to the authority itself, or should try to."""
+        authority = self._authority
+        return authority is not None and self.write_policy == "through" and authority.takes_writes
+
+    def can_hold(self) -> bool:
+        """Whether anyone can hold a write for the authority now."""
+        return self._volatile or self._stand_in() is not None
+
+    def holder(self) -> Level | None:
+        """The level that holds writes for the authority; None for this process's memory.
+
+        Raises:
+            TierUnavailable: Nobody can.
+        """
+        level = self._stand_in()
+        if level is None and not self._volatile:
+            authority = self._authority
+            name = f"{authority.name} ({authority.kind})" if authority else "the authority"
+            raise TierUnavailable(
+                f"{name} cannot be written, and no persistent level above it can hold the write: it is tried again by "
+                "itself; when the storage is well reset_failures() on the level brings it back at once"
+            )
+        return level
+
+    def _stand_in(self) -> Level | None:
+        for level in self._above:
+            safe = self._volatile or level.tier.traits & Trait.CRASH_SAFE
+            if level.persistent and safe and level.takes_writes:
+                return level
+        return None
+
+    # -- holding -----------------------------------------------------------------------------------------------------
+
+    def put(self, holder: Level | None, row: Row) -> int | None:
+        """Let `holder` hold `row` for the authority. Answers the version that refused, or None.
+
+        Raises:
+            CacheStorageError: It could not, or too many writes wait already.
+        """
+        return self.put_many(holder, [row])[0]
+
+    def delete(self, holder: Level | None, key: str, version: int) -> int | None:
+        """As `put`, for a deletion at `version`."""
+        tombstone = Row(key=key, version=version, purge_at=inf, check="", columns={OWED: "delete"})
+        return self._hold(holder, [tombstone])[0]
+
+    def put_many(self, holder: Level | None, rows: Sequence[Row]) -> list[int | None]:
+        """As `put`, for each of `rows`."""
+        return self._hold(holder, [self._owed(row) for row in rows])
+
+    def _owed(self, row: Row) -> Row:
+        columns = {**row.columns, OWED: "put", _PURGE_AT: row.purge_at}
+        return Row(
+            key=row.key,
+            version=row.version,
+            purge_at=inf,
+            check="",
+            columns=columns,
+            access_count=row.access_count,
+            last_accessed=row.last_accessed,
+        )
+
+    def _hold(self, holder: Level | None, rows: Sequence[Row]) -> list[int | None]:
+        self._make_room(holder, rows)
+        sealed = [self._sealer.remade(row) for row in rows]
+        refusals = [self._note(holder, row) for row in sealed]  # first: who finds the row must know of the intent
+        if holder is not None:
+            refusals = holder.write(holder.tier.put_many, sealed)
+            for row, refused in zip(sealed, refusals, strict=True):
+                if refused is None:  # a replay that came between found nothing yet, and forgot the intent
+                    self._note(holder, row)
+        return refusals
+
+    def _note(self, holder: Level | None, row: Row) -> int | None:
+        kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
+        purge_at = float(row.columns.get(_PURGE_AT, inf))
+        return self.intents.note(row.key, Intent(row.version, holder, kept, is_owed_deletion(row), purge_at))
+
+    def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
+        limit = MOST_OWED if holder is None or holder.max_entries is None else 2 * holder.max_entries
+        count = sum([row.key not in self.intents for row in rows])
+        if count and len(self.intents) + count > max(limit, count) and not self.replay_all():
+            name = "memory" if holder is None else holder.name
+            raise TierFull(
+                f"{name} holds {len(self.intents)} writes for the authority, which cannot be written; at most {limit} "
+                "may wait: twice the bound of the level"
+            )
+
+    def adopt(self, level: Level, row: Row) -> None:
+        """Another process, or one that is gone, left `row` in `level`: see to it that the authority gets it."""
+        if row.key not in self.intents:
+            self._note(level, row)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def paid(self, row: Row) -> Row:
+        """The row that the authority is to get for an owed one, which was verified or made here."""
+        columns = {name: value for name, value in row.columns.items() if name not in (OWED, _PURGE_AT)}
+        return self._sealer.remade(row, purge_at=float(row.columns[_PURGE_AT]), columns=columns)
+
+    def look(self, key: str) -> Owed | None:
+        """What is owed for `key`, asked just before the authority is read.
+
+        Returns:
+            Who holds it, and the row that the authority is to get; `Absent` if what lies below must not be
+            returned; None if nothing is owed.
+        """
+        intent = self.intents.get(key)
+        if intent is None:
+            return None
+        if intent.row is not None:
+            return None, intent.row
+        if intent.deleted:
+            return Absent
+        row = self._read(intent, key)
+        if row is None or isinstance(row, type):
+            return row
+        return None if not is_owed(row) else Absent if is_owed_deletion(row) else (intent.level, self.paid(row))
+
+    def _read(self, intent: Intent, key: str) -> Row | type[Absent] | None:
+        level = intent.level
+        if level is None or not level.in_service:
+            return Absent
+        try:
+            row: Row | None = level.call(level.tier.get, key)
+            if row is not None:
+                self._sealer.verify(row)
+        except TierkitError:
+            return Absent
+        return row
+
+    def rows(self) -> Iterator[Row]:
+        """The rows that the authority is to get; deletions, and what cannot be read now, are left out."""
+        for key in self.intents:
+            found = self.look(key)
+            if isinstance(found, tuple):
+                yield found[1]
+
+    # -- replay ------------------------------------------------------------------------------------------------------
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until `replay_all` should be called; infinite if it need not be."""
+        if not self.intents or self._authority is None or self.write_policy == "demote":
+            return inf
+        if not self._authority.takes_writes:
+            return self._authority.due_in
+        return self._replay_at - self._time.monotonic()
+
+    def replay_due(self) -> None:
+        """Replay if that is due."""
+        authority = self._authority
+        if authority is not None and self.due_in <= 0 and authority.takes_writes:
+            wait = self._flush_interval_seconds if self.replay_all() else _RETRY_SECONDS
+            self._replay_at = self._time.monotonic() + wait
+
+    def replay_expired(self, now: float) -> None:
+        """Let the authority know of owed records that expired: what it holds of them is older."""
+        self.replay([key for key, intent in self.intents.items() if intent.purge_at <= now])
+
+    def replay_all(self, *, probing: bool = False) -> bool:
+        """Replay every intent. Answers whether none is left of those that there were."""
+        return self.replay(list(self.intents), probing=probing)
+
+    def replay(self, keys: Iterable[str], *, probing: bool = False) -> bool:
+        """Bring what is owed for `keys` to the authority. Blocks on I/O.
+
+        Args:
+            keys: Those of which nothing is owed are passed over.
+            probing: The authority is out of service and about to come back.
+
+        Returns:
+            Whether nothing is owed for them any more.
+        """
+        authority = self._authority
+        owed = iter([(key, intent) for key in keys if (intent := self.intents.get(key)) is not None])
+        while batch := list(islice(owed, _BATCH)):
+            if authority is None or not (authority.in_service or probing) or not self._replay(authority, batch):
+                return False
+        return True
+
+    def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> bool:
+        started = self._time.monotonic()
+        try:
+            found = [(key, intent, self._row_of(key, intent)) for key, intent in batch]
+            if self._time.monotonic() - started > self._late_seconds:
+                return False  # a newer write may have come and been forgotten again
+            puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(intent, row)]
+            deletions = {
+                key: row.version for key, intent, row in found if row is not None and not self._is_put(intent, row)
+            }
+            paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
+            refusals = authority.write(authority.tier.put_many, paid) if paid else []
+            if deletions:
+                authority.write(authority.tier.delete_many, deletions)
+        except TierkitError as error:
+            logger.debug("what %s is owed could not be replayed: %s", authority.name, error)
+            return False
+        taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
+        for key, intent, row in found:
+            if row is not None and intent.level is not None:
+                self._replace(intent.level, row, taken.get(key))
+            self.intents.settle(key, intent.version)
+        logger.debug("%s got %d writes that it was owed", authority.name, len(found))
+        return True
+
+    def _is_put(self, intent: Intent, row: Row) -> bool:
+        return not is_owed_deletion(row) and intent.purge_at > self._time.now()
+
+    def _row_of(self, key: str, intent: Intent) -> Row | None:
+        """What is held for an intent; None if it is not there any more: another process has replayed it.
+
+        Raises:
+            CacheStorageError: Its level could not be read.
+        """
+        level = intent.level
+        if level is None:
+            return intent.row or self._sealer.remade(
+                Row(key=key, version=intent.version, purge_at=inf, check="", columns={OWED: "delete"})
+            )
+        try:
+            row: Row | None = level.call(level.tier.get, key)
+            if row is None or not is_owed(row):
+                return None
+            self._sealer.verify(row)
+        except CacheCorruptionError as error:
+            logger.warning(
+                "%s: a write of %s that was owed is damaged and lost: %s", level.name, key_digest(key), error
+            )
+            return None
+        return row
+
+    def _replace(self, level: Level, owed: Row, paid: Row | None) -> None:
+        """Put an ordinary copy in the place of an owed row, or none, if the authority has something newer."""
+        try:
+            if level.call(level.tier.discard, owed) and paid is not None:
+                level.write(level.tier.put, paid)
+        except TierkitError as error:
+            logger.debug("%s could not be told that a write is not owed any more: %s", level.name, error)
