@@ -37,6 +37,7 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
     ("observer_options", {"other": {"port": 1}}, '{"other": {"port": 1}}', "{ other = { port = 1 } }"),
     ("durability", "full", "full", '"full"'),
     ("tier_failure_threshold", 9, "9", "9"),
+    ("flush_interval_seconds", 0.5, "0.5", "0.5"),
     ("recovery_initial_seconds", 0.5, "0.5", "0.5"),
     ("recovery_longest_seconds", 5.0, "5", "5"),
     ("ttl_jitter", 0.25, "0.25", "0.25"),

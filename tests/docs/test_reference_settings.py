@@ -61,7 +61,7 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
     documented = {name: row[2].strip("`") for name, row in SETTINGS.items() if name != "tiers"}
     assert documented == {name: shown((name,), getattr(config, name)) for name in documented}
     level = CacheTierConfig()
-    for name in ("enabled", "max_entries", "eviction_policy", "admission", "timeout_seconds"):
+    for name in ("enabled", "max_entries", "eviction_policy", "admission", "timeout_seconds", "write_policy"):
         assert LEVEL_SETTINGS[name][2] == f"`{shown((name,), getattr(level, name))}`"
 
 

@@ -70,7 +70,7 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
-        write_policy: When it is written: see `docs/reference/write-policies.md`.
+        write_policy: When it is written: with each write, soon after it, or only when a level above evicts.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
         latencies: How long the tier's operations took, where that is measured.

@@ -59,13 +59,14 @@ class Merging(Bulk[E]):
 
     def store(self, writes: list[Write], started: float) -> None:
         """Write to the authority by compare and set, and to the stored levels above it."""
-        authority = self.writer.authority()
+        authority = self.writer.authority([entry.key for entry, _ in writes])
         if authority.live:
             self._upsert(authority, writes, range(len(writes)))
         else:
-            super().store(writes, started)
+            self._replace_in(authority, writes)
+            self.store_copies(writes, started)
 
-    def store_in_authority(self, authority: Level, writes: list[Write], started: float) -> None:  # noqa: ARG002
+    def _replace_in(self, authority: Level, writes: list[Write]) -> None:
         """Compare and set all at once; what another writer changed meanwhile is merged again by itself."""
         expected = {key: record.version for key, (record, _) in self._held.items()}
         replacements = [(row, expected.get(entry.key, 0)) for entry, row in writes]

@@ -27,9 +27,10 @@ authority, and they are discarded. The bound holds when the put returns.
 Usage. A hit counts on the entry in L1 (`entry.Usage`), elsewhere in the ledger. Both reach the stored levels as sums:
 when the ledger is full, at a sweep, and at close.
 
-Failure. A level whose tier fails is skipped (`level`). A read that no level could answer is a miss. A write that the
-authority did not take raises. A level above that missed a write drops what is older, with a mark against a promotion
-that is on its way, or else goes out of service.
+Failure. A level whose tier fails is skipped (`level`), and brought back (`recovery`). A read that no level could answer
+is a miss. A write that the authority did not take is held for it by the next persistent level (`owing`), or raises. A
+level above that missed a write drops what is older, with a mark against a promotion that is on its way, or else goes
+out of service.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""While the authority cannot be written, the next persistent level stands in; nothing is lost and nothing comes back."""
+"""While the authority cannot be written, the next persistent level stands in: nothing is lost, nothing comes back."""
 
 from collections.abc import Callable
 from typing import Any
