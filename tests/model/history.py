@@ -16,6 +16,7 @@ from tests.model.cooperative import Violation
 from tests.model.storage import SharedDisk, shown
 
 from tierkit import CacheEntry, Row
+from tierkit.row import is_owed, is_owed_deletion
 
 if TYPE_CHECKING:
     from tests.model.world import Process, World
@@ -103,11 +104,23 @@ class History:
 
     def stored(self, disk: SharedDisk, row: Row, held: Row | None) -> None:
         """A storage took a record in place of what it held."""
-        if disk is self.world.authority:
+        if is_owed(row):
+            self._owed(row)
+        elif disk is self.world.authority:
             operation = self.world.operation
             if operation is not None and row.key in operation.verdicts:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
+
+    def _owed(self, row: Row) -> None:
+        """A level that stands in for the authority took a write: that counts as if the authority had."""
+        if is_owed_deletion(row):
+            self._wrote(row.key, row.version * 2 + 1, "", inf, 0)
+        else:
+            columns = row.columns
+            self._wrote(
+                row.key, row.version * 2, columns["text"], columns["tierkit.purge_at"], int(columns["failure_count"])
+            )
 
     def deleted(self, disk: SharedDisk, key: str, version: int) -> None:
         """A storage took a deletion."""
@@ -226,7 +239,8 @@ class History:
     def removed(self, key: str, version: int) -> None:
         """A record was deleted at its own version: because of its failures, or not at all."""
         write = self.writes[key].get(version * 2)
-        if write is not None and write.failures < FAILURE_THRESHOLD:
+        expired = write is not None and write.purge_at <= max(process.wall() for process in self.world.processes)
+        if write is not None and not expired and write.failures < FAILURE_THRESHOLD:
             raise Violation(f"{key} was removed after {write.failures} failures")
 
     def cleared(self, operation: Operation) -> None:
