@@ -238,7 +238,7 @@ class Writer(Generic[E]):
         return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
     def store_above(self, write: Write, started: float, holder: Level | None = None) -> int | None:
-        """Write to the stored levels but for `holder`, which has it; where that fails, is late or not wanted, drop what is older.
+        """Write to the stored levels but `holder`, which has it; where that fails, is late or not admitted, drop older.
 
         Returns:
             The version of a newer write that one of them holds and that the authority is owed; else None.
