@@ -36,7 +36,7 @@ class Usage:
     It lives beside the record, outside its version and check, and changes on every hit.
 
     Attributes:
-        flushed: Hits that the persistent levels know of.
+        flushed: Hits that the persistent levels know of, or that wait in the ledger to be told them.
         hits: Hits since then. In CPython with the GIL `usage.hits += 1` is not interrupted by another thread.
         last_accessed: POSIX seconds of the last hit, or 0.0 if there was none.
     """

@@ -253,7 +253,8 @@ class Stack(Upkeep, Generic[E]):
 
     def _answer(self, entry: E, row: Row | None, depth: int, expected: int, started: float) -> Found[E]:
         level = self.levels[depth]
-        self.ledger.hand_over(entry.key, entry._usage)
+        if not level.live:  # a live entry counts what was taken from it already
+            self.ledger.add_pending(entry.key, entry._usage)
         self._use(entry)
         if not self.settings.read_only:
             carried = level.live
@@ -329,6 +330,8 @@ class Stack(Upkeep, Generic[E]):
             if entry is not None:
                 with suppress(TierkitError):  # it stays above, where it was found
                     authority.call(authority.tier.put, self.sealer.seal(entry) if level.live else record)
+                    if level.live:
+                        self.ledger.pop(key)  # the row that was sealed counts these reads
                     logger.info("%s: record %s was put back from %s", authority.name, key_digest(key), level.name)
                 return
 
@@ -411,7 +414,7 @@ class Stack(Upkeep, Generic[E]):
             merge_usage(held._usage, entry._usage)
             _force(entry, "_usage", held._usage)
         if started is not None:
-            bound = None if level is self.authority else self.settings.staleness_seconds
+            bound = self.settings.staleness_seconds if self.stored else None  # nobody else writes what is only here
             stale_at = inf if bound is None else started + self.time.offset + bound
             _force(entry, "_fresh_until", min(entry._deadline, stale_at))
         return level.call(level.tier.put, entry) is None

@@ -41,10 +41,14 @@ class UsageLedger:
         if taken := usage.take():
             self.add(key, taken, usage.last_accessed)
 
-    def hand_over(self, key: str, usage: Usage) -> None:
-        """Let `usage` carry the reads of `key` from now on. A reader who looks first costs nothing."""
-        if key in self._pending and (delta := self.pop(key)) is not None:
-            usage.hits += delta.count
+    def add_pending(self, key: str, usage: Usage) -> None:
+        """Let `usage`, as a persistent level knows it, also count the reads that are still held here.
+
+        They stay here: a copy in L1 that they were taken from may count them too, and the two are merged by the larger.
+        """
+        delta = self._pending.get(key)
+        if delta is not None:
+            usage.flushed += delta.count
             usage.last_accessed = max(usage.last_accessed, delta.last_accessed)
 
     def pop(self, key: str) -> Delta | None:

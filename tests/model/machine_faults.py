@@ -1,0 +1,311 @@
+"""Faults planted in the engine and its tiers, to show that the state machine finds each.
+
+`python -m tests.model.machine_faults [NAME ...]` runs the machine against each, says how it was found out, and exits with
+1 if one survives. To add a fault, write a function that plants it with the patch it is given, and mark it `@fault`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import msgspec
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from pytest import MonkeyPatch
+from tests.model.machine import Machine
+
+import tierkit_jsonl.order
+import tierkit_memory
+import tierkit_sqlite.work
+from tierkit import CacheManager, CacheStorageError, blob, reconciling
+from tierkit.entry import CacheEntry, Usage
+from tierkit.level import Level
+from tierkit.sealing import Sealer
+from tierkit.stack import Stack
+from tierkit.upkeep import Upkeep
+from tierkit.usage import UsageLedger
+from tierkit.writing import Writer
+
+EXAMPLES: Final = 1500
+
+Plant = Callable[[MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class MachineFault:
+    """Something wrong with the engine.
+
+    Attributes:
+        name: What the command calls it.
+        what: What is wrong.
+        plant: Plants it.
+    """
+
+    name: str
+    what: str
+    plant: Plant
+
+
+MACHINE_FAULTS: Final[list[MachineFault]] = []
+
+
+def fault(what: str) -> Callable[[Plant], Plant]:
+    """Add a fault to the table."""
+
+    def add(plant: Plant) -> Plant:
+        MACHINE_FAULTS.append(MachineFault(getattr(plant, "__name__", ""), what, plant))
+        return plant
+
+    return add
+
+
+def _nothing(*_: Any, **__: Any) -> Any:
+    return None
+
+
+def _stretched(record: Any) -> Any:
+    return msgspec.structs.replace(record, purge_at=record.purge_at + 1000)
+
+
+@fault("an expired record is returned")
+def expired_returned(patch: MonkeyPatch) -> None:
+    true = Stack.fresh
+
+    def fresh(self: Any, level: Any, record: Any) -> Any:
+        return record if level.live else true(self, level, _stretched(record)) or self.open_row(level, record)
+
+    patch.setattr(Stack, "fresh", fresh)
+
+
+@fault("the deadline is computed anew when a record is promoted")
+def deadline_recomputed(patch: MonkeyPatch) -> None:
+    true = Stack._promote
+
+    def promote(self: Any, entry: Any, *args: Any) -> Any:
+        if entry.ttl_seconds is not None:
+            life = entry.expires_at - entry.fetch_time
+            msgspec.structs.force_setattr(entry, "expires_at", entry.expires_at + life)
+        return true(self, entry, *args)
+
+    patch.setattr(Stack, "_promote", promote)
+
+
+@fault("a deletion passes over the levels between")
+def deletion_skips_levels(patch: MonkeyPatch) -> None:
+    true = Writer.guarded
+
+    def guarded(self: Any, level: Any, key: str, version: int, operation: Any, *args: Any) -> None:
+        if operation != level.tier.delete:
+            true(self, level, key, version, operation, *args)
+
+    patch.setattr(Writer, "guarded", guarded)
+
+
+@fault("nothing is evicted")
+def nothing_evicted(patch: MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "_settle_level", _nothing)
+
+
+@fault("what the authority evicts is acknowledged by a put of the next record only")
+def evicts_what_was_put(patch: MonkeyPatch) -> None:
+    true = Upkeep._settle_level
+
+    def settle(self: Any, level: Any) -> None:
+        if level is not self.authority:
+            true(self, level)
+
+    patch.setattr(Upkeep, "_settle_level", settle)
+
+
+@fault("the usage of a victim is lost")
+def victims_usage_lost(patch: MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "_keep_usage", _nothing)
+
+
+@fault("usage is flushed and not zeroed")
+def usage_flushed_twice(patch: MonkeyPatch) -> None:
+    patch.setattr(Usage, "take", lambda self: self.hits)
+
+
+@fault("a flush that fails loses the usage it took, another that does not keeps it")
+def usage_put_back_always(patch: MonkeyPatch) -> None:
+    patch.setattr(UsageLedger, "take", lambda self: dict(self._pending))
+
+
+@fault("a failure is not counted")
+def failure_not_counted(patch: MonkeyPatch) -> None:
+    true = CacheEntry.evolve
+
+    def evolve(self: Any, **changes: Any) -> Any:
+        changes.pop("failure_count", None)
+        return true(self, **changes)
+
+    patch.setattr(CacheEntry, "evolve", evolve)
+
+
+@fault("a record that failed too often stays above the authority")
+def unhealthy_stays_above(patch: MonkeyPatch) -> None:
+    true = Writer._delete_by
+
+    def delete_by(self: Any, key: str, delete_stored: Any) -> int:
+        if delete_stored.__qualname__.startswith("Writer.delete"):
+            return true(self, key, delete_stored)
+        return int(delete_stored(self.authority()))
+
+    patch.setattr(Writer, "_delete_by", delete_by)
+
+
+@fault("the check of a record is not verified")
+def check_not_verified(patch: MonkeyPatch) -> None:
+    patch.setattr(Sealer, "_fits", lambda *_: True)
+
+
+@fault("an older version wins over a newer one")
+def older_wins(patch: MonkeyPatch) -> None:
+    for module in (blob, tierkit_jsonl.order, tierkit_sqlite.work, tierkit_memory):
+        patch.setattr(module, "refusal", _nothing, raising=False)
+
+
+@fault("a level that missed writes comes back with what it holds")
+def returns_unemptied(patch: MonkeyPatch) -> None:
+    patch.setattr(Level, "empty", _nothing)
+
+
+@fault("a level that failed a write stays in service")
+def failed_write_forgiven(patch: MonkeyPatch) -> None:
+    patch.setattr(Level, "miss", _nothing)
+
+
+@fault("levels above the authority are not reconciled at open")
+def not_reconciled(patch: MonkeyPatch) -> None:
+    patch.setattr(reconciling, "_reconcile", _nothing)
+
+
+@fault("a put that the authority refused to store is acknowledged")
+def failed_put_acknowledged(patch: MonkeyPatch) -> None:
+    true = Writer.put
+
+    def put(self: Any, entry: Any) -> Any:
+        try:
+            return true(self, entry)
+        except CacheStorageError:
+            return entry
+
+    patch.setattr(Writer, "put", put)
+
+
+@fault("clear leaves the levels between")
+def clear_leaves_some(patch: MonkeyPatch) -> None:
+    patch.setattr(Writer, "_clear_above", _nothing)
+
+
+@fault("a bulk put leaves the old copy in L1")
+def bulk_leaves_l1(patch: MonkeyPatch) -> None:
+    patch.setattr(Writer, "live_step", _nothing)
+
+
+@fault("a sweep removes nothing")
+def sweep_removes_nothing(patch: MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "_sweep_level", lambda *_: 0)
+
+
+@fault("a sweep removes what is about to expire")
+def sweep_too_early(patch: MonkeyPatch) -> None:
+    true = Upkeep._sweep_level
+
+    def sweep(self: Any, level: Any, *args: Any) -> Any:
+        early, self.time = self.time, SimpleNamespace(now=lambda: early.now() + 3, monotonic=early.monotonic)
+        try:
+            return true(self, level, *args)
+        finally:
+            self.time = early
+
+    patch.setattr(Upkeep, "_sweep_level", sweep)
+
+
+@fault("a miss is not counted")
+def miss_not_counted(patch: MonkeyPatch) -> None:
+    true = Stack._search
+
+    def search(self: Any, *args: Any) -> Any:
+        before = self.misses
+        found = true(self, *args)
+        self.misses = before
+        return found
+
+    patch.setattr(Stack, "_search", search)
+
+
+@fault("statistics that are turned off count")
+def counts_when_off(patch: MonkeyPatch) -> None:
+    true = Stack.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        true(self, *args)
+        self._step = 1
+
+    patch.setattr(Stack, "__init__", init)
+
+
+@fault("a copy in L1 never becomes stale for a deletion that failed halfway")
+def live_copy_kept_on_error(patch: MonkeyPatch) -> None:
+    patch.setattr(Writer, "drop_live", _nothing)
+
+
+@fault("a late write is not stamped again, and its promotion lands")
+def never_late(patch: MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "late", lambda *_: False)
+
+
+@fault("get_many answers the record of another key")
+def answers_another(patch: MonkeyPatch) -> None:
+    true = CacheManager.get_many
+    patch.setattr(CacheManager, "get_many", lambda self, keys: dict(zip(keys, true(self, keys).values(), strict=False)))
+
+
+def found_out(planted: MachineFault, examples: int = EXAMPLES) -> str | None:
+    """Run the machine with a fault planted. Answers what it said, or None if it did not notice."""
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    with MonkeyPatch.context() as patch:
+        planted.plant(patch)
+        try:
+            run_state_machine_as_test(Machine, settings=chosen)  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - whatever the machine says
+            text = str(error).splitlines() or [""]
+            return f"{type(error).__name__}: {text[0]}"[:100]
+    return None
+
+
+def main(names: Sequence[str]) -> int:
+    """Hunt the faults of these names, or all; answer how the program should exit."""
+    unknown = set(names) - {planted.name for planted in MACHINE_FAULTS}
+    if unknown:
+        print(f"no such fault: {', '.join(sorted(unknown))}")
+        return 2
+    logging.disable(logging.CRITICAL)  # the machine makes trouble, and trouble is logged
+    chosen = [planted for planted in MACHINE_FAULTS if not names or planted.name in names]
+    survived = 0
+    for planted in chosen:
+        said = found_out(planted)
+        survived += said is None
+        print(f"{'SURVIVED' if said is None else 'caught  '}  {planted.what:<78}  {said or planted.name}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} faults caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
