@@ -1,9 +1,9 @@
 """Replay of eight real lists of proxies: eight fetches, with lives by source, health, restarts, and a dict beside it.
 
 Each list is fetched once, at the time of its publication. A client runs every hour: it opens the cache anew, as a job
-of cron does, and has work for many proxies of the newest list, the faster ones more often. A proxy that fails it
-reports, and takes another. After each list and each run the whole cache is compared with a dict that was told the
-same, record by record: fields, deadline, health, failures, reads.
+of cron does, and has work for many proxies of the newest list, the faster ones more often. It reports which of them
+fail and which do not, and where one fails takes another. After each list and each run the whole cache is compared with
+a dict that was told the same, record by record: fields, deadline, health, failures, reads.
 
 What is saved. Without a cache nothing outlives a run, so each run has to fetch the list: that is what the fetches are
 compared with. The same client without a cache also forgets which proxies failed it; how often it tries those is told
@@ -109,8 +109,8 @@ class Held:
 
 
 def merged(held: Held | None, new: Held) -> Held:
-    """What warming makes of a record that is held already: the new one, with the reads of the old one."""
-    return new if held is None else replace(new, reads=held.reads)
+    """What warming makes of a record that is held already: the new one, with what was found out about the old one."""
+    return new if held is None else replace(new, health=held.health, failures=held.failures, reads=held.reads)
 
 
 class Model:
@@ -135,6 +135,9 @@ class Model:
             return None
         self.held[key] = replace(held, reads=held.reads + 1)
         return self.held[key]
+
+    def succeed(self, key: str) -> None:
+        self.held[key] = replace(self.held[key], failures=0, health=HealthStatus.HEALTHY.value)
 
     def fail(self, key: str) -> bool:
         """Whether this removed the record."""
@@ -236,11 +239,17 @@ class Replay:
             self.tally.bad += entry is None and key in self.model.removed
             if (entry is None) != (expected is None):
                 self.tally.differences.append(f"get {key}: {entry}, and should be {expected}")
-            if entry is not None and client.works(key):
-                return True
             if entry is not None and expected is not None:
+                if client.works(key):
+                    self._succeed(key)
+                    return True
                 self._fail(key)
         return False
+
+    def _succeed(self, key: str) -> None:
+        self.model.succeed(key)
+        if self.cache.record_success(key) is None:
+            self.tally.differences.append(f"success of {key}: it is not there")
 
     def _fail(self, key: str) -> None:
         self.tally.failed += 1
@@ -252,13 +261,16 @@ class Replay:
     def _without_cache(self, client: Client) -> int:
         """How often the same client meets a failure if it knows of nothing before this run."""
         failures: dict[str, int] = {}
+        failed = 0
         for _ in range(self.scale.work):
             for key in client.draws():
                 if failures.get(key, 0) < self.scale.threshold:
                     if client.works(key):
+                        failures[key] = 0
                         break
                     failures[key] = failures.get(key, 0) + 1
-        return sum(failures.values())
+                    failed += 1
+        return failed
 
     def _compare(self, moment: str) -> None:
         """Compare the whole state with the dict's."""

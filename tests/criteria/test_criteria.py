@@ -120,13 +120,13 @@ def test_a_cache_with_a_fault_is_found_out_by_concurrent_operations(
     calls = iter(range(10**9))
 
     def put(self: Any, entry: Any) -> Any:
-        return entry if next(calls) % 50 == 0 else true["put"](self, entry)
+        return entry if next(calls) % 10 == 0 else true["put"](self, entry)
 
     def delete(self: Any, key: str) -> bool:
-        return next(calls) % 50 == 0 or true["delete"](self, key)
+        return next(calls) % 3 == 0 or true["delete"](self, key)
 
     def get(self: Any, key: str) -> Any:
-        if next(calls) % 500:
+        if next(calls) % 100:
             return true["get"](self, key)
         return None if fault == "miscounts" else next(iter(self.scan()), None)
 

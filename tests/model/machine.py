@@ -38,6 +38,7 @@ class Held(NamedTuple):
     text: str
     deadline: float
     failures: int = 0
+    health: str = "unknown"
 
 
 class Reads(NamedTuple):
@@ -76,6 +77,7 @@ SETTINGS = st.fixed_dictionaries(
         "enable_health_invalidation": st.sampled_from([True, True, False]),
         "tier_failure_threshold": st.integers(1, 3),
         "staleness_seconds": st.sampled_from([None, 1.5]),
+        "grace_seconds": st.sampled_from([0.0, 0.0, 3.0]),
         "enable_statistics": st.sampled_from([True, True, False]),
         "durability": st.sampled_from(["process", "process", "none", "full"]),
     }
@@ -120,6 +122,11 @@ class Machine(RuleBasedStateMachine):
         now = self.clock.wall()
         return frozenset(held if held and now < held.deadline else None for held in self.model.get(key, NOTHING))
 
+    def expired(self, key: str) -> Possible:
+        """What may still be there for those who ask for stale records."""
+        now = self.clock.wall()
+        return frozenset(held for held in self.model.get(key, NOTHING) if held and now >= held.deadline)
+
     def new(self, ttl: float) -> Held:
         return Held(next(self.texts), self.clock.wall() + ttl)
 
@@ -148,22 +155,29 @@ class Machine(RuleBasedStateMachine):
     def trouble(self) -> None:
         self.calm = self.bounded = False
 
-    def found(self, key: str, entry: Note | None) -> None:
+    def found(self, key: str, entry: Note | None, allowed: Possible | None = None) -> None:
         """What a read found must be allowed, and settles what it was."""
         self.requests += 1
-        allowed = self.alive(key)
+        allowed = self.alive(key) if allowed is None else allowed
         if entry is None:
             assert None in allowed or self.forgets or self.unreadable, f"{key} is lost: {allowed}"
             if None in allowed and not self.failing and key not in self.unsettled:
-                self.model[key] = NOTHING
+                self.model[key] = self.expired(key) | NOTHING
             return
-        found = Held(entry.text, round(entry.purge_at, 3), entry.failure_count)
+        matching = self.matching(key, entry, allowed)
+        if key not in self.unsettled:
+            self.model[key] = matching
+        self.count_read(key, entry)
+
+    @staticmethod
+    def matching(key: str, entry: Note, allowed: Possible) -> Possible:
+        """Those of `allowed` that `entry` is: one at least."""
+        assert entry.expires_at is not None
+        found = Held(entry.text, entry.expires_at.timestamp(), entry.failure_count, entry.health_status.value)
         matching = [held for held in allowed if held and held == found._replace(deadline=held.deadline)]
         assert matching, f"{key} is {found}, and should be one of {allowed}"
-        assert entry.purge_at == pytest.approx(matching[0].deadline, abs=1e-5)
-        if key not in self.unsettled:
-            self.model[key] = frozenset(matching)
-        self.count_read(key, entry)
+        assert found.deadline == pytest.approx(matching[0].deadline, abs=1e-5)
+        return frozenset(matching)
 
     def count_read(self, key: str, entry: Note) -> None:
         least, most = self.reads.get(key, Reads(0, 0))
@@ -221,28 +235,51 @@ class Machine(RuleBasedStateMachine):
         if self.write(self.cache.clear, lambda _: NOTHING):
             self.forget_reads()
 
-    @rule(key=KEYS)
-    def fail_record(self, key: str) -> None:
+    @rule(key=KEYS, bulk=st.booleans())
+    def fail_record(self, key: str, bulk: bool) -> None:
         threshold = self.settings["failure_threshold"] if self.settings["enable_health_invalidation"] else 10**9
-        before = self.alive(key)
-        counted = frozenset(held and held._replace(failures=held.failures + 1) for held in before)
+        counted = frozenset(
+            held and held._replace(failures=held.failures + 1, health="unhealthy") for held in self.alive(key)
+        )
         after = frozenset(held if held and held.failures < threshold else None for held in counted)
-        answers: list[Note | None] = []
-        if not self.write(lambda: answers.append(self.cache.invalidate_by_health(key)), lambda _: after, key):
-            if any(held and held.failures >= threshold for held in counted):  # counted, it may be, but not removed
-                self.model[key] = self.model.get(key, NOTHING) | counted
-            return
+        if not self.judge(key, after, bulk, healthy=False) and any(held and held not in after for held in counted):
+            self.model[key] = self.model.get(key, NOTHING) | counted  # counted, it may be, but not removed
         if None in after:
             self.forget_reads(key)
-        if answers[0] is not None:
-            found = answers[0].text, answers[0].failure_count
-            matching = frozenset(held for held in after if held and (held.text, held.failures) == found)
-            assert matching, f"{key} is {found}, and should be one of {after}"
-            self.model[key] = matching
+
+    def fail_one(self, key: str) -> None:
+        self.fail_record(key, bulk=False)
+
+    @rule(key=KEYS, bulk=st.booleans())
+    def succeed(self, key: str, bulk: bool) -> None:
+        after = frozenset(held and held._replace(failures=0, health="healthy") for held in self.alive(key))
+        self.judge(key, after, bulk, healthy=True)
+
+    def judge(self, key: str, after: Possible, bulk: bool, *, healthy: bool) -> bool:
+        """Tell the cache the result of a check, one way or the other. Answers whether it was taken."""
+        before = self.alive(key)
+        answers: list[Any] = []
+
+        def act() -> None:
+            if bulk:
+                result = self.cache.record_health({key: healthy})
+                answers.append(result)
+                if result.error is not None:
+                    raise result.error
+            else:
+                answers.append((self.cache.record_success if healthy else self.cache.invalidate_by_health)(key))
+
+        if not self.write(act, lambda _: after | self.expired(key), key):
+            return False
+        gone = bool(answers[0].removed + answers[0].missing) if bulk else answers[0] is None
+        if not gone:
+            assert after > NOTHING or NOTHING.isdisjoint(after), f"{key} should be gone"
+            self.model[key] = after - NOTHING if bulk else self.matching(key, answers[0], after)
         else:
             assert None in after or self.forgets
-            if before != counted and before > NOTHING:  # it may have been damaged there, and be whole above
+            if before > NOTHING:  # it may have been damaged in the authority, and be whole above
                 self.model[key] = after | before
+        return True
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -261,6 +298,16 @@ class Machine(RuleBasedStateMachine):
         entry, name = self.cache.get_with_level(key)
         assert (entry is None) == (name is None)
         self.found(key, entry)
+
+    @rule(key=KEYS)
+    def get_stale(self, key: str) -> None:
+        entry = self.cache.get(key, allow_stale=True)
+        if entry is None or not entry.is_stale:
+            self.found(key, entry)
+            return
+        self.found(key, entry, self.expired(key))
+        assert entry.expires_at is not None
+        assert self.clock.wall() < entry.expires_at.timestamp() + self.settings["grace_seconds"]
 
     @precondition(lambda self: not self.unreadable)
     @rule()
@@ -346,7 +393,7 @@ class Machine(RuleBasedStateMachine):
         if method in acts:
             acts[method](key, 1000.0)
         else:
-            (self.delete if method == "delete" else self.fail_record)(key)
+            (self.delete if method == "delete" else self.fail_one)(key)
 
     @precondition(lambda self: self.failing)
     @rule()
@@ -357,6 +404,17 @@ class Machine(RuleBasedStateMachine):
         self.failing.clear()
         self.cache._stack.settle()
         self.bounded = True
+
+    @precondition(lambda self: self.failing)
+    @rule()
+    def recover(self) -> None:
+        """The storage is well again, and time does the rest."""
+        for level in self.cache.levels:
+            tier(self.cache, level.name).heal()
+        self.wait(61.0)
+        self.cache.recover()
+        assert all(level.in_service for level in self.cache.levels)
+        self.failing.clear()
 
     @rule(place=PLACES, key=KEYS)
     def rot(self, place: int, key: str) -> None:
@@ -379,7 +437,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "cache"):
             hits = sum(level.counters.hits for level in self.cache.levels)
             counting = self.settings["enable_statistics"]
-            assert hits + self.cache._stack.misses == (self.requests if counting else 0)
+            assert hits + self.cache._stack.counters.misses == (self.requests if counting else 0)
 
     def teardown(self) -> None:
         try:

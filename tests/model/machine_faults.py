@@ -1,7 +1,8 @@
 """Faults planted in the engine and its tiers, to show that the state machine finds each.
 
-`python -m tests.model.machine_faults [NAME ...]` runs the machine against each, says how it was found out, and exits with
-1 if one survives. To add a fault, write a function that plants it with the patch it is given, and mark it `@fault`.
+`python -m tests.model.machine_faults [NAME ...]` runs the machine against each, says how it was found out, and exits
+with 1 if one survives. To add a fault, write a function that plants it with the patch that it gets, and mark it
+`@fault`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from pytest import MonkeyPatch
 from tests.model.machine import Machine
 
 import tierkit_jsonl.order
@@ -33,7 +34,7 @@ from tierkit.writing import Writer
 
 EXAMPLES: Final = 1500
 
-Plant = Callable[[MonkeyPatch], None]
+Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _stretched(record: Any) -> Any:
 
 
 @fault("an expired record is returned")
-def expired_returned(patch: MonkeyPatch) -> None:
+def expired_returned(patch: pytest.MonkeyPatch) -> None:
     true = Stack.fresh
 
     def fresh(self: Any, level: Any, record: Any) -> Any:
@@ -83,7 +84,7 @@ def expired_returned(patch: MonkeyPatch) -> None:
 
 
 @fault("the deadline is computed anew when a record is promoted")
-def deadline_recomputed(patch: MonkeyPatch) -> None:
+def deadline_recomputed(patch: pytest.MonkeyPatch) -> None:
     true = Stack._promote
 
     def promote(self: Any, entry: Any, *args: Any) -> Any:
@@ -96,7 +97,7 @@ def deadline_recomputed(patch: MonkeyPatch) -> None:
 
 
 @fault("a deletion passes over the levels between")
-def deletion_skips_levels(patch: MonkeyPatch) -> None:
+def deletion_skips_levels(patch: pytest.MonkeyPatch) -> None:
     true = Writer.guarded
 
     def guarded(self: Any, level: Any, key: str, version: int, operation: Any, *args: Any) -> None:
@@ -107,12 +108,12 @@ def deletion_skips_levels(patch: MonkeyPatch) -> None:
 
 
 @fault("nothing is evicted")
-def nothing_evicted(patch: MonkeyPatch) -> None:
+def nothing_evicted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Upkeep, "_settle_level", _nothing)
 
 
 @fault("what the authority evicts is acknowledged by a put of the next record only")
-def evicts_what_was_put(patch: MonkeyPatch) -> None:
+def evicts_what_was_put(patch: pytest.MonkeyPatch) -> None:
     true = Upkeep._settle_level
 
     def settle(self: Any, level: Any) -> None:
@@ -123,22 +124,22 @@ def evicts_what_was_put(patch: MonkeyPatch) -> None:
 
 
 @fault("the usage of a victim is lost")
-def victims_usage_lost(patch: MonkeyPatch) -> None:
+def victims_usage_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Upkeep, "_keep_usage", _nothing)
 
 
 @fault("usage is flushed and not zeroed")
-def usage_flushed_twice(patch: MonkeyPatch) -> None:
+def usage_flushed_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Usage, "take", lambda self: self.hits)
 
 
 @fault("a flush that fails loses the usage it took, another that does not keeps it")
-def usage_put_back_always(patch: MonkeyPatch) -> None:
+def usage_put_back_always(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(UsageLedger, "take", lambda self: dict(self._pending))
 
 
 @fault("a failure is not counted")
-def failure_not_counted(patch: MonkeyPatch) -> None:
+def failure_not_counted(patch: pytest.MonkeyPatch) -> None:
     true = CacheEntry.evolve
 
     def evolve(self: Any, **changes: Any) -> Any:
@@ -149,7 +150,7 @@ def failure_not_counted(patch: MonkeyPatch) -> None:
 
 
 @fault("a record that failed too often stays above the authority")
-def unhealthy_stays_above(patch: MonkeyPatch) -> None:
+def unhealthy_stays_above(patch: pytest.MonkeyPatch) -> None:
     true = Writer._delete_by
 
     def delete_by(self: Any, key: str, delete_stored: Any) -> int:
@@ -161,33 +162,33 @@ def unhealthy_stays_above(patch: MonkeyPatch) -> None:
 
 
 @fault("the check of a record is not verified")
-def check_not_verified(patch: MonkeyPatch) -> None:
+def check_not_verified(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sealer, "_fits", lambda *_: True)
 
 
 @fault("an older version wins over a newer one")
-def older_wins(patch: MonkeyPatch) -> None:
+def older_wins(patch: pytest.MonkeyPatch) -> None:
     for module in (blob, tierkit_jsonl.order, tierkit_sqlite.work, tierkit_memory):
         patch.setattr(module, "refusal", _nothing, raising=False)
 
 
 @fault("a level that missed writes comes back with what it holds")
-def returns_unemptied(patch: MonkeyPatch) -> None:
+def returns_unemptied(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Level, "empty", _nothing)
 
 
 @fault("a level that failed a write stays in service")
-def failed_write_forgiven(patch: MonkeyPatch) -> None:
+def failed_write_forgiven(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Level, "miss", _nothing)
 
 
 @fault("levels above the authority are not reconciled at open")
-def not_reconciled(patch: MonkeyPatch) -> None:
+def not_reconciled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reconciling, "_reconcile", _nothing)
 
 
 @fault("a put that the authority refused to store is acknowledged")
-def failed_put_acknowledged(patch: MonkeyPatch) -> None:
+def failed_put_acknowledged(patch: pytest.MonkeyPatch) -> None:
     true = Writer.put
 
     def put(self: Any, entry: Any) -> Any:
@@ -200,36 +201,37 @@ def failed_put_acknowledged(patch: MonkeyPatch) -> None:
 
 
 @fault("clear leaves the levels between")
-def clear_leaves_some(patch: MonkeyPatch) -> None:
+def clear_leaves_some(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writer, "_clear_above", _nothing)
 
 
 @fault("a bulk put leaves the old copy in L1")
-def bulk_leaves_l1(patch: MonkeyPatch) -> None:
+def bulk_leaves_l1(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writer, "live_step", _nothing)
 
 
 @fault("a sweep removes nothing")
-def sweep_removes_nothing(patch: MonkeyPatch) -> None:
+def sweep_removes_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Upkeep, "_sweep_level", lambda *_: 0)
 
 
 @fault("a sweep removes what is about to expire")
-def sweep_too_early(patch: MonkeyPatch) -> None:
+def sweep_too_early(patch: pytest.MonkeyPatch) -> None:
     true = Upkeep._sweep_level
 
     def sweep(self: Any, level: Any, *args: Any) -> Any:
-        early, self.time = self.time, SimpleNamespace(now=lambda: early.now() + 3, monotonic=early.monotonic)
+        kept = self.time
+        self.time = SimpleNamespace(now=lambda: kept.now() + 3, monotonic=kept.monotonic)
         try:
             return true(self, level, *args)
         finally:
-            self.time = early
+            self.time = kept
 
     patch.setattr(Upkeep, "_sweep_level", sweep)
 
 
 @fault("a miss is not counted")
-def miss_not_counted(patch: MonkeyPatch) -> None:
+def miss_not_counted(patch: pytest.MonkeyPatch) -> None:
     true = Stack._search
 
     def search(self: Any, *args: Any) -> Any:
@@ -242,7 +244,7 @@ def miss_not_counted(patch: MonkeyPatch) -> None:
 
 
 @fault("statistics that are turned off count")
-def counts_when_off(patch: MonkeyPatch) -> None:
+def counts_when_off(patch: pytest.MonkeyPatch) -> None:
     true = Stack.__init__
 
     def init(self: Any, *args: Any) -> None:
@@ -253,17 +255,17 @@ def counts_when_off(patch: MonkeyPatch) -> None:
 
 
 @fault("a copy in L1 never becomes stale for a deletion that failed halfway")
-def live_copy_kept_on_error(patch: MonkeyPatch) -> None:
+def live_copy_kept_on_error(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writer, "drop_live", _nothing)
 
 
 @fault("a late write is not stamped again, and its promotion lands")
-def never_late(patch: MonkeyPatch) -> None:
+def never_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Upkeep, "late", lambda *_: False)
 
 
 @fault("get_many answers the record of another key")
-def answers_another(patch: MonkeyPatch) -> None:
+def answers_another(patch: pytest.MonkeyPatch) -> None:
     true = CacheManager.get_many
     patch.setattr(CacheManager, "get_many", lambda self, keys: dict(zip(keys, true(self, keys).values(), strict=False)))
 
@@ -280,7 +282,7 @@ def found_out(planted: MachineFault, examples: int = EXAMPLES) -> str | None:
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         planted.plant(patch)
         try:
             run_state_machine_as_test(Machine, settings=chosen)  # type: ignore[no-untyped-call]

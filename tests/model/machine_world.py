@@ -10,14 +10,18 @@ from typing import Any
 from tests.core.engine.support import Disk, NoOptions, Note, ScriptedTier, World, tier
 from tests.plugins.sqlite_support import own_connection
 
-from tierkit import CacheManager, CacheTier, TierContext, TierSpec, hookimpl
+from tierkit import ANY_POLICY, EVICTION_POLICIES, CacheManager, CacheTier, TierContext, TierSpec, hookimpl
 from tierkit.plugins import discover
 from tierkit_jsonl import FileCacheTier
 from tierkit_sqlite import SQLiteCacheTier
 
 REAL = ("jsonl", "sqlite")
 STORED = (*REAL, "disk")
-OFFERED = {kind: tuple(sorted(discover([]).spec(kind).eviction_policies)) for kind in ("memory", *REAL)}
+SPECS = {kind: discover([]).spec(kind) for kind in ("memory", *REAL)}
+OFFERED = {
+    kind: tuple(sorted(EVICTION_POLICIES if spec.eviction_policies >= ANY_POLICY else spec.eviction_policies))
+    for kind, spec in SPECS.items()
+}
 """The eviction policies of each kind that ships."""
 
 
@@ -26,7 +30,7 @@ class RealWorld(World):
 
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
-        self.policies = frozenset(OFFERED["sqlite"])
+        self.policies = SPECS["sqlite"].eviction_policies
         self.folder = TemporaryDirectory()
 
     @hookimpl
@@ -39,9 +43,9 @@ class RealWorld(World):
                     kind=f"real-{kind}",
                     factory=makers[kind],
                     options=NoOptions,
-                    traits=discover([]).spec(kind).traits,
+                    traits=SPECS[kind].traits,
                     api=1,
-                    eviction_policies=frozenset(OFFERED[kind]),
+                    eviction_policies=SPECS[kind].eviction_policies,
                 )
                 for kind in REAL
             ),
@@ -64,8 +68,8 @@ class RealWorld(World):
             cache = self.caches.pop()
             cache._closed = True
             cache._finalizer.detach()
-            assert cache._sweeper is not None
-            cache._sweeper.stop(lambda: None)
+            if cache._sweeper is not None:
+                cache._sweeper.stop(lambda: None)
             for level in cache.levels:
                 level.tier.close()
 
