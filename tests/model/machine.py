@@ -214,9 +214,8 @@ class Machine(RuleBasedStateMachine):
     def put_slowly(self, key: str) -> None:
         tier(self.cache, self.authority).after("put", lambda: self.clock.advance(11))
         held = self.new(1000.0)
-        act = lambda: self.cache.put(note(key, held.text, ttl_seconds=1000.0))  # noqa: E731 - beside its meaning
         try:
-            act()
+            self.cache.put(note(key, held.text, ttl_seconds=1000.0))
         except CacheStorageError:
             assert self.unreadable
         else:

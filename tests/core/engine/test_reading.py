@@ -228,3 +228,12 @@ def test_a_tier_that_answers_with_another_record_is_not_believed(world: World) -
     entry = cache.get("b")
     assert entry is not None
     assert entry.text == "y"
+
+
+def test_a_staleness_bound_loses_nothing_where_two_live_levels_are_all_there_is(world: World, clock: FakeClock) -> None:
+    cache = world.open("live", "live", staleness_seconds=1)
+    cache.put(note("a", "kept"))
+    clock.advance(2)
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "kept"

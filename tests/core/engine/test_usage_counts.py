@@ -201,3 +201,42 @@ def test_a_failure_counted_keeps_the_reads(world: World) -> None:
         assert changed is not None
         assert changed.access_count == 1
         cache.delete("a")
+
+
+def test_a_read_that_waits_for_the_authority_is_counted_once_by_a_copy_that_becomes_stale(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("live", "disk", staleness_seconds=1)
+    cache.put(note("a"))
+    cache.get("a")
+    tier(cache, "L2").fail("touch_many", times=1)
+    cache.flush()
+    clock.advance(2)
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.access_count == 2
+    cache.flush()
+    assert stored(cache, "L2")[0] == 2
+
+
+def test_a_read_that_left_the_first_level_is_counted_once_where_a_second_live_level_has_the_entry(
+    world: World,
+) -> None:
+    cache = world.open(("live", 1), "live", "disk")
+    cache.put(note("a"))
+    cache.get("a")
+    cache.put(note("b"))  # evicts it from L1
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.access_count == 2
+
+
+def test_a_record_put_back_from_memory_brings_its_reads_along_once(world: World) -> None:
+    cache = world.open(("live", 1), "live", "disk")
+    cache.put(note("a"))
+    cache.get("a")
+    cache.put(note("b"))
+    world.disks["L3"]["a"] = b"rotten"
+    assert cache.invalidate_by_health("a") is None  # finds it damaged, and puts it back from L2
+    cache.flush()
+    assert stored(cache, "L3")[0] == 1
