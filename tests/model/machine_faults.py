@@ -298,6 +298,9 @@ def main(names: Sequence[str]) -> int:
         return 2
     logging.disable(logging.CRITICAL)  # the machine makes trouble, and trouble is logged
     chosen = [planted for planted in MACHINE_FAULTS if not names or planted.name in names]
+    if said := found_out(MachineFault("", "", _nothing)):
+        print(f"the machine finds a fault where none is planted: {said}")
+        return 2
     survived = 0
     for planted in chosen:
         said = found_out(planted)

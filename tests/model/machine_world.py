@@ -21,8 +21,8 @@ SPECS = {kind: discover([]).spec(kind) for kind in ("memory", *REAL)}
 OFFERED = {
     kind: tuple(sorted(EVICTION_POLICIES if spec.eviction_policies >= ANY_POLICY else spec.eviction_policies))
     for kind, spec in SPECS.items()
-}
-"""The eviction policies of each kind that ships."""
+} | {"disk": ("fifo", "lru")}
+"""The eviction policies of each kind."""
 
 
 class RealWorld(World):
@@ -30,7 +30,6 @@ class RealWorld(World):
 
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
-        self.policies = SPECS["sqlite"].eviction_policies
         self.folder = TemporaryDirectory()
 
     @hookimpl
