@@ -102,13 +102,13 @@ class History:
         if operation in self.active:
             self.active.remove(operation)
 
-    def stored(self, disk: SharedDisk, row: Row, held: Row | None) -> None:
+    def stored(self, disk: SharedDisk, row: Row, held: Row | None, comparing: bool) -> None:
         """A storage took a record in place of what it held."""
         if is_owed(row):
             self._owed(row)
         elif disk is self.world.authority:
             operation = self.world.operation
-            if operation is not None and row.key in operation.verdicts:
+            if comparing and operation is not None and row.key in operation.verdicts:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
 
@@ -122,9 +122,11 @@ class History:
                 row.key, row.version * 2, columns["text"], columns["tierkit.purge_at"], int(columns["failure_count"])
             )
 
-    def deleted(self, disk: SharedDisk, key: str, version: int) -> None:
-        """A storage took a deletion."""
-        if disk is self.world.authority:
+    def deleted(self, disk: SharedDisk, key: str, version: int, held: Row | None) -> None:
+        """A storage took a deletion, in place of what it held."""
+        if disk is not self.world.authority and held is not None and is_owed(held):
+            self._wrote(key, version * 2 + 1, "", inf, 0)
+        elif disk is self.world.authority:
             self.removed(key, version)
             self._wrote(key, version * 2 + 1, "", inf, 0)
 

@@ -160,14 +160,14 @@ class StepTier(CacheTier[Row]):
     def put(self, record: Row) -> int | None:
         return self._step("put", record, lambda: self._put(record), writes=True)
 
-    def _put(self, record: Row) -> int | None:
+    def _put(self, record: Row, *, comparing: bool = False) -> int | None:
         self._check_room()
         disk = self.disk
         held = disk.rows.get(record.key)
         refused = refusal(record, held, disk.mark(record.key, self.context))
         if refused is None:
             disk.rows[record.key] = with_usage(record, held.access_count, held.last_accessed) if held else record
-            self.world.history.stored(disk, record, held)
+            self.world.history.stored(disk, record, held, comparing)
         return refused
 
     def put_many(self, records: Sequence[Row]) -> list[int | None]:
@@ -176,7 +176,7 @@ class StepTier(CacheTier[Row]):
     def replace(self, record: Row, expected_version: int) -> bool:
         def effect() -> bool:
             held = self.disk.rows.get(record.key)
-            return (held.version if held else 0) == expected_version and self._put(record) is None
+            return (held.version if held else 0) == expected_version and (self._put(record, comparing=True) is None)
 
         return self._step("replace", (record, expected_version), effect, writes=True)
 
@@ -187,9 +187,9 @@ class StepTier(CacheTier[Row]):
         disk = self.disk
         refused = delete_refusal(version, disk.rows.get(key), disk.mark(key, self.context))
         if refused is None:
-            disk.rows.pop(key, None)
+            held = disk.rows.pop(key, None)
             disk.marks[key] = (version + 1, self.context.now())
-            self.world.history.deleted(disk, key, version)
+            self.world.history.deleted(disk, key, version, held)
         return refused
 
     def delete_many(self, versions: Mapping[str, int]) -> dict[str, int]:
