@@ -78,7 +78,7 @@ SETTINGS = st.fixed_dictionaries(
         "staleness_seconds": st.sampled_from([None, 1.5]),
         "grace_seconds": st.sampled_from([0.0, 0.0, 3.0]),
         "enable_statistics": st.sampled_from([True, True, False]),
-        "durability": st.sampled_from(["process", "process", "none", "full"]),
+        "durability": st.sampled_from(["process", "process", "full"]),
     }
 )
 
@@ -94,9 +94,11 @@ class Machine(RuleBasedStateMachine):
         self.unsettled: set[str] = set()  # keys whose copies may differ, since a call failed after it was done
         self.reads: dict[str, Reads] = {}
         self.texts = (f"text{number}." for number in count())
+        self.damaged: set[str] = set()  # keys whose record in the authority is rotten, as far as nobody has looked
         self.failing: set[str] = set()
         self.calm = True  # nothing happened yet that may lose usage
         self.bounded = True  # a write has returned since a level was in trouble
+        self.excused = False  # a level is in trouble, or is owed what it missed
         self.rotten = False  # a level may hold what it cannot name as a victim
         self.requests = 0
 
@@ -114,6 +116,7 @@ class Machine(RuleBasedStateMachine):
         self.cache = self.world.open_config(self.levels, **self.settings)
         self.failing.clear()
         self.unsettled.clear()
+        self.excused = False
         self.requests = 0
 
     # -- what the dictionary says ------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def unreadable(self) -> bool:
-        return self.authority in self.failing or not self.cache.levels[-1].in_service
+        return self.excused and (bool(self.failing) or not all(level.in_service for level in self.cache.levels))
 
     def write(self, act: Callable[[], object], change: Callable[[str], Possible], keys: str = NAMES) -> bool:
         """Do `act`, which changes `keys` as `change` says. If it raises nothing was done, or nobody knows."""
@@ -141,7 +144,7 @@ class Machine(RuleBasedStateMachine):
         try:
             act()
         except CacheStorageError:
-            assert self.unreadable or raises
+            assert self.excused
             if raises and not scripted._after:  # it was done, and then it failed
                 self.model |= {key: self.alive(key) | change(key) for key in keys}
                 self.unsettled |= set(keys)
@@ -150,10 +153,12 @@ class Machine(RuleBasedStateMachine):
             scripted.forget()
         self.model |= {key: change(key) for key in keys}
         self.unsettled -= set(keys)
+        self.damaged -= set(keys)
         return True
 
     def trouble(self) -> None:
         self.calm = self.bounded = False
+        self.excused = True
 
     def found(self, key: str, entry: Note | None, allowed: Possible | None = None) -> None:
         """What a read found must be allowed, and settles what it was."""
@@ -161,11 +166,11 @@ class Machine(RuleBasedStateMachine):
         allowed = self.alive(key) if allowed is None else allowed
         if entry is None:
             assert None in allowed or self.forgets or self.unreadable, f"{key} is lost: {allowed}"
-            if None in allowed and not self.failing and key not in self.unsettled:
+            if None in allowed and not self.failing and key not in self.unsettled | self.damaged:
                 self.model[key] = self.expired(key) | NOTHING
             return
         matching = self.matching(key, entry, allowed)
-        if key not in self.unsettled:
+        if key not in self.unsettled | self.damaged:
             self.model[key] = matching
         self.count_read(key, entry)
 
@@ -195,7 +200,7 @@ class Machine(RuleBasedStateMachine):
         held = self.new(ttl)
         entry = note(key, held.text, ttl_seconds=ttl)
         if self.write(lambda: self.cache.put(entry), lambda _: frozenset([held]), key):
-            self.bounded = not self.failing
+            self.bounded = not self.excused  # what a level is owed is pinned above
 
     @rule(keys=st.lists(KEYS, max_size=5), ttl=TTLS)
     def put_many(self, keys: list[str], ttl: float) -> None:
@@ -217,10 +222,11 @@ class Machine(RuleBasedStateMachine):
         try:
             self.cache.put(note(key, held.text, ttl_seconds=1000.0))
         except CacheStorageError:
-            assert self.unreadable
+            assert self.excused
         else:
             self.model[key] = frozenset([held])
             self.unsettled.discard(key)
+            self.damaged.discard(key)
         tier(self.cache, self.authority).forget()
         self.forget_reads()
 
@@ -397,10 +403,12 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.failing)
     @rule()
     def heal(self) -> None:
-        for level in self.cache.levels:
+        for level in reversed(self.cache.levels):
             tier(self.cache, level.name).heal()
+        for level in reversed(self.cache.levels):
             level.reset_failures()
         self.failing.clear()
+        self.excused = False
         self.cache._stack.settle()
         self.bounded = True
 
@@ -414,6 +422,7 @@ class Machine(RuleBasedStateMachine):
         self.cache.recover()
         assert all(level.in_service for level in self.cache.levels)
         self.failing.clear()
+        self.excused = False
 
     @rule(place=PLACES, key=KEYS)
     def rot(self, place: int, key: str) -> None:
@@ -424,6 +433,7 @@ class Machine(RuleBasedStateMachine):
             self.rotten = True
             if name == self.authority:
                 self.model[key] = self.alive(key) | NOTHING
+                self.damaged.add(key)
 
     # -- what always holds -------------------------------------------------------------------------------------------
 
