@@ -137,7 +137,8 @@ class History:
             write = self.writes[key][stamp] = Write(stamp, text, purge_at, failures, operation)
             if text:
                 self._check_life(key, text, purge_at)
-        if operation is not None and operation.name in WRITING:
+        replayed = write.operation is not operation  # of another's write, on the way
+        if operation is not None and operation.name in WRITING and not (replayed and key in operation.writes):
             operation.writes[key] = write
 
     def acknowledge(self, operation: Operation) -> None:

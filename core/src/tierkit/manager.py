@@ -435,6 +435,7 @@ class CacheManager(Generic[E]):
             requests=answered + self._stack.counters.totals()["misses"],
             answered=answered,
             tiers=tiers,
+            intents=len(self._stack.owing.intents),
             latencies=measured(self._latencies),
         )
 

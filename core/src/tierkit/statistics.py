@@ -195,7 +195,7 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
         enabled: Whether anything is counted (`enable_statistics`).
         requests: Reads asked of the cache.
         answered: Reads that some level answered.
-        intents: Writes that wait until a level is back in service.
+        intents: Writes that are held for the authority and wait to be replayed.
         tiers: One per level, from the top.
         latencies: By operation, if `latency_histograms` is on: how long the cache took.
     """

@@ -60,8 +60,9 @@ def test_what_is_written_in_an_outage_is_read_in_it_and_after_it(
     if forget:
         cache.levels[0].empty()
     assert text(cache, "a") == expected
-    assert len(cache._stack.owing.intents) == 1
+    assert cache.get_statistics().intents == 1
     back(cache, clock)
+    assert cache.get_statistics().intents == 0
     assert text(cache, "a") == expected
     assert held(cache, "L3", "a") == expected
     assert not cache._stack.owing.intents
