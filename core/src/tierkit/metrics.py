@@ -51,7 +51,7 @@ _LEVEL: Final = ("level",)
 _OF_CACHE: Final = (
     Metric("requests", "counter", "reads", "Reads asked of the cache"),
     Metric("answered", "counter", "reads", "Reads that some level answered"),
-    Metric("intents", "gauge", "writes", "Writes that wait until a level is back in service"),
+    Metric("intents", "gauge", "writes", "Writes that are held for the authority and wait to be replayed"),
 )
 _OF_LEVEL: Final = (
     Metric("hits", "counter", "reads", "Reads that the level answered", _LEVEL),
