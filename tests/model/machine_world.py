@@ -82,7 +82,7 @@ def corrupt(world: RealWorld, cache: CacheManager[Note], name: str, key: str) ->
     """Change what a stored level holds for `key`, behind the engine's back. Answers whether there was anything."""
     held = tier(cache, name).tier
     row = held.get_many([key]).get(key)
-    if row is None:
+    if row is None or "text" not in row.columns:  # nothing, or the deletion that a level below is owed
         return False
     text = str(row.columns["text"])
     if isinstance(held, SQLiteCacheTier):
