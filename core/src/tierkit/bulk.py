@@ -111,7 +111,7 @@ class Bulk(Generic[E]):
                 self.end(write, started)
         except BaseException:
             for key in keys:
-                self.writer.drop_live(key)
+                self.writer.doubt(key)
             raise
         if not self.waiting:  # else at the end, when what waits is there: what the authority evicts leaves all levels
             self.stack.settle()

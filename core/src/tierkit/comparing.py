@@ -103,7 +103,7 @@ class Comparing(Generic[E]):
             self.writer.store_above(write, started)
             self.writer.fill_live(stamped, expected, started, done=authority)
         except BaseException:
-            self.writer.drop_live(stamped.key)
+            self.writer.doubt(stamped.key)
             raise
         stack.settle()
         return stamped  # type: ignore[no-any-return]

@@ -183,7 +183,7 @@ class HealthSweep(Bulk[E]):
                     self._give_up(key)
         except BaseException:
             for key in keys:
-                self.writer.drop_live(key)
+                self.writer.doubt(key)
             raise
 
     def _replace_in_authority(self, changes: list[tuple[Write, int]]) -> list[Write]:

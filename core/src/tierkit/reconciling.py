@@ -26,14 +26,16 @@ BATCH: Final = 500
 def reconcile(stack: Stack[Any]) -> None:
     """Bring every persistent level above the authority into line with it. Reads those levels whole; blocks on I/O.
 
-    A level that cannot be reconciled goes out of service. Without an authority that answers nothing is done.
+    A level that cannot be reconciled goes out of service, and is before it comes back. Without an authority that
+    answers the others serve as they are, and are reconciled when it comes back.
     """
     authority = stack.authority
-    if authority is None or authority.live or not authority.in_service:
+    if authority is None or authority.live:
         return
-    for level in reversed(stack.stored[:-1]):
-        if level.persistent and level.in_service:
-            _reconcile(stack, level, authority)
+    if not authority.in_service:
+        authority.missed_writes = True
+        return
+    _reconcile_above(stack, authority)
 
 
 def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
@@ -43,7 +45,10 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
         CacheStorageError: Its tier failed to, or the authority, with which it is compared.
     """
     authority = stack.levels[-1]
-    if missed.everything and not level.live and level is not authority:
+    if level is authority and not level.live:
+        _reconcile_above(stack, authority)
+        return
+    if missed.everything and not level.live:
         if not authority.in_service:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
         compare(stack, level, authority)
@@ -51,13 +56,15 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
     level.drop_missed(missed)
 
 
-def _reconcile(stack: Stack[Any], level: Level, authority: Level) -> None:
-    try:
-        compare(stack, level, authority)
-    except TierkitError as error:
-        if authority.in_service:
-            level.miss(error)
-        level.take_out(error)
+def _reconcile_above(stack: Stack[Any], authority: Level) -> None:
+    for level in reversed(stack.stored[:-1]):
+        if not level.in_service:
+            level.missed_writes = True  # it is brought in line before it comes back
+        elif level.persistent:
+            try:
+                compare(stack, level, authority)
+            except TierkitError as error:
+                level.miss(error)
 
 
 def compare(stack: Stack[Any], level: Level, authority: Level) -> None:

@@ -54,7 +54,7 @@ class Writer(Generic[E]):
             write = self.store(write, started)
             self.fill_live(write[0], expected, started)
         except BaseException:
-            self.drop_live(entry.key)
+            self.doubt(entry.key)
             raise
         stack.settle()
         logger.debug("put %s: version %d", key_digest(entry.key), write[0].version)
@@ -96,7 +96,7 @@ class Writer(Generic[E]):
             refused = self._delete_above(key, version, holder)
             self.in_live(key, lambda level: level.call(level.tier.delete, key, version))
         except BaseException:
-            self.drop_live(key)
+            self.doubt(key)
             raise
         stack.ledger.pop(key)
         return version, refused
@@ -307,8 +307,16 @@ class Writer(Generic[E]):
         else:
             stack.fill(level, entry, started)
 
+    def doubt(self, key: str) -> None:
+        """After a write of unknown outcome: let no copy remain, so that the next read fetches the truth."""
+        self.drop_live(key)
+        for level in self._copies(None):
+            held = self.stack.fetch(level, key) if level.in_service else None
+            if held is not None and not is_owed(held):
+                self.stack.discard(level, held)
+
     def drop_live(self, key: str) -> None:
-        """After a write of unknown outcome: let the next read fetch the truth."""
+        """Let no copy remain in the live levels."""
         if self.stack.stored:
             self.in_live(key, lambda level: self.stack.drop(level, key, _ANY_VERSION))
 

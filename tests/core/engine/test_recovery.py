@@ -8,6 +8,7 @@ from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, w
 
 from tierkit import CacheManager, CacheTier, TierContext, TierFull, TierSpec, TierUnavailable, Trait, hookimpl
 from tierkit.level import MOST_MISSED, Level
+from tierkit.reconciling import reconcile
 from tierkit.testing import FakeClock
 
 THREE = ("live", "disk", "disk")
@@ -235,3 +236,61 @@ def test_a_hung_tier_holds_up_a_call_no_longer_than_its_time_limit(world: World)
     workers.renew()
     world.clock.advance(2.0)
     assert cache.recover() == 1
+
+
+def test_a_level_that_was_out_when_the_cache_opened_is_compared_before_it_comes_back(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    tier(cache, "L2").fail()
+    cache.delete("a")  # which L2 misses, and cannot be emptied of at close
+    cache.close()
+    cache = world.open(*THREE, tier_failure_threshold=1)
+    level(cache, "L2").take_out(OSError("gone"))
+    level(cache, "L2").missed_writes = False
+    reconcile(cache._stack)
+    clock.advance(1.0)
+    assert cache.recover() == 1
+    assert where(cache, "a") == {}
+    assert cache.get("a") is None
+
+
+def test_an_authority_that_was_out_when_the_cache_opened_puts_the_others_right_when_it_is_back(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    stale = tier(cache, "L2").tier.get("a")
+    cache.put(note("a", "new"))
+    tier(cache, "L2").tier.delete("a", 1)
+    world.disks["L2"].clear()
+    tier(cache, "L2").tier.put(stale)  # a crash left it there
+    outage(cache, "L3")
+    reconcile(cache._stack)
+    cache.levels[0].empty()
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "old"  # nobody can know better now
+    tier(cache, "L3").heal()
+    cache.levels[0].empty()
+    clock.advance(1.0)
+    assert cache.recover() == 1
+    cache.levels[0].empty()
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "new"
+
+
+def test_after_a_write_of_unknown_outcome_no_copy_remains(world: World) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    cache._stack.owing.can_hold = lambda: False  # type: ignore[method-assign]
+    tier(cache, "L3").after("put", _raise)
+    with pytest.raises(TierUnavailable):
+        cache.put(note("a", "new"))
+    assert where(cache, "a") == {"L3": "new"}
+
+
+def _raise() -> None:
+    raise TierUnavailable("after it took effect")
