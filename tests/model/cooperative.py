@@ -17,7 +17,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 TICK: Final = 0.0001
 """Seconds that pass at each point."""
 CALL_SECONDS: Final = 5.0
-"""A call of a tier takes effect within as many seconds; how late its answer comes is not bounded."""
+"""A write takes effect within as many seconds of the engine's look at the clock; all else may take any time."""
 MOST_STEPS: Final = 20_000
 
 
@@ -42,12 +42,11 @@ class Task:
         process: Whose thread it is.
         waiting: Whether it may go on, or None if it does not wait.
         deadline: When it stops waiting.
-        stalled: Whether it may be held up for any time now: it is between two calls, or its call has taken effect.
-        since: When it went on from the last such moment.
+        decided: When it last looked whether it is late, if it was not and has made no call since; else None.
         operation: What it is doing, for the history.
     """
 
-    __slots__ = ("deadline", "operation", "priority", "process", "since", "stalled", "task", "waiting")
+    __slots__ = ("deadline", "decided", "operation", "priority", "process", "task", "waiting")
 
     def __init__(self, process: Alive, run: Callable[[], None], priority: float) -> None:
         self.process = process
@@ -55,8 +54,7 @@ class Task:
         self.priority = priority
         self.waiting: Callable[[], bool] | None = None
         self.deadline: float | None = None
-        self.stalled = True
-        self.since = 0.0
+        self.decided: float | None = None
         self.operation: Any = None
 
 
@@ -98,7 +96,6 @@ class Scheduler:
             self.current = None
 
         task = Task(process, whole, self.random.random())
-        task.since = self.now
         self.tasks.append(task)
 
     def run(self) -> None:
@@ -132,12 +129,18 @@ class Scheduler:
 
     # -- points ------------------------------------------------------------------------------------------------------
 
-    def point(self, *, stalled: bool = False) -> None:
-        """Let others go on, or go on.
+    def decide(self) -> None:
+        """The task has found that it is not late: its next call takes effect soon."""
+        if self.current is not None:
+            self.current.decided = self.now
 
-        Args:
-            stalled: Whether the task may be held up here for any time.
-        """
+    def took_effect(self) -> None:
+        """A call of the task has taken effect, or has failed."""
+        if self.current is not None:
+            self.current.decided = None
+
+    def point(self) -> None:
+        """Let others go on, or go on."""
         task = self.current
         if task is None:
             return
@@ -147,12 +150,8 @@ class Scheduler:
         if self.steps > MOST_STEPS:
             raise Violation("the schedule does not end")
         self.now += TICK
-        task.stalled = stalled
         if self.strategy != "sticky" or self.random.random() < 0.3:
             self._pass_on()
-        task.stalled = False
-        if stalled:
-            task.since = self.now
         if task.process.dead:
             raise Killed
 
@@ -174,7 +173,7 @@ class Scheduler:
         while not ready():
             if deadline is not None and self.now >= deadline:
                 return False
-            task.waiting, task.deadline, task.stalled = ready, deadline, True
+            task.waiting, task.deadline = ready, deadline
             self._pass_on()
             if task.process.dead:
                 raise Killed
@@ -189,8 +188,7 @@ class Scheduler:
                 return
             able = [task for task in self.tasks if task.waiting is None or self._may_go_on(task)]
             chosen = self._draw(able)
-        if chosen.waiting is not None:
-            chosen.waiting, chosen.stalled, chosen.since = None, False, self.now
+        chosen.waiting = None
         if chosen is mine:
             return
         self.current = chosen
@@ -226,9 +224,9 @@ class Scheduler:
         self.now = max(self.now, min(deadlines))
 
     def advance(self, seconds: float) -> bool:
-        """Let time pass, unless a call would take effect too late then. Answers whether it passed."""
+        """Let time pass, unless a write would take effect too late then. Answers whether it passed."""
         then = self.now + seconds
-        if any(not task.stalled and then - task.since > CALL_SECONDS for task in self.tasks):
+        if any(task.decided is not None and then - task.decided > CALL_SECONDS for task in self.tasks):
             return False
         self.now = then
         return True

@@ -117,6 +117,8 @@ def _restart(world: World, operation: Operation, manager: Manager) -> None:
     process = operation.process
     if world.processes[process.index] is not process:
         return  # another task was faster
+    if not process.level(world.authority).in_service:
+        world.history.uncounted = True
     if any(other.process is process for other in world.history.active if other is not operation):
         world.history.uncounted = True  # what is read while the cache is being closed
     heal(world)
@@ -158,6 +160,7 @@ def perform(world: World, process: Process, name: str, key: str) -> None:
         world.idle = operation
     else:
         task.operation = operation
+        world.scheduler.took_effect()
     world.history.begin(operation)
     try:
         OPERATIONS[name](world, operation, process.manager)
@@ -226,6 +229,16 @@ def _outage(world: World) -> None:
         world.tell(f"-- {disk.name} is out for process {index}: {disk.outages[index]}")
 
 
+def _miss(world: World) -> None:
+    """A level above the authority misses a write, and soon is well again."""
+    above = [disk for disk in world.disks.values() if disk is not world.authority]
+    if not above or not _quiet(world):
+        return
+    disk, index = world.random.choice(above), world.random.randrange(2)
+    disk.outages[index] = Outage(calls=2, writes_only=True)
+    world.tell(f"-- {disk.name} will miss a write of process {index}")
+
+
 def _fail(world: World) -> None:
     if not _quiet(world):
         return
@@ -263,6 +276,7 @@ EVENTS: Final[dict[str, Callable[[World], None]]] = {
     "crash": _crash,
     "outage": _outage,
     "fail": _fail,
+    "miss": _miss,
     "full": _full,
     "heal": heal,
 }
@@ -293,5 +307,5 @@ def work(world: World, index: int) -> None:
         assert isinstance(task, Task)
         task.process, task.operation = process, None
         scheduler.wait_until(lambda process=process: process.manager is not None, None)  # type: ignore[misc]
-        scheduler.point(stalled=True)
+        scheduler.point()
         perform(world, process, name, key)

@@ -72,13 +72,13 @@ def _play(world: World, profile: Profile) -> None:
     for process in world.processes:
         world.open(process)
     operations = weighted(profile, "operations")
-    keys = random.choice((KEYS[:1], KEYS[:2], KEYS))
+    keys = KEYS[: random.choice(profile.keys)]
     for _ in range(random.choice((0, 1, 2, 3))):
         perform(world, random.choice(world.processes), random.choice(("put", "put", "get")), random.choice(keys))
     for index, process in enumerate(world.processes):
         for _ in range(random.randrange(2, 7)):
             world.work[index].append((random.choice(operations), random.choice(keys)))
-        for _ in range(random.choice((1, 2, 2, 3))):
+        for _ in range(random.choice(profile.threads)):
             world.scheduler.spawn(process, lambda index=index: work(world, index))  # type: ignore[misc]
     events = [random.choice(weighted(profile, "events")) for _ in range(random.randrange(profile.most_events + 1))]
 

@@ -70,12 +70,16 @@ class Profile:
         operations: How often each operation is drawn.
         events: How often each event is drawn.
         most_events: How many events there are at most.
+        keys: How many keys there are: one of these.
+        threads: How many threads a process has: one of these.
     """
 
     name: str
     operations: dict[str, int]
     events: dict[str, int]
     most_events: int
+    keys: tuple[int, ...] = (1, 2, 3)
+    threads: tuple[int, ...] = (1, 2, 2, 3)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -96,6 +100,12 @@ PROFILES: Final = (
     Profile("crashes", _FULL, {"tick": 1, "expire": 1, "crash": 4, "late": 1}, 4),
     Profile("outages", _FULL, {"tick": 1, "outage": 4, "fail": 3, "heal": 3}, 5),
     Profile("full", _FULL, {"tick": 1, "full": 3, "heal": 2, "fail": 1}, 4),
+    Profile("crowd", {"get": 8, "put": 4, "put_many": 1, "delete": 2, "clear": 2, "count_failure": 1},
+            {"tick": 1, "late": 1}, 2, (1,), (3,)),
+    Profile("slow", {"get": 8, "put": 4, "delete": 3, "count_failure": 1, "sweep": 1},
+            {"tick": 2, "expire": 3, "late": 2, "forget": 4}, 5, (1,), (2, 3)),
+    Profile("returning", {"get": 6, "put": 4, "delete": 2, "put_many": 1, "recover": 4, "reset": 2},
+            {"tick": 1, "miss": 5, "late": 1}, 5, (1, 2), (2, 3)),
     Profile("everything", _FULL, {"tick": 1, "expire": 1, "late": 1, "forget": 1, "crash": 2, "outage": 2, "fail": 2,
                                   "heal": 2, "full": 1}, 7),
 )  # fmt: skip

@@ -79,12 +79,13 @@ class StepTier(CacheTier[Row]):
         if self.process.dead:  # it was before its task began: it is being opened or closed outside of any task
             raise SystemError("a dead process reached a disk")
         fault = self._fault(writes)
+        self.scheduler.took_effect()
         if fault is not None and fault != "unknown":
             self._tell(method, what, fault)
             self._raise(fault)
         answer = effect()
         self._tell(method, what, answer if fault is None else f"{answer}, and then fails")
-        self.scheduler.point(stalled=True)
+        self.scheduler.point()
         if fault is not None:
             self._raise(fault)
         return answer
@@ -100,7 +101,6 @@ class StepTier(CacheTier[Row]):
 
     def _raise(self, fault: str) -> None:
         self.process.failed(self.disk)
-        self.world.history.uncounted = True
         raise TierUnavailable(f"{self.disk.name}: {fault}")
 
     def _check_room(self) -> None:
@@ -217,7 +217,9 @@ class StepTier(CacheTier[Row]):
         try:
             self._step("touch_many", deltas, effect, writes=True)
         except TierUnavailable:
-            self.world.history.counted_twice = True
+            history = self.world.history
+            history.counted_twice = True
+            history.uncounted |= self.process.manager is None or self.process.manager._closed
             raise
 
     def purge(self, now: float) -> int:

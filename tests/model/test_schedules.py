@@ -134,8 +134,12 @@ def test_no_time_passes_in_which_a_call_would_take_effect_too_late() -> None:
             return False
 
         scheduler.event = event
+        scheduler.decide()
+        scheduler.point()
         while not passed:
             scheduler.point()
+        scheduler.took_effect()
+        assert scheduler.advance(CALL_SECONDS)
 
     schedule(task)
     assert passed == [False]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from random import Random
@@ -21,6 +21,7 @@ from tests.model.storage import SharedDisk, StepTier
 from tierkit import CacheConfig, CacheManager, TierContext, TierSpec, hookimpl
 from tierkit.plugins import PluginRegistry, discover
 from tierkit.testing.clock import NOW
+from tierkit.upkeep import Upkeep
 
 LATE_SECONDS = 10.0
 TOMBSTONE_SECONDS = 100.0
@@ -213,6 +214,18 @@ def _stripe_hash(key: object) -> int:
     return {"a": 1, "b": 1}.get(str(key), 2)
 
 
+def _deciding(scheduler: Scheduler, late: Callable[[Upkeep, float], bool]) -> Callable[[Upkeep, float], bool]:
+    """`late`, noting when a task has found that it is not."""
+
+    def deciding(stack: Upkeep, started: float) -> bool:
+        answer = late(stack, started)
+        if not answer:
+            scheduler.decide()
+        return answer
+
+    return deciding
+
+
 @contextmanager
 def in_force(world: World) -> Iterator[World]:
     """Let the engine run in `world`."""
@@ -221,6 +234,7 @@ def in_force(world: World) -> Iterator[World]:
     with ExitStack() as stack:
         stack.enter_context(installed(world.scheduler))
         stack.enter_context(patch("tierkit.manager.discover", lambda _: _registry()))
+        stack.enter_context(patch.object(Upkeep, "late", _deciding(world.scheduler, Upkeep.late)))
         stack.enter_context(patch("tierkit.filling.hash", _stripe_hash, create=True))
         stack.enter_context(patch("tierkit.clock.secrets.randbelow", lambda _: next(tags)))
         yield world

@@ -1,0 +1,403 @@
+"""The table of faults: each takes away one rule of the engine. `python -m tests.model.engine_faults` plants them all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.model.planting import Fault
+
+READING: Final = [
+    Fault(
+        "an expired record is returned",
+        "stack:Stack._is_fresh",
+        "return self.time.now() < entry._fresh_until",
+        "return True",
+    ),
+    Fault(
+        "an expired entry of the first level is returned",
+        "manager:CacheManager.get",
+        "if now < entry._fresh_until:",
+        "if True:",
+    ),
+    Fault(
+        "an expired copy hides the record that another process renewed",
+        "stack:Stack._search",
+        "floor = max(floor, expired)",
+        "return None",
+    ),
+    Fault(
+        "an expired copy above deletes the renewed one below",
+        "upkeep:Upkeep.expire",
+        "if self.discard(level, record):",
+        "below = self.levels[-1]\n    below.call(below.tier.delete, record.key, self.versions.next() + 2**40)\n"
+        "    if self.discard(level, record):",
+    ),
+    Fault(
+        "what an expired record has replaced is returned",
+        "stack:Stack._search",
+        "entry.version >= floor",
+        "True",
+        ("tests/core/engine/test_reading.py",),
+    ),
+    Fault(
+        "the deadline starts anew when a record is read from below",
+        "stack:Stack.open_row",
+        'return cast("E", entry)',
+        'return cast("E", entry.renewed().evolve(expires_at=__import__("datetime").datetime.fromtimestamp('
+        'self.time.now() + (entry.ttl_seconds or 0), __import__("datetime").timezone.utc)))',
+    ),
+    Fault(
+        "who waited for a read is given a record that has expired meanwhile",
+        "stack:Stack._find",
+        "self._is_fresh(flight.result.entry)",
+        "True",
+    ),
+    Fault(
+        "a read is shared that began before a write",
+        "filling:Filling.bump",
+        "self.flights.pop(key, None)",
+        "pass",
+    ),
+    Fault(
+        "a read is shared that is older than the staleness bound",
+        "stack:Stack._stale_flight",
+        "return bound is not None and now - flight.started > bound",
+        "return False",
+    ),
+    Fault(
+        "a level that is out of service is read",
+        "stack:Stack._search",
+        "if not level.in_service:",
+        "if False:",
+    ),
+]
+
+PROMOTION: Final = [
+    Fault(
+        "a promotion fills the first level although a write came between",
+        "stack:Stack._fill_if",
+        "self.filling.counters[stripe] == expected and ",
+        "",
+    ),
+    Fault(
+        "a promotion overwrites a newer put",
+        "stack:Stack._store_if",
+        "return level.call(level.tier.put, with_usage(row",
+        "row = self.sealer.restamp(row, self.versions.next())\n"
+        "        return level.call(level.tier.put, with_usage(row",
+    ),
+    Fault(
+        "a late promotion is made all the same, and brings back what was deleted",
+        "stack:Stack._copy_up",
+        "if self.late(started):",
+        "if False:",
+    ),
+    Fault(
+        "a promotion does not stand aside while a level returns",
+        "filling:Filling.begin_promotion",
+        "self._aside or ",
+        "",
+    ),
+    Fault(
+        "a promotion goes on although a level returned since it began",
+        "filling:Filling.begin_promotion",
+        " or self.counters[self.stripe(key)] != expected",
+        "",
+    ),
+    Fault(
+        "the age of a copy in the first level counts from its filling, not from the read",
+        "stack:Stack.fill",
+        "started + self.time.offset + bound",
+        "self.time.now() + bound",
+    ),
+    Fault(
+        "copies in the first level grow old without bound",
+        "stack:Stack.fill",
+        "inf if bound is None else",
+        "inf if True else",
+    ),
+]
+
+WRITING: Final = [
+    Fault(
+        "a write is acknowledged that the authority refused: no stamp above what refused",
+        "writing:Writer._until_taken",
+        "if refused is None:",
+        "if True:",
+    ),
+    Fault(
+        "a stamp is not above the version that refused",
+        "writing:Writer.above",
+        "return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024",
+        "return min(stamp, refused - 1)",
+    ),
+    Fault(
+        "a late write is not stamped again, and is lost under a newer mark",
+        "writing:Writer._until_taken",
+        "if stack.late(started):",
+        "if False:",
+    ),
+    Fault(
+        "a late write goes to the levels above the authority all the same",
+        "writing:Writer.store_above",
+        "if self.stack.late(started):",
+        "if False:",
+    ),
+    Fault(
+        "the levels above are written before the authority",
+        "writing:Writer.store",
+        "self._until_taken(attempt, write[0].version, started)\n    self.store_above(current, started)",
+        "self.store_above(current, started)\n    self._until_taken(attempt, write[0].version, started)",
+    ),
+    Fault(
+        "a put does not reach the levels between the first and the authority",
+        "writing:Writer.store",
+        "self.store_above(current, started)",
+        "pass",
+    ),
+    Fault(
+        "a deletion reaches only the top and the authority",
+        "writing:Writer.delete_by",
+        "for level in reversed(stack.stored[:-1]):",
+        "for level in ():",
+    ),
+    Fault(
+        "a deletion leaves the first level as it is",
+        "writing:Writer.delete_by",
+        "self.in_live(key, lambda level: level.call(level.tier.delete, key, version))",
+        "pass",
+    ),
+    Fault(
+        "a write that begins does not tell the reads under way",
+        "filling:Filling.begin",
+        "return self.bump(stripe, key)",
+        "return self.counters[stripe]",
+    ),
+    Fault(
+        "a write that ends does not tell the reads under way",
+        "writing:Writer.in_live",
+        "filling.bump(stripe, key)",
+        "pass",
+    ),
+    Fault(
+        "a write fills the first level although another came between",
+        "writing:Writer.fill_or_drop",
+        "raced or ",
+        "",
+    ),
+    Fault(
+        "a late write fills the first level",
+        "writing:Writer.fill_or_drop",
+        " or stack.late(started)",
+        "",
+    ),
+    Fault(
+        "the first level keeps its copy when a write has failed",
+        "writing:Writer.drop_live",
+        "if self.stack.stored:",
+        "if False:",
+    ),
+    Fault(
+        "clear forgets the levels above the authority",
+        "writing:Writer._clear_stored",
+        "for level in reversed(above):",
+        "for level in ():",
+    ),
+    Fault(
+        "clear leaves no mark above for what only the authority had",
+        "writing:Writer._clear_above",
+        "_batches([*deleted, *own])",
+        "_batches(own)",
+    ),
+    Fault(
+        "clear forgets the reads under way",
+        "writing:Writer.clear",
+        "stack.filling.reset()  # before",
+        "pass  # before",
+    ),
+    Fault(
+        "a record for which a bounded level has no room leaves no mark in it",
+        "bulk:Bulk._refresh",
+        "self._store_above(level, [write[1] for write, _ in self._make_wait(level, absent)], late=True)",
+        "self._make_wait(level, absent)",
+    ),
+    Fault(
+        "a bulk write leaves old copies in a bounded level",
+        "bulk:Bulk._refresh",
+        "self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))",
+        "pass",
+    ),
+    Fault(
+        "a bulk write fills the first level although another came between",
+        "bulk:Bulk.end",
+        "self.stack.filling.counters[stripe] != self.expected[stripe]",
+        "False",
+    ),
+]
+
+FAILURE: Final = [
+    Fault(
+        "a level that failed a write keeps its older copy and stays in service",
+        "writing:Writer.guarded",
+        "level.call(level.tier.delete, key, version)",
+        "pass",
+    ),
+    Fault(
+        "a level that could not even drop its older copy stays in service",
+        "writing:Writer.guarded",
+        "level.miss(error, {key: version})",
+        "pass",
+    ),
+    Fault(
+        "what passes a level by while it is out of service is not noted",
+        "level:Level.begin_write",
+        "self._note_missed(versions)",
+        "pass",
+    ),
+    Fault(
+        "a level comes back without being brought in line",
+        "level:Level._come_back",
+        "self.align(missed)",
+        "pass",
+    ),
+    Fault(
+        "a level comes back while writes that it will miss are under way",
+        "level:Level.reset_failures",
+        "self._writes.wait_for(lambda: self.in_service or self._writing == 0, _PATIENCE_SECONDS)",
+        "pass",
+    ),
+    Fault(
+        "reads under way are not told that a level comes back",
+        "upkeep:Upkeep._returning",
+        "    self.filling.reset()  # nor",
+        "    pass  # nor",
+    ),
+    Fault(
+        "levels are not compared with the authority when a cache is opened",
+        "opening:open_stack",
+        "reconcile(stack)",
+        "pass",
+    ),
+    Fault(
+        "a level is never probed again",
+        "recovery:recover",
+        "level.due_in <= 0",
+        "False",
+    ),
+]
+
+HEALTH: Final = [
+    Fault(
+        "compare and set takes any version for the expected one",
+        "comparing:Comparing._replace",
+        "if not authority.write(authority.tier.replace, stamped if row is None else row, expected_version):",
+        "if authority.write(authority.tier.put, stamped if row is None else row) is not None:",
+    ),
+    Fault(
+        "compare and set is not tried again when another writer came first",
+        "comparing:Comparing.change",
+        "done = entry if new is entry else self._replace(self.prepare(new, held), held.version)",
+        "done = entry if new is entry else self._replace(self.prepare(new, held), held.version) or new",
+    ),
+    Fault(
+        "no stamp is above the versions that were read",
+        "clock:VersionClock.observe",
+        "if micros > self._last and",
+        "if False and",
+    ),
+    Fault(
+        "a changed record does not reach the levels above",
+        "comparing:Comparing._replace",
+        "self.writer.store_above(write, started)",
+        "pass",
+    ),
+    Fault(
+        "the removal of a failed record takes a record that was put meanwhile",
+        "comparing:Comparing.remove",
+        "authority.call(authority.tier.delete, entry.key, entry.version)",
+        "authority.call(authority.tier.delete, entry.key, self.stack.versions.next() + 2**40)",
+    ),
+    Fault(
+        "a record is removed one failure too late",
+        "health:Health.ends",
+        "entry.failure_count >= self._threshold",
+        "entry.failure_count > self._threshold",
+    ),
+    Fault(
+        "many results are applied without comparing",
+        "comparing:replace_all",
+        "answers: list[bool] = level.tier.replace_many(replacements)",
+        "answers = [level.tier.put(row) is None for row, _ in replacements]",
+    ),
+]
+
+UPKEEP: Final = [
+    Fault(
+        "a put does not make room",
+        "writing:Writer.put",
+        "stack.settle()",
+        "pass",
+    ),
+    Fault(
+        "a level stays too full when its victim is written anew meanwhile",
+        "upkeep:Upkeep._settle_level",
+        "for _ in range(_ROUNDS):",
+        "for _ in range(1):",
+    ),
+    Fault(
+        "a victim is deleted and not discarded: what is put down again is refused",
+        "upkeep:Upkeep._evict",
+        "level.call(level.tier.discard, victim)",
+        "(level.call(level.tier.delete, victim.key, victim.version + 2**40) is None)",
+    ),
+    Fault(
+        "the usage of a victim is lost",
+        "upkeep:Upkeep._evict",
+        "self._keep_usage(level, victim)",
+        "pass",
+    ),
+    Fault(
+        "usage is counted twice: it is not taken from the entry",
+        "entry:Usage.take",
+        "self.hits -= hits",
+        "pass",
+    ),
+    Fault(
+        "usage that was flushed is kept for the next flush",
+        "upkeep:Upkeep.flush_ledger",
+        "if not taken:",
+        "if True:",
+    ),
+    Fault(
+        "usage is lost when a flush fails",
+        "upkeep:Upkeep.flush_ledger",
+        "if not taken:",
+        "if False:",
+    ),
+    Fault(
+        "usage in the first level is lost when a record is replaced there",
+        "stack:Stack.fill",
+        "merge_usage(held._usage, entry._usage)\n        _force",
+        "entry\n        _force",
+    ),
+    Fault(
+        "a sweep leaves copies in all levels but the first",
+        "upkeep:Upkeep.sweep",
+        "for level in self.levels if level.in_service",
+        "for level in self.levels[:1] if level.in_service",
+    ),
+    Fault(
+        "a hit of the first level is not counted",
+        "manager:CacheManager.get",
+        "counters.hits += counters.step",
+        "pass",
+    ),
+    Fault(
+        "a read that is shared is not counted",
+        "stack:Stack._share",
+        "found.level.counters.hits += found.level.counters.step",
+        "pass",
+    ),
+]
+
+FAULTS: Final = [*READING, *PROMOTION, *WRITING, *FAILURE, *HEALTH, *UPKEEP]
