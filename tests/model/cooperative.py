@@ -130,8 +130,8 @@ class Scheduler:
     # -- points ------------------------------------------------------------------------------------------------------
 
     def decide(self) -> None:
-        """The task has found that it is not late: its next call takes effect soon."""
-        if self.current is not None:
+        """The task has found that it is not late, or puts a record: that takes effect soon."""
+        if self.current is not None and self.current.decided is None:
             self.current.decided = self.now
 
     def took_effect(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.model.cooperative import Violation
 from tests.model.operations import heal, perform
 from tests.model.shapes import KEYS
-from tests.model.world import BACKOFF_SECONDS, World
+from tests.model.world import BACKOFF_SECONDS, REPLAY_SECONDS, World
 
 from tierkit.row import Record
 
@@ -41,7 +41,7 @@ def judge(world: World) -> None:
 def _let_recover(world: World) -> None:
     """Maintenance runs as often as there are levels: one may wait for another."""
     for _ in world.shape.levels:
-        world.scheduler.now += BACKOFF_SECONDS + 0.001
+        world.scheduler.now += BACKOFF_SECONDS + REPLAY_SECONDS
         for process in world.processes:
             perform(world, process, "recover", "")
     for process in world.processes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import __future__
-
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -50,11 +48,11 @@ def faulty(fault: Fault) -> Callable[..., Any]:
     """The function with the fault in it."""
     owner, name = _owner(fault.where)
     held = inspect.getattr_static(owner, name)
-    function = held.fget if isinstance(held, property) else inspect.unwrap(held)
+    function: Any = held.fget if isinstance(held, property) else inspect.unwrap(held)
     source = dedent(inspect.getsource(function))
     if source.count(fault.old) != 1:
         raise NotPlantable(f"{fault.where} has {source.count(fault.old)} times {fault.old!r}: {fault.what}")
-    flags = __future__.annotations.compiler_flag
+    flags = import_module("__future__").annotations.compiler_flag
     names: dict[str, Any] = {}
     code = compile(source.replace(fault.old, fault.new), inspect.getfile(function), "exec", flags)
     exec(code, function.__globals__, names)  # noqa: S102 - it is the engine's own source

@@ -27,6 +27,8 @@ LATE_SECONDS = 10.0
 TOMBSTONE_SECONDS = 100.0
 SKEW_SECONDS = 30.0
 BACKOFF_SECONDS = 0.008
+REPLAY_SECONDS = 1.001
+"""A replay that failed is tried again a second later."""
 
 
 class Process:

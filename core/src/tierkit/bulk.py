@@ -64,6 +64,7 @@ class Bulk(Generic[E]):
     def _put_batch(self, batch: Sequence[tuple[int, E]]) -> None:
         writes: dict[str, Write] = {}
         valid = 0
+        started = self.stack.time.monotonic()
         try:
             for index, entry in self.arriving(batch):
                 write = self.prepared(index, entry)
@@ -72,7 +73,7 @@ class Bulk(Generic[E]):
                     writes.pop(write[0].key, None)  # the last of a key is the one that stays, and in its own place
                     writes[write[0].key] = write
         finally:
-            self._write(list(writes.values()))
+            self._write(list(writes.values()), started)
             self.written += valid
 
     def arriving(self, batch: Sequence[tuple[int, E]]) -> Iterable[tuple[int, E]]:
@@ -98,11 +99,10 @@ class Bulk(Generic[E]):
                 self._store_waiting(level)
         self.stack.settle()
 
-    def _write(self, writes: list[Write]) -> None:
+    def _write(self, writes: list[Write], started: float) -> None:
         if not writes or not self.stack.levels:
             return
         self.writer.check_writable()
-        started = self.stack.time.monotonic()
         keys = [write[0].key for write in writes]
         self.stack.filling.begin_many(keys, self.expected)
         try:
@@ -129,6 +129,8 @@ class Bulk(Generic[E]):
     def _store_truth(self, authority: Level, writes: list[Write], started: float) -> Level | None:
         """Write to the authority, or to who holds writes for it; answers the level that has them."""
         owing = self.stack.owing
+        if self.stack.late(started):
+            writes[:] = [self.writer.restamp(write, self.stack.versions.next()) for write in writes]
         if owing.direct or not owing.can_hold():
             self.writer.authority()
             try:

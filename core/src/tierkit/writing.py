@@ -356,7 +356,7 @@ class Writer(Generic[E]):
     def clear(self) -> None:
         """Delete every key in every level, the authority first.
 
-        Each level gets a mark for each key that the authority had, against copies that are on their way up.
+        Each level gets a mark for each key that any stored level had, against copies that are on their way up.
         """
         stack = self.stack
         if not stack.levels:
@@ -389,11 +389,21 @@ class Writer(Generic[E]):
 
     def _clear_stored(self) -> None:
         *above, authority = self.stack.stored
+        keys = dict.fromkeys(_keys(authority))
+        for level in above:
+            keys |= dict.fromkeys(self._keys_above(level))  # another process may owe them to the authority
         deleted: dict[str, int] = {}
-        for keys in _batches(_keys(authority)):
-            deleted.update(self._delete_batch(authority, keys))
+        for batch in _batches(list(keys)):
+            deleted.update(self._delete_batch(authority, batch))
         for level in reversed(above):
             self._clear_above(level, deleted)
+
+    def _keys_above(self, level: Level) -> list[str]:
+        try:
+            return _keys(level) if level.in_service else []
+        except TierkitError as error:
+            level.miss(error)
+            return []
 
     def _delete_batch(self, authority: Level, keys: list[str]) -> Mapping[str, int]:
         versions = dict.fromkeys(keys, self.stack.versions.next())

@@ -325,3 +325,21 @@ def test_a_record_for_which_a_bounded_level_has_no_room_keeps_older_copies_out_o
     found = cache.get("a")
     assert found is not None
     assert found.text == "new"
+
+
+def test_a_bulk_put_that_is_held_up_before_the_authority_is_stamped_again(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = world.open("disk", late_seconds=10)
+    begin_many = cache._stack.filling.begin_many
+
+    def held_up(keys: Any, expected: Any) -> None:
+        clock.advance(10.001)
+        begin_many(keys, expected)
+
+    monkeypatch.setattr(cache._stack.filling, "begin_many", held_up)
+    cache.put_many([note("a"), note("b")])
+    for key in "ab":
+        row = tier(cache, "L1").tier.get(key)
+        assert row is not None
+        assert row.version / 1024 / 1_000_000 >= clock.wall() - 0.001

@@ -237,3 +237,15 @@ def test_an_interrupt_between_the_authority_and_l1_leaves_no_old_copy_in_l1(worl
     with pytest.raises(KeyboardInterrupt):
         cache.delete("a")
     assert cache.get("a") is None
+
+
+def test_clear_also_keeps_out_of_the_authority_what_only_a_level_above_has(world: World) -> None:
+    cache = world.open("disk", "disk")
+    cache.put(note("a"))
+    authority = tier(cache, "L2").tier
+    row = authority.get("a")
+    assert row is not None
+    authority.discard(row)
+    cache.clear()
+    assert authority.put(row) is not None
+    assert cache.get("a") is None
