@@ -420,10 +420,8 @@ class Writer(Generic[E]):
         if not level.begin_write():
             return
         try:
-            version = self.stack.versions.next()
-            own = [key for key in _keys(level) if key not in deleted]
-            for keys in _batches([*deleted, *own]):
-                level.call(level.tier.delete_many, {key: deleted.get(key, version) for key in keys})
+            for keys in _batches(list(deleted)):
+                level.call(level.tier.delete_many, {key: deleted[key] for key in keys})
         except TierkitError as error:
             level.miss(error)
         finally:
