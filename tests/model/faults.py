@@ -71,6 +71,7 @@ READING: Final = [
         "stack:Stack._search",
         "if not in_service:",
         "if False:",
+        ("tests/core/engine/test_failures.py",),
     ),
 ]
 
@@ -80,7 +81,11 @@ PROMOTION: Final = [
         "stack:Stack._fill_if",
         "self.filling.counters[stripe] == expected and ",
         "",
-        ("tests/core/engine/test_filling.py",),
+        (
+            "tests/core/engine/test_filling.py",
+            "tests/core/engine/test_put_many.py",
+            "tests/core/engine/test_threads.py",
+        ),
     ),
     Fault(
         "a promotion overwrites a newer put",
@@ -160,6 +165,7 @@ WRITING: Final = [
         "writing:Writer.store_above",
         "self.stack.late(started) or ",
         "",
+        ("tests/core/engine/test_writing.py",),
     ),
     Fault(
         "the levels above are written before the authority",
@@ -260,6 +266,7 @@ WRITING: Final = [
         "bulk:Bulk.end",
         "self.stack.filling.counters[stripe] != self.expected[stripe]",
         "False",
+        ("tests/core/engine/test_put_many.py",),
     ),
 ]
 
@@ -369,6 +376,7 @@ UPKEEP: Final = [
         "upkeep:Upkeep._settle_level",
         "for _ in range(_ROUNDS):",
         "for _ in range(1):",
+        ("tests/core/engine/test_settling.py",),
     ),
     Fault(
         "a victim is deleted and not discarded: what is put down again is refused",

@@ -102,13 +102,13 @@ class History:
         if operation in self.active:
             self.active.remove(operation)
 
-    def stored(self, disk: SharedDisk, row: Row, held: Row | None, comparing: bool) -> None:
+    def stored(self, disk: SharedDisk, row: Row, held: Row | None) -> None:
         """A storage took a record in place of what it held."""
         if is_owed(row):
             self._owed(row)
         elif disk is self.world.authority:
             operation = self.world.operation
-            if comparing and operation is not None and row.key in operation.verdicts:
+            if operation is not None and row.key in operation.verdicts and row.version * 2 not in self.writes[row.key]:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
 
