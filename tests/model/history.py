@@ -125,8 +125,10 @@ class History:
     def deleted(self, disk: SharedDisk, key: str, version: int, held: Row | None) -> None:
         """A storage took a deletion, in place of what it held."""
         if disk is not self.world.authority and held is not None and is_owed(held):
+            if self.world.operation is None or self.world.operation.name not in {"clear", "delete"}:
+                return  # the authority has something newer
             self._wrote(key, version * 2 + 1, "", inf, 0)
-        elif disk is self.world.authority:
+        elif disk is self.world.authority and not self._is_expiry(key, version):
             self.removed(key, version)
             self._wrote(key, version * 2 + 1, "", inf, 0)
 
@@ -137,8 +139,8 @@ class History:
             write = self.writes[key][stamp] = Write(stamp, text, purge_at, failures, operation)
             if text:
                 self._check_life(key, text, purge_at)
-        replayed = write.operation is not operation  # of another's write, on the way
-        if operation is not None and operation.name in WRITING and not (replayed and key in operation.writes):
+        own = write.operation is operation  # and no replay of another's, on the way
+        if operation is not None and operation.name in WRITING and own:
             operation.writes[key] = write
 
     def acknowledge(self, operation: Operation) -> None:
@@ -239,11 +241,15 @@ class History:
         if entry.failure_count >= FAILURE_THRESHOLD and newest == write.stamp:
             raise Violation(f"{key} has failed {entry.failure_count} times and was not removed")
 
+    def _is_expiry(self, key: str, version: int) -> bool:
+        """Whether the authority only hears that a record which it was owed has expired."""
+        write = self.writes[key].get(version * 2)
+        return write is not None and write.purge_at <= max(process.wall() for process in self.world.processes)
+
     def removed(self, key: str, version: int) -> None:
         """A record was deleted at its own version: because of its failures, or not at all."""
         write = self.writes[key].get(version * 2)
-        expired = write is not None and write.purge_at <= max(process.wall() for process in self.world.processes)
-        if write is not None and not expired and write.failures < FAILURE_THRESHOLD:
+        if write is not None and write.failures < FAILURE_THRESHOLD:
             raise Violation(f"{key} was removed after {write.failures} failures")
 
     def cleared(self, operation: Operation) -> None:

@@ -15,6 +15,11 @@ class LevelShape:
     policy: str = "lru"
     more: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def name(self) -> str:
+        bound = f"({self.bound})" if self.bound else ""
+        return " ".join([self.kind + bound, *(str(value) for _, value in self.more)])
+
     def settings(self) -> dict[str, Any]:
         return {"backend": self.kind, "max_entries": self.bound, "eviction_policy": self.policy, **dict(self.more)}
 
@@ -32,15 +37,15 @@ class Shape:
 
     @property
     def name(self) -> str:
-        return " / ".join(f"{level.kind}({level.bound})" if level.bound else level.kind for level in self.levels)
+        return " / ".join(level.name for level in self.levels)
 
 
 def _memory(bound: int | None = None, policy: str = "lru") -> LevelShape:
     return LevelShape("memory", bound, policy)
 
 
-def _disk(bound: int | None = None, policy: str = "lru") -> LevelShape:
-    return LevelShape("step", bound, policy)
+def _disk(bound: int | None = None, policy: str = "lru", write_policy: str = "through") -> LevelShape:
+    return LevelShape("step", bound, policy, () if write_policy == "through" else (("write_policy", write_policy),))
 
 
 SHAPES: Final = (
@@ -55,6 +60,10 @@ SHAPES: Final = (
     Shape((_memory(1), _disk(1), _disk(2), _disk())),
     Shape((_memory(2), _disk(2))),
     Shape((_memory(1), _disk(1), _disk(2))),
+    Shape((_disk(), _disk(write_policy="behind"))),
+    Shape((_memory(1), _disk(1), _disk(write_policy="behind"))),
+    Shape((_memory(1), _disk(1), _disk(write_policy="demote"))),
+    Shape((_memory(1), _disk(2, write_policy="demote"), _disk())),
 )
 
 KEYS: Final = ("a", "b", "c")

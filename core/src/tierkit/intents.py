@@ -19,6 +19,7 @@ class Intent(NamedTuple):
         row: What is to be written, if it is held in memory; None for a deletion.
         deleted: Whether it is a deletion.
         purge_at: When the record may be dropped, in POSIX seconds.
+        landed: Whether its level was asked to hold it; before, there is nothing to replay.
     """
 
     version: int
@@ -26,6 +27,7 @@ class Intent(NamedTuple):
     row: Row | None
     deleted: bool
     purge_at: float
+    landed: bool = True
 
 
 class Intents:

@@ -384,7 +384,10 @@ class Level:
         if missed.everything:
             self.empty()
         for key, version in missed.versions.items():
-            self.drop(key, version)
+            if self.live:
+                self.drop(key, version)
+            else:  # with a mark: another process may still have an older copy, and demote it
+                self.call(self.tier.delete, key, version)
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back; but what the authority is owed.

@@ -142,18 +142,20 @@ class Owing:
     def _hold(self, holder: Level | None, rows: Sequence[Row]) -> list[int | None]:
         self._make_room(holder, rows)
         sealed = [self._sealer.remade(row) for row in rows]
-        refusals = [self._note(holder, row) for row in sealed]  # first: who finds the row must know of the intent
-        if holder is not None:
-            refusals = holder.write(holder.tier.put_many, sealed)
-            for row, refused in zip(sealed, refusals, strict=True):
-                if refused is None:  # a replay that came between found nothing yet, and forgot the intent
-                    self._note(holder, row)
-        return refusals
+        if holder is None:
+            return [self._note(None, row) for row in sealed]
+        for row in sealed:  # first: who finds the row must know of the intent
+            self._note(holder, row, landed=False)
+        try:
+            return holder.write(holder.tier.put_many, sealed)
+        finally:  # it may have landed though it failed
+            for row in sealed:
+                self._note(holder, row)
 
-    def _note(self, holder: Level | None, row: Row) -> int | None:
+    def _note(self, holder: Level | None, row: Row, *, landed: bool = True) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
         purge_at = float(row.columns.get(_PURGE_AT, inf))
-        return self.intents.note(row.key, Intent(row.version, holder, kept, is_owed_deletion(row), purge_at))
+        return self.intents.note(row.key, Intent(row.version, holder, kept, is_owed_deletion(row), purge_at, landed))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
         limit = MOST_OWED if holder is None or holder.max_entries is None else 2 * holder.max_entries
@@ -167,8 +169,34 @@ class Owing:
 
     def adopt(self, level: Level, row: Row) -> None:
         """Another process, or one that is gone, left `row` in `level`: see to it that the authority gets it."""
-        if row.key not in self.intents:
+        held = self.intents.get(row.key)
+        if held is None or (held.version == row.version and not held.landed):
             self._note(level, row)
+
+    def pay(self, level: Level, row: Row) -> bool:
+        """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
+        self.adopt(level, row)
+        intent = self.intents.get(row.key)
+        return intent is None or (intent.landed and self.replay([row.key]))
+
+    def adopt_from_above(self, keys: Sequence[str]) -> None:
+        """Adopt what other processes hold for the authority of `keys`, where they share a level above it.
+
+        Raises:
+            CacheStorageError: A level could not be read.
+        """
+        for level in self._above if keys else ():
+            if level.in_service and level.tier.traits & Trait.SHARED:
+                for row in level.call(level.tier.get_many, keys).values():
+                    if is_owed(row) and self._is_sound(row):
+                        self.adopt(level, row)
+
+    def _is_sound(self, row: Row) -> bool:
+        try:
+            self._sealer.verify(row)
+        except TierkitError:
+            return False  # found, counted and evicted when it is read
+        return True
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -252,7 +280,7 @@ class Owing:
             Whether nothing is owed for them any more.
         """
         authority = self._authority
-        owed = iter([(key, intent) for key in keys if (intent := self.intents.get(key)) is not None])
+        owed = iter([(key, intent) for key in keys if (intent := self.intents.get(key)) is not None and intent.landed])
         while batch := list(islice(owed, _BATCH)):
             if authority is None or not (authority.in_service or probing) or not self._replay(authority, batch):
                 return False
@@ -264,10 +292,8 @@ class Owing:
             found = [(key, intent, self._row_of(key, intent)) for key, intent in batch]
             if self._time.monotonic() - started > self._late_seconds:
                 return False  # a newer write may have come and been forgotten again
-            puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(intent, row)]
-            deletions = {
-                key: row.version for key, intent, row in found if row is not None and not self._is_put(intent, row)
-            }
+            puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(row)]
+            deletions = {key: row.version for key, _, row in found if row is not None and not self._is_put(row)}
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
             refusals = authority.write(authority.tier.put_many, paid) if paid else []
             if deletions:
@@ -279,12 +305,13 @@ class Owing:
         for key, intent, row in found:
             if row is not None and intent.level is not None:
                 self._replace(intent.level, row, taken.get(key))
-            self.intents.settle(key, intent.version)
+            self.intents.settle(key, intent.version if row is None else row.version)
         logger.debug("%s got %d writes that it was owed", authority.name, len(found))
         return True
 
-    def _is_put(self, intent: Intent, row: Row) -> bool:
-        return not is_owed_deletion(row) and intent.purge_at > self._time.now()
+    def _is_put(self, row: Row) -> bool:
+        """Whether the authority gets a record; of one that has expired it only hears that nothing older counts."""
+        return not is_owed_deletion(row) and float(row.columns.get(_PURGE_AT, row.purge_at)) > self._time.now()
 
     def _row_of(self, key: str, intent: Intent) -> Row | None:
         """What is held for an intent; None if it is not there any more: another process has replayed it.

@@ -23,7 +23,7 @@ from tierkit.observers import Observers
 from tierkit.owing import Owing
 from tierkit.row import Record, Row, is_owed, with_usage
 from tierkit.sealing import Sealer
-from tierkit.tier import key_digest, purge_steps
+from tierkit.tier import Trait, key_digest, purge_steps
 from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")
@@ -180,18 +180,34 @@ class Upkeep:
 
     def _demote(self, below: Level, victims: Sequence[Any], expected: Sequence[int]) -> None:
         """Copy `victims` down, each unless a write came since it was named; if that fails they are only evicted."""
-        for victim in victims:
-            if not self.filling.begin_promotion(victim.key, expected[self.filling.stripe(victim.key)]):
-                continue
-            try:
-                row = victim if isinstance(victim, Row) else self.sealer.seal(victim)
-                below.write(below.tier.put, with_usage(row, row.access_count, _last_used(victim)))
-            except TierkitError as error:
-                logger.debug("%s did not take a victim: %s", below.name, error)
-            finally:
-                self.filling.end_promotion()
-        if victims and below.max_entries is not None:
+        try:
+            for victim in self._current(victims):
+                self._copy_down(below, victim, expected[self.filling.stripe(victim.key)])
+        except TierkitError as error:
+            logger.debug("%s did not take a victim: %s", below.name, error)
+        if below.max_entries is not None:
             self._settle_level(below)
+
+    def _copy_down(self, below: Level, victim: Any, expected: int) -> None:
+        if not self.filling.begin_promotion(victim.key, expected):
+            return
+        try:
+            row = victim if isinstance(victim, Row) else self.sealer.seal(victim)
+            below.write(below.tier.put, with_usage(row, row.access_count, _last_used(victim)))
+        finally:
+            self.filling.end_promotion()
+
+    def _current(self, victims: Sequence[Any]) -> Sequence[Any]:
+        """Those of `victims` that are what the authority has: another process may have written what it shares.
+
+        A copy of this process may be older than that, for as long as its age is allowed; in a level that others read
+        it would be for ever.
+        """
+        authority = self.stored[-1]
+        if not authority.tier.traits & Trait.SHARED:
+            return victims
+        held = authority.call(authority.tier.get_many, [victim.key for victim in victims])
+        return [victim for victim in victims if victim.key in held and held[victim.key].version == victim.version]
 
     def _evict(self, level: Level, victim: Any) -> None:
         if not level.call(level.tier.discard, victim):
@@ -211,10 +227,7 @@ class Upkeep:
             if owing.write_policy == "demote":
                 owing.replay([victim.key])
             return False  # what is owed is held by the intent itself
-        if not is_owed(victim):
-            return False
-        owing.adopt(level, victim)
-        return not owing.replay([victim.key])
+        return is_owed(victim) and not owing.pay(level, victim)
 
     def _drop_above(self, victim: Record) -> None:
         """The authority has no room for `victim`: let no copy of it remain."""

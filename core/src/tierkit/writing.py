@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -146,6 +147,9 @@ class Writer(Generic[E]):
             TierUnavailable: It is out of service, or did not take that.
         """
         authority = self._authority
+        keys = list(keys)
+        with suppress(TierkitError):  # who cannot read a level cannot know of what others hold there
+            self.stack.owing.adopt_from_above(keys)
         if not authority.in_service or not self.stack.owing.replay(keys):
             raise TierUnavailable(
                 f"{authority.name} ({authority.kind}) is out of service, or cannot be written, and this needs it: it "
