@@ -224,8 +224,13 @@ class History:
         return (
             any(write.deleted or write.purge_at <= latest for write in newer)
             or world.authority_bounded
-            or operation.process.was_cut_off(world.authority, operation.window)
+            or any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders())
         )
+
+    def _holders(self) -> list[SharedDisk]:
+        """The storages that may alone have a write, while the authority waits for it."""
+        waits = self.world.shape.levels[-1].more
+        return list(self.world.disks.values()) if waits else [self.world.authority]
 
     def counted(self, operation: Operation, entry: Any) -> None:
         """A failure was counted, and `entry` answered."""
@@ -244,7 +249,9 @@ class History:
     def _is_expiry(self, key: str, version: int) -> bool:
         """Whether the authority only hears that a record which it was owed has expired."""
         write = self.writes[key].get(version * 2)
-        return write is not None and write.purge_at <= max(process.wall() for process in self.world.processes)
+        if write is None or write.failures >= FAILURE_THRESHOLD:
+            return False
+        return write.purge_at <= max(process.wall() for process in self.world.processes)
 
     def removed(self, key: str, version: int) -> None:
         """A record was deleted at its own version: because of its failures, or not at all."""

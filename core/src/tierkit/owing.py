@@ -33,6 +33,7 @@ MOST_OWED: Final = 100_000
 """Writes that may wait, where no bound of the level that holds them says less."""
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 1.0
+_ATTEMPTS: Final = 16
 
 
 class Absent:
@@ -286,12 +287,18 @@ class Owing:
                 return False
         return True
 
-    def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> bool:
-        started = self._time.monotonic()
-        try:
+    def _found(self, batch: Sequence[tuple[str, Intent]]) -> list[tuple[str, Intent, Row | None]]:
+        """What is held for each intent, just read: later, a newer write may have come and been forgotten again."""
+        for _ in range(_ATTEMPTS):
+            started = self._time.monotonic()
             found = [(key, intent, self._row_of(key, intent)) for key, intent in batch]
-            if self._time.monotonic() - started > self._late_seconds:
-                return False  # a newer write may have come and been forgotten again
+            if self._time.monotonic() - started <= self._late_seconds:
+                return found
+        raise TierUnavailable(f"what is owed could not be read {_ATTEMPTS} times within {self._late_seconds} seconds")
+
+    def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> bool:
+        try:
+            found = self._found(batch)
             puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(row)]
             deletions = {key: row.version for key, _, row in found if row is not None and not self._is_put(row)}
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
