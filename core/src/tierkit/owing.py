@@ -218,7 +218,7 @@ class Owing:
             return None
         if intent.row is not None:
             return None, intent.row
-        if intent.deleted:
+        if intent.deleted and intent.landed:
             return Absent
         row = self._read(intent, key)
         if row is None or isinstance(row, type):
