@@ -120,7 +120,7 @@ def test_what_passes_by_while_a_level_is_brought_in_line_is_dropped_too(
     cache.put(note("a", "new"))
     tier(cache, "L2").heal()
     clock.advance(1.0)
-    tier(cache, "L2").before("discard", lambda: cache.put(note("b", "newer")))
+    tier(cache, "L2").before("delete", lambda: cache.put(note("b", "newer")))
     assert cache.recover() == 1
     assert (held(cache, "L2", "a"), held(cache, "L2", "b")) == (None, None)
 
@@ -131,7 +131,7 @@ def test_a_level_that_fails_while_it_is_brought_in_line_stays_out_and_forgets_no
     outage(cache, "L2")
     cache.put(note("a", "new"))
     tier(cache, "L2").heal()
-    tier(cache, "L2").fail("discard", times=1)
+    tier(cache, "L2").fail("delete", times=1)
     clock.advance(1.0)
     assert cache.recover() == 0
     assert level(cache, "L2").state == "open"
