@@ -201,7 +201,8 @@ class History:
             return
         self.hits[key] += 1
         self._check_entry(operation, key, entry)
-        if floor is not None and entry.version * 2 < floor.stamp:
+        cut_off = any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key))
+        if floor is not None and entry.version * 2 < floor.stamp and not cut_off:
             what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"
             raise Violation(f"{key} = {getattr(entry, 'text', '')!r} at {entry.version} {what} at {floor.stamp // 2}")
 
@@ -224,13 +225,15 @@ class History:
         return (
             any(write.deleted or write.purge_at <= latest for write in newer)
             or world.authority_bounded
-            or any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders())
+            or any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key))
         )
 
-    def _holders(self) -> list[SharedDisk]:
-        """The storages that may alone have a write, while the authority waits for it."""
-        waits = self.world.shape.levels[-1].more
-        return list(self.world.disks.values()) if waits else [self.world.authority]
+    def _holders(self, key: str) -> list[SharedDisk]:
+        """The storages that may alone have a write of `key`, while the authority waits for it."""
+        world = self.world
+        waits = bool(world.shape.levels[-1].more)
+        disks = world.disks.values()
+        return [d for d in disks if waits or d is world.authority or (key in d.rows and is_owed(d.rows[key]))]
 
     def counted(self, operation: Operation, entry: Any) -> None:
         """A failure was counted, and `entry` answered."""

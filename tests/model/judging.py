@@ -105,8 +105,9 @@ def _check_statistics(world: World) -> None:
 def _check_usage(world: World) -> None:
     """No read is counted twice, and none is lost unless a process died, a storage failed or a record was dropped."""
     history = world.history
-    waits = bool(world.shape.levels[-1].more)  # a read counted while a record is brought down may be lost
-    complete = not (history.uncounted or world.authority_bounded or waits)
+    if world.shape.levels[-1].more:
+        return  # where writes wait, a read counted while a record is brought down may be lost, or count twice
+    complete = not (history.uncounted or world.authority_bounded)
     for key, row in world.authority.rows.items():
         reads = history.hits[key]
         if row.access_count > reads and not history.counted_twice:

@@ -216,10 +216,8 @@ class Owing:
         intent = self.intents.get(key)
         if intent is None:
             return None
-        if intent.row is not None:
-            return None, intent.row
-        if intent.deleted and intent.landed:
-            return Absent
+        if intent.level is None:
+            return Absent if intent.row is None else (None, intent.row)
         row = self._read(intent, key)
         if row is None or isinstance(row, type):
             return row

@@ -210,18 +210,27 @@ class Writer(Generic[E]):
         if owing.direct or not owing.can_hold():
             self.authority()
             try:
-                version = self._until_taken(partial(attempt, self._authority), version, started)
+                return self._in_authority(key, attempt, version, started)
             except CacheStorageError:
                 if not owing.can_hold():
                     raise
-            else:
-                owing.intents.settle(key, version)
-                return version, self._authority
         holder = owing.holder()
-        version = self._until_taken(partial(attempt, holder), version, started)
+        try:
+            version = self._until_taken(partial(attempt, holder), version, started)
+        except CacheStorageError:
+            if owing.write_policy == "through" or not self._authority.takes_writes:
+                raise
+            return self._in_authority(key, attempt, version, started)
         if len(owing.intents) == 1:
             self.stack.alarm()
         return version, holder
+
+    def _in_authority(
+        self, key: str, attempt: Callable[[Level | None, int], int | None], version: int, started: float
+    ) -> tuple[int, Level]:
+        version = self._until_taken(partial(attempt, self._authority), version, started)
+        self.stack.owing.intents.settle(key, version)
+        return version, self._authority
 
     def _until_taken(self, attempt: Callable[[int], int | None], version: int, started: float) -> int:
         """Attempt with ever newer versions until none refuses; a late one is stamped again first."""
@@ -421,13 +430,14 @@ class Writer(Generic[E]):
         raise TierUnavailable(f"{authority.name} refused {ATTEMPTS} stamps: others write the same keys all the time")
 
     def _clear_above(self, level: Level, deleted: Mapping[str, int]) -> None:
-        if not level.begin_write():
+        if not level.begin_write(deleted):
+            level.missed_writes = True  # what it alone may hold was not listed
             return
         try:
             for keys in _batches(list(deleted)):
                 level.call(level.tier.delete_many, {key: deleted[key] for key in keys})
         except TierkitError as error:
-            level.miss(error)
+            level.miss(error, deleted)
         finally:
             level.end_write()
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import Note, World, held, note, tier, where
 
-from tierkit import CacheConfigError, CacheManager
+from tierkit import CacheConfigError, CacheManager, TierFull
 from tierkit.testing import FakeClock
 
 
@@ -190,3 +190,27 @@ def test_write_behind_writes_to_the_authority_itself_when_nobody_can_hold_the_wr
     cache.levels[1].take_out(OSError("gone"))
     cache.put(note("a", "1"))
     assert held(cache, "L3", "a") == "1"
+
+
+def test_write_behind_writes_to_the_authority_itself_when_the_level_above_is_full(world: World) -> None:
+    cache = behind(world)
+    cache.put(note("b", "0"))
+    cache.flush()
+    tier(cache, "L2").fail("put", "put_many", error=TierFull("no room"))
+    cache.put(note("a", "1"))
+    cache.delete("b")
+    assert (held(cache, "L3", "a"), held(cache, "L3", "b")) == ("1", None)
+    cache.levels[0].empty()
+    assert (cache.get("a") is not None, cache.get("b")) == (True, None)
+
+
+def test_a_deletion_that_nobody_took_is_none(world: World) -> None:
+    cache = behind(world)
+    cache.put(note("a", "1"))
+    cache.flush()
+    tier(cache, "L2").fail("put", "put_many", error=TierFull("no room"))
+    tier(cache, "L3").fail("delete", "delete_many", error=TierFull("no room"))
+    with pytest.raises(TierFull):
+        cache.delete("a")
+    entry = cache.get("a")
+    assert entry is not None
