@@ -225,3 +225,20 @@ def test_what_goes_while_the_overflow_waits_for_the_lock_is_not_missed() -> None
         tier.put(make_entry(key, version))
     tier.lock = Emptying()  # type: ignore[assignment]
     assert tier.overflow() == []
+
+
+def test_a_purge_holds_the_lock_for_one_entry_at_a_time(clock: FakeClock) -> None:
+    class Counting:
+        def __enter__(self) -> None:
+            sizes.append(tier.size())
+
+        def __exit__(self, *_: object) -> None:
+            removed.append(sizes.pop() - tier.size())
+
+    sizes: list[int] = []
+    removed: list[int] = []
+    tier = MemoryCacheTier(TierContext(now=clock.wall))
+    tier.put_many([make_entry(f"key {n}", purge_at=clock.wall()) for n in range(60)])
+    tier.lock = Counting()  # type: ignore[assignment]
+    assert tier.purge(clock.wall()) == 60
+    assert max(removed) == 1

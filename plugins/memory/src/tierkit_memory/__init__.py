@@ -30,7 +30,7 @@ __all__ = ["MemoryCacheTier", "MemoryOptions", "register_tiers"]
 _MARKS: Final = 10_000
 """How many marks are kept at least; more, if the tier may hold more entries than that."""
 _LOOKED_AT: Final = 250  # entries in one step of a purge: cold ones take a microsecond each,
-_REMOVED: Final = 25  # of which as many are removed under the lock at most
+_REMOVED: Final = 25  # of which as many are removed at most
 
 
 class MemoryCacheTier(CacheTier[CacheEntry]):
@@ -142,14 +142,13 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         return len(self._entries)
 
     def purge_in_steps(self, now: float) -> Iterator[int]:
-        """Discard the entries whose `purge_at` has come, and forget old marks. The lock is held for 25 at a time."""
+        """Discard the entries whose `purge_at` has come, and forget old marks. The lock is held for one at a time."""
         get, keys = self._entries.get, list(self.keys())
         for start in range(0, len(keys), _LOOKED_AT):
             held = map(get, keys[start : start + _LOOKED_AT])
             due = [entry for entry in held if entry is not None and entry.purge_at <= now]
-            yield self._discard_some(due[:_REMOVED])
-            for more in range(_REMOVED, len(due), _REMOVED):
-                yield self._discard_some(due[more : more + _REMOVED])
+            for first in range(0, len(due) or 1, _REMOVED):
+                yield sum([self.discard(entry) for entry in due[first : first + _REMOVED]])
         while self._forget_some(now - self.context.tombstone_seconds):
             yield 0
 
@@ -191,10 +190,6 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         marks[key] = (mark, self._now())
         if len(marks) > self._most_marks:
             marks.popitem(last=False)
-
-    def _discard_some(self, entries: Iterable[CacheEntry]) -> int:
-        with self.lock:
-            return sum([self.discard(entry) for entry in entries])
 
     def _forget_some(self, oldest: float) -> bool:
         """Forget some marks set up to `oldest`; answer whether there may be more of them."""

@@ -32,6 +32,7 @@ Work = Callable[Concatenate[sqlite3.Cursor, Table, P], T]
 
 _TRIES: Final = 8
 _CHANGES_PER_CHECKPOINT: Final = 1000
+_CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
 class Opened:
@@ -112,7 +113,7 @@ class Handle:
             changes = self.opened.connection.total_changes
             if changes - self.checkpointed >= _CHANGES_PER_CHECKPOINT:
                 self.checkpointed = changes
-                self.opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self.opened.connection.execute(_CHECKPOINT).fetchall()
 
 
 class Connections:
@@ -159,6 +160,11 @@ class Connections:
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(cursor, table, ...)` in a transaction, which is rolled back if it raises."""
         return self._alone(self._gated_transaction, work, *args, **kwargs)
+
+    def checkpoint(self) -> None:
+        """Bring the log into the database, in no transaction. With the WAL fault it is done along with writes."""
+        if self._make_lock_file is None:
+            self.read(_checkpoint)
 
     def close(self) -> None:
         """Close the connections of all threads, each when its call has ended."""
@@ -293,6 +299,10 @@ def _in_transaction(cursor: sqlite3.Cursor, table: Table, work: Work[P, T], /, *
     answer = work(cursor, table, *args, **kwargs)
     cursor.execute("COMMIT")
     return answer
+
+
+def _checkpoint(cursor: sqlite3.Cursor, _: Table) -> None:
+    cursor.execute(_CHECKPOINT).fetchall()
 
 
 def _close(connection: sqlite3.Connection) -> None:

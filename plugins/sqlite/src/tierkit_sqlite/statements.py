@@ -23,8 +23,8 @@ PAGE: Final = 100
 """Rows that a scan reads at once."""
 BATCH: Final = 512
 """Rows that a clearing removes in one transaction."""
-STEP: Final = 64
-"""Rows, or marks, that a purge removes in one transaction, which keeps other writers waiting."""
+STEP: Final = 32
+"""Rows, or marks, that a purge removes by one statement, which keeps other writers waiting."""
 _MOST_USES: Final = 2**62
 _LATEST_USE: Final = 253402300799.0
 """The last second of the year 9999."""
@@ -94,10 +94,14 @@ class Table:
         self.remove = f"DELETE FROM {table} WHERE key = ?1"
         self.remove_version = f"DELETE FROM {table} WHERE key = ?1 AND version = ?2"
         listed = "rowid IN (SELECT value FROM json_each(?1))"
-        self.mark_rows = (
-            f"INSERT INTO {marks} SELECT key, version + ?2, ?3 FROM {table}"
-            f" WHERE {listed} AND typeof(version) = 'integer'{remark}"
-        )
+        sound = "typeof(version) = 'integer'"
+        select = f"INSERT INTO {marks} SELECT key, version"
+        due = f"{listed} AND purge_at <= ?2"
+        self.mark_due = f"{select}, ?3 FROM {table} WHERE {due} AND {sound}{remark}"
+        self.mark_deleted_rows = f"{select} + 1, ?2 FROM {table} WHERE {listed} AND {sound}{remark}"
+        marked = f"EXISTS (SELECT 1 FROM {marks} WHERE key = {table}.key AND mark >= {table}.version)"
+        # Each is a transaction of its own, with no step of the interpreter in it, for which others would wait too.
+        self.remove_due = f"DELETE FROM {table} WHERE {due} AND ({marked} OR NOT {sound})"
         self.remove_rows = f"DELETE FROM {table} WHERE {listed}"
         old = f"SELECT key FROM {marks} WHERE marked_at <= ?1 LIMIT"
         self.old_marks = f"{old} 1"

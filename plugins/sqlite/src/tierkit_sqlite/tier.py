@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from operator import attrgetter
 from typing import ClassVar, Final
 
@@ -26,6 +27,9 @@ from tierkit_sqlite.statements import MANY
 
 CHUNK: Final = 50_000
 """Records that a bulk put writes in one transaction, sorted by key."""
+_STEPS_PER_CHECKPOINT: Final = 8
+"""Of a purge: so few that its statements seldom fill the log to where SQLite checkpoints within one; but after each
+checkpoint a statement begins the log anew, and waits for the disk."""
 
 
 class SQLiteCacheTier(CacheTier[Row]):
@@ -186,14 +190,23 @@ class SQLiteCacheTier(CacheTier[Row]):
         return self._order.victims(excess, total, self._found, self._newer, self._whole) if excess else []
 
     def purge_in_steps(self, now: float) -> Iterator[int]:
-        """Discard what is due and forget old marks, by index, in transactions of 64 rows."""
+        """Discard what is due and forget old marks, by index, 32 rows at a time and each time by short statements.
+
+        Between statements no lock is held, and the log goes into the database: not within a writing statement.
+        """
         self._must_be_writable()
         before = now - self.context.tombstone_seconds
         while self._connections.read(work.is_forgettable, before):
-            self._connections.write(work.forget_batch, before)
+            self._connections.write_one(work.forget_some, before)
             yield 0
-        while self._connections.read(work.is_due, now):
-            removed = self._connections.write(work.purge_batch, now, self.context.now())
+        for step in count():
+            due = self._connections.read(work.due, now)
+            if not due:
+                break
+            if step % _STEPS_PER_CHECKPOINT == 0:
+                self._connections.checkpoint()
+            self._connections.write_one(work.mark_due, due, now, self.context.now())
+            removed = self._connections.write_one(work.remove_due, due, now)
             yield removed
             if not removed:  # another process was faster
                 break

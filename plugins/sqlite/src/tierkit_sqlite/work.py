@@ -221,24 +221,33 @@ def is_forgettable(cursor: sqlite3.Cursor, table: Table, before: float) -> bool:
     return bool(fetch(cursor, table.old_marks, (before,)))
 
 
-def forget_batch(cursor: sqlite3.Cursor, table: Table, before: float) -> None:
+def forget_some(cursor: sqlite3.Cursor, table: Table, before: float) -> None:
     """Forget some of the marks set before."""
     cursor.execute(table.forget, (before,))
 
 
-def is_due(cursor: sqlite3.Cursor, table: Table, now: float) -> bool:
-    """Whether there are rows to purge: asked first, since a reader waits for nobody."""
-    return bool(fetch(cursor, table.due, (now, 1)))
+def due(cursor: sqlite3.Cursor, table: Table, now: float) -> str:
+    """Some of the rows to purge, as the list that `mark_due` and `remove_due` take; empty if there are none."""
+    rowids = fetch(cursor, table.due, (now, STEP))
+    return _listed(rowids) if rowids else ""
 
 
-def purge_batch(cursor: sqlite3.Cursor, table: Table, now: float, marked_at: float) -> int:
-    """Discard some of the rows that are due; how many."""
-    return _remove_rows(cursor, table, fetch(cursor, table.due, (now, STEP)), (0, marked_at))
+def mark_due(cursor: sqlite3.Cursor, table: Table, listed: str, now: float, marked_at: float) -> None:
+    """Mark the rows listed that are still due, each at its version: a mark that its row does not mind."""
+    cursor.execute(table.mark_due, (listed, now, marked_at))
+
+
+def remove_due(cursor: sqlite3.Cursor, table: Table, listed: str, now: float) -> int:
+    """Remove the rows listed that are still due and marked; how many."""
+    return int(cursor.execute(table.remove_due, (listed, now)).rowcount)
 
 
 def clear_batch(cursor: sqlite3.Cursor, table: Table, last: int, marked_at: float) -> int:
     """Delete some of the rows up to a rowid; how many."""
-    return _remove_rows(cursor, table, fetch(cursor, table.rowids, (last, BATCH)), (1, marked_at))
+    # Two statements, not two for each row: after each one the interpreter has to be waited for.
+    listed = _listed(fetch(cursor, table.rowids, (last, BATCH)))
+    cursor.execute(table.mark_deleted_rows, (listed, marked_at))
+    return int(cursor.execute(table.remove_rows, (listed,)).rowcount)
 
 
 def highest_version(cursor: sqlite3.Cursor, table: Table) -> int:
@@ -293,9 +302,5 @@ def _highest_mark(cursor: sqlite3.Cursor, table: Table) -> int:
     return fetch(cursor, table.highest_mark)[0][0] or 0
 
 
-def _remove_rows(cursor: sqlite3.Cursor, table: Table, rowids: Sequence[tuple[int]], mark: tuple[int, float]) -> int:
-    """Remove rows; set each mark to the row's version plus the first of `mark`, at the time that is the second."""
-    # Two statements, not two for each row: after each one the interpreter has to be waited for.
-    listed = json.dumps([rowid for (rowid,) in rowids])
-    cursor.execute(table.mark_rows, (listed, *mark))
-    return int(cursor.execute(table.remove_rows, (listed,)).rowcount)
+def _listed(rowids: Sequence[tuple[int]]) -> str:
+    return json.dumps([rowid for (rowid,) in rowids])
