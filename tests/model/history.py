@@ -29,7 +29,7 @@ class Write:
     Attributes:
         stamp: Twice the version, and one more for a deletion.
         text: What the record holds.
-        acknowledged: The step and the time at which the call had returned; None if it never did.
+        acknowledged: The moment and the time at which the call had returned; None if it never did.
         visible: The same for other processes: later if a level above missed it, and must be put right first.
     """
 
@@ -80,6 +80,7 @@ class History:
         """Key, seconds to live, and writer, by text."""
         self.hits: defaultdict[str, int] = defaultdict(int)
         self.active: list[Operation] = []
+        self._moment = 0
         self.doubtful: set[str] = set()
         """Keys of which a write raised that the authority had taken."""
         self.counted_twice = False
@@ -87,11 +88,16 @@ class History:
         self.uncounted = False
         """Whether usage may have been lost: with a process, a record, or a storage that was out."""
 
+    def moment(self) -> int:
+        """The next moment: calls that begin and return between two steps have an order too."""
+        self._moment += 1
+        return self._moment
+
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def begin(self, operation: Operation) -> None:
         scheduler = self.world.scheduler
-        operation.step, operation.time = scheduler.steps, scheduler.now
+        operation.step, operation.time = self.moment(), scheduler.now
         mine = [other.time for other in self.active if other.process is operation.process]
         operation.window = min([scheduler.now, *mine])
         operation.well = operation.process.is_well(operation.window)
@@ -145,7 +151,7 @@ class History:
 
     def acknowledge(self, operation: Operation) -> None:
         """A writing call has returned: what it wrote must be found from now on."""
-        now = (self.world.scheduler.steps, self.world.scheduler.now)
+        now = (self.moment(), self.world.scheduler.now)
         held_up = operation.process.missed_writes
         for write in operation.writes.values():
             write.acknowledged = now
@@ -187,7 +193,7 @@ class History:
         if write.acknowledged is None:
             return False
         if write.operation is not None and write.operation.process is reader.process:
-            return write.acknowledged[0] <= reader.step
+            return write.acknowledged[0] < reader.step
         slack = self.world.staleness
         return slack is not None and write.visible is not None and write.visible[1] < reader.time - slack
 
@@ -201,7 +207,9 @@ class History:
             return
         self.hits[key] += 1
         self._check_entry(operation, key, entry)
-        cut_off = any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key))
+        cut_off = any(
+            operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)
+        )
         if floor is not None and entry.version * 2 < floor.stamp and not cut_off:
             what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"
             raise Violation(f"{key} = {getattr(entry, 'text', '')!r} at {entry.version} {what} at {floor.stamp // 2}")
@@ -225,15 +233,22 @@ class History:
         return (
             any(write.deleted or write.purge_at <= latest for write in newer)
             or world.authority_bounded
-            or any(operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key))
+            or any(
+                operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)
+            )
         )
 
-    def _holders(self, key: str) -> list[SharedDisk]:
+    def _holders(self, key: str, process: Process) -> list[SharedDisk]:
         """The storages that may alone have a write of `key`, while the authority waits for it."""
         world = self.world
         waits = bool(world.shape.levels[-1].more)
-        disks = world.disks.values()
-        return [d for d in disks if waits or d is world.authority or (key in d.rows and is_owed(d.rows[key]))]
+        intent = None if process.manager is None else process.manager._stack.owing.intents.get(key)
+        name = intent.level.name if intent is not None and intent.level is not None else ""
+        return [
+            disk
+            for disk in world.disks.values()
+            if waits or disk is world.authority or disk.name == name or (key in disk.rows and is_owed(disk.rows[key]))
+        ]
 
     def counted(self, operation: Operation, entry: Any) -> None:
         """A failure was counted, and `entry` answered."""

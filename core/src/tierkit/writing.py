@@ -207,20 +207,27 @@ class Writer(Generic[E]):
             The version that was taken, and the level that has it; None if it is held in memory.
         """
         owing = self.stack.owing
+        newest = version
+
+        def noted(place: Level | None, version: int) -> int | None:
+            nonlocal newest
+            newest = version  # it may have been taken though it failed: what is tried next must not be older
+            return attempt(place, version)
+
         if owing.direct or not owing.can_hold():
             self.authority()
             try:
-                return self._in_authority(key, attempt, version, started)
+                return self._in_authority(key, noted, version, started)
             except CacheStorageError:
                 if not owing.can_hold():
                     raise
         holder = owing.holder()
         try:
-            version = self._until_taken(partial(attempt, holder), version, started)
+            version = self._until_taken(partial(noted, holder), newest, started)
         except CacheStorageError:
             if owing.write_policy == "through" or not self._authority.takes_writes:
                 raise
-            return self._in_authority(key, attempt, version, started)
+            return self._in_authority(key, noted, newest, started)
         if len(owing.intents) == 1:
             self.stack.alarm()
         return version, holder
