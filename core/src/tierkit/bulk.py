@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
@@ -25,6 +25,9 @@ class Bulk(Generic[E]):
     For each bounded level above the authority it keeps the last records, as many as the level will keep, and writes
     them at the end. The others only leave a mark in such a stored level, against older copies that are on their way.
     """
+
+    compares: ClassVar[bool] = False
+    """Whether it writes by compare and set."""
 
     def __init__(self, writer: Writer[E], on_invalid: OnInvalid | None) -> None:
         """Write through `writer`; tell `on_invalid` of what cannot be stored."""
@@ -203,15 +206,18 @@ class Bulk(Generic[E]):
             level.end_write()
 
     def _outdo(self, level: Level, refused: Sequence[Row]) -> None:
-        """Write again what a level refused since it holds a newer write that the authority is owed."""
+        """See to what a level refused since it holds a newer write that the authority is owed."""
         owed = level.call(level.tier.get_many, [row.key for row in refused]) if refused else {}
         for row in refused:
             held = owed.get(row.key)
-            if held is not None and is_owed(held):
-                write = self.stack.sealer.open(row), row
-                again = self.writer.restamp(write, self.writer.above(held.version))
+            if held is None or not is_owed(held):
+                continue
+            if self.compares:  # what is owed was not compared with: it comes after
+                self.stack.owing.adopt(level, held)
+            else:
+                again = self.writer.restamp((self.stack.sealer.open(row), row), self.writer.above(held.version))
                 self.writer.store(again, self.stack.time.monotonic())
-                self.writer.drop_live(row.key)  # so that L1 is not filled with the stamp that was refused
+            self.writer.drop_live(row.key)  # so that L1 is not filled with the stamp that was refused
 
     def delete_copies(self, versions: Mapping[str, int]) -> None:
         """Delete in the stored levels above the authority what it has deleted, by key and version."""

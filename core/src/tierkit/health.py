@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from tierkit.bulk import Bulk
 from tierkit.comparing import Comparing, replace_all
@@ -121,6 +121,8 @@ class HealthSweep(Bulk[E]):
     The waiting lists of bounded levels have no room: what such a level holds is written at once, and the rest only
     leaves a mark there, so that a sweep over everything does not evict what is in use.
     """
+
+    compares: ClassVar[bool] = True
 
     def __init__(self, health: Health[E], results: Mapping[str, bool]) -> None:
         """Judge as `health` does."""

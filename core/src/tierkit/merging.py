@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ def merged(new: E, held: E | None) -> E:
 
 class Merging(Bulk[E]):
     """A bulk put in which each batch is read first, merged, and put by compare and set."""
+
+    compares: ClassVar[bool] = True
 
     def __init__(self, comparing: Comparing[E], on_invalid: OnInvalid | None) -> None:
         """Write as the writer of `comparing` does; tell `on_invalid` of what cannot be stored."""

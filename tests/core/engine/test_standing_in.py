@@ -348,3 +348,23 @@ def test_writes_held_in_memory_that_are_lost_at_close_are_reported(
     cache.put(note("a", "new"))
     cache.close()
     assert any("1 writes that were held in memory are lost" in record.message for record in caplog.records)
+
+
+@pytest.mark.req("US3-2")
+def test_results_of_checks_never_replace_a_newer_write_that_the_authority_is_owed(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    other = world.open(*THREE)
+    cache.put(note("a", "old"))
+
+    def put_in_an_outage() -> None:
+        away(other)
+        other._stack.versions.observe(int((clock.wall() + 100) * 1e6) * 1024)
+        other.put(note("a", "new"))
+
+    tier(cache, "L3").after("replace_many", put_in_an_outage)
+    cache.record_health({"a": False})
+    cache.levels[0].empty()
+    back(other, clock)
+    assert (text(cache, "a"), text(other, "a")) == ("new", "new")
