@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from tests.faults import faulty_order, faulty_races, faulty_storage  # noqa: F401 - they fill the table
-from tests.faults.planting import FAULTS, Fault
+from tests.faults.planting import ALREADY, FAULTS, QUIET, Fault
 
 from tierkit import CacheTier, TierContext
 from tierkit.testing import TierContract
@@ -30,9 +30,6 @@ __all__ = ["FAULTS", "Fault", "main"]
 WORKERS = 2
 HUNTS = 3
 """How often a fault is hunted before it counts as a survivor: some break only what two threads do at one moment."""
-OPTIONS = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
-#: This process has imported some of pytest's plugins already: their asserts stay as they are.
-ALREADY = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
 
 def contract_of(planted: Fault) -> type[TierContract]:
@@ -71,7 +68,7 @@ def caught_of(names: Sequence[str]) -> dict[str, str]:
     hunt = Hunt()
     with redirect_stdout(io.StringIO()):
         tests = [f"{__file__}::Test{name}" for name in names]
-        pytest.main([*OPTIONS, *ALREADY, *tests], plugins=[hunt])
+        pytest.main([*QUIET, *ALREADY, *tests], plugins=[hunt])
     return {planted.removeprefix("Test"): test for planted, test in hunt.caught.items()}
 
 

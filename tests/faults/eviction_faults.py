@@ -1,44 +1,53 @@
 """Faults planted in the eviction policies, to show that their tests find each.
 
-`python -m tests.faults.eviction_faults` runs the tests of policies and of key orders with each fault, prints which test
-caught it, and exits with 1 if one survives. Tests that do not end in two minutes have caught nothing.
+`python -m tests.faults.eviction_faults` runs with each fault the test that the table names for it, says whether that
+caught it, and exits with 1 if one survives. A test that does not end in a minute has caught nothing.
 """
 
 from __future__ import annotations
 
-import io
-import subprocess
+import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import pytest
 from hypothesis import Phase, settings
+from tests.faults.planting import fails
 
 from tierkit.eviction import FIFO, LFU, LRU, S3FIFO, SIEVE, KeyOrder, WTinyLFU, wtinylfu
 from tierkit.eviction.turnstile import Turnstile
 
 WORKERS = 2
-PATIENCE_SECONDS = 120
-ROOT = Path(__file__).resolve().parents[2]
-TESTS = [str(Path(__file__).parents[1] / "core" / name) for name in ("test_eviction.py", "test_key_order.py")]
-OPTIONS = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
-ALREADY = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+PATIENCE_SECONDS = 60
+CORE = Path(__file__).parents[1] / "core"
+TEXTBOOK = "test_eviction.py::test_a_policy_evicts_what_its_textbook_form_evicts"
+STORED_ORDER = "test_eviction.py::test_a_policy_takes_up_the_order_that_was_stored"
+NAMED_ONCE = "test_eviction.py::test_whatever_happens_every_key_is_named_once_and_asking_again_gives_the_same"
+COUNTS = "test_eviction.py::test_most_counts_are_exact_where_few_keys_share_many_counters"
+COUNT = "test_eviction.py::test_a_count_is_never_too_small_and_stops_at_15"
+FED = "test_key_order.py::test_from_then_on_it_is_fed_by_every_way_of_writing_and_reading"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One attribute of one class, replaced."""
+    """One attribute of one class, replaced.
+
+    Attributes:
+        what: What is wrong.
+        owner: What has the attribute.
+        name: The attribute.
+        fault: What takes its place.
+        test: The test that catches it, in `tests/core`.
+    """
 
     what: str
     owner: Any
     name: str
     fault: Any
+    test: str
 
 
 def _instead(owner: Any, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,8 +60,9 @@ def _instead(owner: Any, name: str, act: Callable[..., Any]) -> Callable[..., An
     return method
 
 
-def _fault(what: str, owner: Any, name: str, act: Callable[..., Any]) -> Fault:
-    return Fault(what, owner, name, _instead(owner, name, act))
+def _fault(what: str, owner: Any, name: str, act: Callable[..., Any], test: str | None = None) -> Fault:
+    """A fault that `test` catches, or else the comparison of its policy with the textbook's."""
+    return Fault(what, owner, name, _instead(owner, name, act), test or f"{TEXTBOOK}[{owner.__name__.lower()}]")
 
 
 def _lru_as_fifo(self: Any, true: Any, capacity: int) -> None:
@@ -116,83 +126,112 @@ FAULTS = (
     _fault("FIFO keeps the place of what is written again", FIFO, "admit", lambda s, _, k: s._order.setdefault(k)),
     _fault("FIFO names the newest", FIFO, "coldest", lambda s, _, n: list(reversed(s._order))[:n]),
     _fault("LRU looks at no reads", LRU, "__init__", _lru_as_fifo),
-    _fault("LRU restores by the time of writing", LRU, "restore", lambda s, _, held: FIFO.restore(s, held)),
-    _fault("what was named is forgotten", Turnstile, "coldest", _forgets_named),
     _fault(
-        "a victim that is read goes nevertheless", Turnstile, "_catch_up", lambda s, _: [s._use(k) for k in s._reads]
+        "LRU restores by the time of writing",
+        LRU,
+        "restore",
+        lambda s, _, held: FIFO.restore(s, held),
+        f"{STORED_ORDER}[lru]",
     ),
-    _fault("reads are never counted", Turnstile, "_catch_up", lambda s, _: s._reads.clear()),
-    _fault("what is removed makes no room", Turnstile, "remove", lambda s, _, k: s._named.pop(k, None) or s._drop(k)),
+    _fault("what was named is forgotten", Turnstile, "coldest", _forgets_named, f"{NAMED_ONCE}[lfu]"),
+    _fault(
+        "a victim that is read goes nevertheless",
+        Turnstile,
+        "_catch_up",
+        lambda s, _: [s._use(k) for k in s._reads],
+        f"{TEXTBOOK}[lfu]",
+    ),
+    _fault("reads are never counted", Turnstile, "_catch_up", lambda s, _: s._reads.clear(), f"{TEXTBOOK}[lfu]"),
+    _fault(
+        "what is removed makes no room",
+        Turnstile,
+        "remove",
+        lambda s, _, k: s._named.pop(k, None) or s._drop(k),
+        f"{TEXTBOOK}[lfu]",
+    ),
     _fault("LFU does not age", LFU, "_evict", _no_ageing),
     _fault("LFU evicts the most frequent", LFU, "_evict", _hottest),
     _fault("LFU does not count a use", LFU, "_use", lambda s, _, k: k in s._buckets),
-    _fault("LFU restores at most some reads", LFU, "restore", lambda s, _, held: Turnstile.restore(s, held)),
+    _fault(
+        "LFU restores at most some reads",
+        LFU,
+        "restore",
+        lambda s, _, held: Turnstile.restore(s, held),
+        "test_eviction.py::test_lfu_takes_up_any_number_of_reads",
+    ),
     _fault("SIEVE evicts the newest", SIEVE, "_evict", _evict_new),
     _fault("SIEVE's hand starts at the oldest each time", SIEVE, "_evict", _hand_restarts),
-    _fault("SIEVE drops without the flag", SIEVE, "_enter", lambda s, _, k: s._ahead.__setitem__(k, None)),
-    _fault("SIEVE does not rescue", SIEVE, "coldest", lambda s, _, n: Turnstile.coldest(s, n)),
+    _fault(
+        "SIEVE drops without the flag",
+        SIEVE,
+        "_enter",
+        lambda s, _, k: s._ahead.__setitem__(k, None),
+        "test_eviction.py::test_flags_of_keys_that_are_gone_do_not_heap_up_under_sieve",
+    ),
+    _fault(
+        "SIEVE does not rescue",
+        SIEVE,
+        "coldest",
+        lambda s, _, n: Turnstile.coldest(s, n),
+        "test_eviction.py::test_a_victim_that_is_read_before_it_goes_stays[sieve]",
+    ),
     _fault("S3-FIFO has no ghosts", S3FIFO, "_enter", _without_ghost),
     _fault("S3-FIFO lets everything into the main queue", S3FIFO, "_enter", _all_through),
     _fault("S3-FIFO evicts from the main queue first", S3FIFO, "_evict", _main_first),
     _fault("S3-FIFO gives no second round", S3FIFO, "_next_of_main", lambda s, _: s._main.popitem(last=False)[0]),
-    _fault("W-TinyLFU compares the wrong way round", wtinylfu.Sketch, "count", _admits_candidate),
+    _fault("W-TinyLFU compares the wrong way round", wtinylfu.Sketch, "count", _admits_candidate, COUNTS),
     _fault("W-TinyLFU promotes nothing", WTinyLFU, "_promote", _nothing),
-    _fault("W-TinyLFU does not count uses", wtinylfu.Sketch, "add", _nothing),
-    Fault("the counters of W-TinyLFU are never halved", wtinylfu, "_HALVED", bytes(range(256))),
-    _fault("an order counts a flushed read again", KeyOrder, "read", lambda s, _, k: s._hit(k, 1) if len(s) else None),
-    _fault("an order does not learn of puts", KeyOrder, "wrote", _nothing),
-    _fault("an order does not learn of reads", KeyOrder, "_hit", _nothing),
+    _fault("W-TinyLFU does not count uses", wtinylfu.Sketch, "add", _nothing, COUNT),
+    Fault(
+        "the counters of W-TinyLFU are never halved",
+        wtinylfu,
+        "_HALVED",
+        bytes(range(256)),
+        "test_eviction.py::test_counts_are_halved_after_ten_uses_for_each_key_of_the_capacity",
+    ),
+    _fault(
+        "an order counts a flushed read again",
+        KeyOrder,
+        "read",
+        lambda s, _, k: s._hit(k, 1) if len(s) else None,
+        "test_key_order.py::test_a_read_counts_once_though_it_is_told_when_it_happens_and_when_it_is_flushed",
+    ),
+    _fault("an order does not learn of puts", KeyOrder, "wrote", _nothing, FED),
+    _fault("an order does not learn of reads", KeyOrder, "_hit", _nothing, FED),
 )
 
 
-@dataclass
-class Hunt:
-    """A pytest plugin: notes the first test that fails."""
-
-    caught: list[str] = field(default_factory=list)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.caught.append(report.nodeid.split("::", 1)[1])
-
-
-def plant(number: int) -> int:
-    """Run the tests with one fault in this process; print which test catches it."""
+def caught(number: int) -> bool:
+    """Whether the test of a fault fails when it is planted. It is planted in this process, and stays."""
     planted = FAULTS[number]
     settings.register_profile("found is enough", phases=[Phase.explicit, Phase.generate], database=None)
     settings.load_profile("found is enough")
-    hunt = Hunt()
-    with redirect_stdout(io.StringIO()), patch.object(planted.owner, planted.name, planted.fault):
-        pytest.main([*OPTIONS, *ALREADY, *TESTS], plugins=[hunt])
-    print(hunt.caught[0] if hunt.caught else "")
-    return 0
+    setattr(planted.owner, planted.name, planted.fault)
+    return fails(CORE / planted.test)
 
 
-def hunted(number: int) -> str:
-    """The test that catches a fault, or nothing; in a process of its own."""
-    command = [sys.executable, "-m", "tests.faults.eviction_faults", "--plant", str(number)]
-    try:
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        return ""  # nothing failed: slow is not caught
-    return ran.stdout.strip()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Plant each fault whose text has one of `arguments` in it, or all; answer how the program should exit."""
-    if arguments and arguments[0] == "--plant":
-        return plant(int(arguments[1]))
-    chosen = [n for n, fault in enumerate(FAULTS) if not arguments or any(word in fault.what for word in arguments)]
+def main(words: Sequence[str]) -> int:
+    """Plant each fault whose text has one of `words` in it, or all; answer how the program should exit."""
+    chosen = [n for n, fault in enumerate(FAULTS) if not words or any(word in fault.what for word in words)]
     if not chosen:
-        print(f"no such fault: {', '.join(arguments)}")
+        print(f"no such fault: {', '.join(words)}")
         return 2
-    with ThreadPoolExecutor(WORKERS) as pool:
-        found = []
-        for number, caught in zip(chosen, pool.map(hunted, chosen), strict=True):
-            found.append(caught)
-            print(f"{'caught  ' if caught else 'SURVIVED'}  {FAULTS[number].what:<50}  {caught}", flush=True)
-    print(f"{sum(map(bool, found))} of {len(chosen)} faults caught")
-    return 0 if all(found) else 1
+    found = 0
+    with multiprocessing.get_context("fork").Pool(WORKERS, maxtasksperchild=1) as pool:
+        for number, hunt in [(number, pool.apply_async(caught, [number])) for number in chosen]:
+            hit = _answer(hunt)
+            found += hit
+            planted = FAULTS[number]
+            print(f"{'caught  ' if hit else 'SURVIVED'}  {planted.what:<50}  {planted.test.split('::')[1]}", flush=True)
+    print(f"{found} of {len(chosen)} faults caught")
+    return 0 if found == len(chosen) else 1
+
+
+def _answer(hunt: AsyncResult[bool]) -> bool:
+    try:
+        return hunt.get(PATIENCE_SECONDS)
+    except multiprocessing.TimeoutError:
+        return False  # nothing failed: slow is not caught
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,8 +161,8 @@ class MarksDieWithTheTier(FileBlobTier):
 
 @fault("marks are never forgotten")
 class MarksAreKeptForEver(FileBlobTier):
-    def purge(self, now: float) -> int:
-        return CacheTier.purge(self, now)
+    def purge_in_steps(self, now: float) -> Iterator[int]:
+        return CacheTier.purge_in_steps(self, now)
 
 
 @fault("a purge forgets marks too early")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import pytest
 
 from tierkit import CacheTier, Row, TierContext
 
@@ -37,6 +40,9 @@ class Fault:
 
 
 FAULTS: Final[list[Fault]] = []
+QUIET: Final = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
+#: A process that plants has imported some of pytest's plugins already: their asserts stay as they are.
+ALREADY: Final = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
 
 def fault(what: str) -> Callable[[FaultyClass], FaultyClass]:
@@ -51,3 +57,9 @@ def fault(what: str) -> Callable[[FaultyClass], FaultyClass]:
 
 def changed(row: Row, **changes: Any) -> Row:
     return msgspec.structs.replace(row, **changes)
+
+
+def fails(test: Path | str) -> bool:
+    """Whether a test fails in this process, as it is now. pytest can be run once in a process."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return pytest.main(["-x", *QUIET, *ALREADY, str(test)]) == pytest.ExitCode.TESTS_FAILED
