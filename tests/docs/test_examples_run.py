@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
     "docs/quickstart.md",
+    "docs/how-to/configure.md",
+    "docs/how-to/troubleshoot.md",
     "docs/how-to/health.md",
     "docs/how-to/warm.md",
     "docs/how-to/monitor.md",
