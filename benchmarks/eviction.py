@@ -1,27 +1,50 @@
-"""What eviction costs a put into a full memory tier, beside the least it can cost: one move and one pop."""
+"""What eviction adds to a put into a full memory tier, beside the least it can cost: one move and one pop."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-from benchmarks.measuring import Figure, duration, ratio_figure, side_by_side
-from tierkit import EVICTION_POLICIES, TierContext, ValueEntry
+from benchmarks.measuring import Figure, ratio_figure, side_by_side
+from tierkit import EVICTION_POLICIES, CacheConfig, CacheManager, TierContext, ValueEntry
 from tierkit_memory import MemoryCacheTier
 
 CAPACITY = 1000
-ROUNDS, CALLS = 21, 2000
+ROUNDS, CALLS = 81, 500
 LIMIT = 5
 
 
 def figures(_: Path) -> list[Figure]:
-    """One figure for each policy; the bare way is measured in the same run as each."""
-    return [_overhead(name) for name in sorted(EVICTION_POLICIES)]
+    """Two figures for each policy, of the tier and of the cache; the bare way is measured in the same run as each."""
+    return [figure for name in sorted(EVICTION_POLICIES) for figure in _added(name)]
 
 
-def _overhead(policy: str) -> Figure:
+def _added(policy: str) -> list[Figure]:
+    fillers = iter(range((ROUNDS + 2) * CALLS))
+    with _cache(policy, CAPACITY) as full, _cache(policy, None) as roomy:
+        ways: dict[str, Callable[[], object]] = {
+            "tier, full": _putting(policy, CAPACITY),
+            "tier, roomy": _putting(policy, None),
+            "cache, full": _putting_through(full),
+            "cache, roomy": _putting_through(roomy),
+            "bare": _moving_and_popping(),
+            "empty": lambda: next(fillers),
+        }
+        taken = side_by_side(ways, rounds=ROUNDS, calls=CALLS, of_rounds=min)
+    bare = taken["bare"] - taken["empty"]
+    return [
+        _figure(f"{policy}: what eviction adds to a put into the {of}", taken, of, bare) for of in ("tier", "cache")
+    ]
+
+
+def _figure(what: str, taken: Mapping[str, float], of: str, bare: float) -> Figure:
+    added = taken[f"{of}, full"] - taken[f"{of}, roomy"]
+    return ratio_figure(what, added, bare, "one move and one pop in an OrderedDict", LIMIT)
+
+
+def _moving_and_popping() -> Callable[[], None]:
     bare: OrderedDict[str, None] = OrderedDict.fromkeys(f"key {number}" for number in range(CAPACITY))
     keys = iter([f"bare {number}" for number in range((ROUNDS + 2) * CALLS)])
 
@@ -31,19 +54,23 @@ def _overhead(policy: str) -> Figure:
         bare.move_to_end(key)
         bare.popitem(last=False)
 
-    fillers = iter(range((ROUNDS + 2) * CALLS))
-    ways: dict[str, Callable[[], object]] = {
-        "full": _putting(policy, CAPACITY),
-        "roomy": _putting(policy, None),
-        "bare": move_and_pop,
-        "empty": lambda: next(fillers),
-    }
-    taken = side_by_side(ways, rounds=ROUNDS, calls=CALLS)
-    added = taken["full"] - taken["roomy"]
-    least = taken["bare"] - taken["empty"]
-    what = f"put into a full memory tier and eviction by {policy}, of which the eviction {duration(added)}"
-    beside = f"put without a bound, one move and one pop in an OrderedDict ({duration(least)})"
-    return ratio_figure(what, taken["full"] - taken["empty"], taken["roomy"] - taken["empty"] + least, beside, LIMIT)
+    return move_and_pop
+
+
+def _cache(policy: str, capacity: int | None) -> CacheManager[ValueEntry]:
+    bound = {} if capacity is None else {"max_entries": capacity, "eviction_policy": policy}
+    return CacheManager(CacheConfig(tiers=({"backend": "memory", **bound},)), entry_type=ValueEntry)
+
+
+def _putting_through(cache: CacheManager[ValueEntry]) -> Callable[[], None]:
+    entries = (ValueEntry(key=f"key {number}") for number in count(1))
+    cache.put_many([next(entries) for _ in range(CAPACITY)])
+    new = iter([next(entries) for _ in range((ROUNDS + 2) * CALLS)])
+
+    def put() -> None:
+        cache.put(next(new))
+
+    return put
 
 
 def _putting(policy: str, capacity: int | None) -> Callable[[], None]:

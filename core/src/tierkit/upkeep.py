@@ -65,6 +65,7 @@ class Upkeep:
         self.time = time
         self.versions = versions
         self.settings = settings
+        self._demoting = any(level.write_policy == "demote" for level in levels[:-1])
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
         self.observers = Observers()
@@ -162,19 +163,22 @@ class Upkeep:
         try:
             for _ in range(_ROUNDS):
                 expected = self.filling.snapshot() if below else []
-                victims = level.call(level.tier.overflow)
-                victims = [victim for victim in victims if not self._pinned(level, victim)]
+                named = level.call(level.tier.overflow)
+                victims = named and [victim for victim in named if not self._pinned(level, victim)]
                 if not victims:
                     break
                 if below is not None:
                     self._demote(below, victims, expected)
-                for victim in victims:  # another may have evicted it, or have written it anew: then ask again
-                    self._evict(level, victim)
+                evicted = [self._evict(level, victim) for victim in victims]
+                if all(evicted):
+                    break  # else another has evicted one, or has written it anew: ask again
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
 
     def _takes_victims_of(self, level: Level) -> Level | None:
         """The level below that is filled only by what others evict, and not the authority, which is owed writes."""
+        if not self._demoting:
+            return None
         below = next((low for low in self.levels[self.levels.index(level) + 1 :] if low.in_service), None)
         return below if below and below is not self.authority and below.write_policy == "demote" else None
 
@@ -209,9 +213,9 @@ class Upkeep:
         held = authority.call(authority.tier.get_many, [victim.key for victim in victims])
         return [victim for victim in victims if victim.key in held and held[victim.key].version == victim.version]
 
-    def _evict(self, level: Level, victim: Any) -> None:
+    def _evict(self, level: Level, victim: Any) -> bool:
         if not level.call(level.tier.discard, victim):
-            return
+            return False
         level.counters.evictions[level.cause] += level.counters.step
         level.tell("on_eviction", level.policy)
         if level is self.authority:
@@ -219,6 +223,7 @@ class Upkeep:
         else:
             level.counters.demotions += level.counters.step
             self._keep_usage(level, victim)
+        return True
 
     def _pinned(self, level: Level, victim: Any) -> bool:
         """Whether the authority is owed `victim` and cannot take it now: then it stays, beyond the bound."""

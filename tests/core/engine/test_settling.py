@@ -90,6 +90,15 @@ def test_a_level_that_cannot_be_settled_spoils_no_put(world: World) -> None:
     assert sizes(cache) == [3, 1, 3]
 
 
+def test_a_level_whose_victims_are_all_evicted_is_not_asked_again(world: World) -> None:
+    cache = world.open(("live", 1), "disk")
+    cache.put(note("a"))
+    before = tier(cache, "L1").calls["overflow"]
+    cache.put(note("b"))
+    assert tier(cache, "L1").calls["overflow"] == before + 1
+    assert sizes(cache) == [1, 2]
+
+
 def test_a_victim_that_others_evict_meanwhile_is_no_endless_loop(world: World) -> None:
     cache = world.open(("live", 1), "disk")
     cache.put(note("a"))

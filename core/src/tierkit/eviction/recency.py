@@ -24,8 +24,11 @@ class FIFO(EvictionPolicy):
 
     def admit(self, key: str) -> None:
         """`key` was written: it is the last to go."""
-        self._order[key] = None
-        self._order.move_to_end(key)
+        order = self._order
+        if key in order:
+            order.move_to_end(key)
+        else:
+            order[key] = None
 
     def remove(self, key: str) -> None:
         """`key` is gone."""

@@ -47,11 +47,20 @@ class S3FIFO(Turnstile):
         return True
 
     def _evict(self) -> str:
+        small, main, ghosts = self._small, self._main, self._ghosts
         while True:
-            from_main = len(self._main) > self._main_share or not self._small
-            key = self._next_of_main() if from_main else self._next_of_small()
-            if key is not None:
-                return key
+            if len(main) > self._main_share or not small:
+                if (next_of_main := self._next_of_main()) is not None:
+                    return next_of_main
+                continue
+            key, reads = small.popitem(last=False)
+            if reads <= 1:
+                break
+            main[key] = 0
+        ghosts[key] = None
+        if len(ghosts) > self._main_share:
+            ghosts.popitem(last=False)
+        return key
 
     def _next_of_main(self) -> str | None:
         key, reads = self._main.popitem(last=False)
@@ -59,16 +68,6 @@ class S3FIFO(Turnstile):
             return key
         self._main[key] = reads - 1
         return None
-
-    def _next_of_small(self) -> str | None:
-        key, reads = self._small.popitem(last=False)
-        if reads > 1:
-            self._main[key] = 0
-            return None
-        self._ghosts[key] = None
-        if len(self._ghosts) > self._main_share:
-            self._ghosts.popitem(last=False)
-        return key
 
     def _drop(self, key: str) -> bool:
         return self._small.pop(key, None) is not None or self._main.pop(key, None) is not None

@@ -64,9 +64,14 @@ class Turnstile(EvictionPolicy):
         if self._reads:
             self._catch_up()
         if not self._use(key):
-            if key in self._named:
-                del self._named[key]
-            self._arrive(key)
+            named = self._named
+            if named and key in named:
+                del named[key]
+            if self._room:
+                self._room -= 1
+            else:
+                named[self._evict()] = None
+            self._enter(key)
 
     def remove(self, key: str) -> None:
         """`key` is gone."""
@@ -85,7 +90,7 @@ class Turnstile(EvictionPolicy):
         while len(named) < count and self._room < self._capacity:
             named[self._evict()] = None
             self._room += 1
-        return list(islice(named, count))
+        return [next(iter(named))] if count == 1 and named else list(islice(named, count))
 
     def _arrive(self, key: str) -> None:
         if self._room:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import ClassVar, Final
+from math import inf
+from typing import ClassVar, Final, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
@@ -55,6 +56,7 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._marks: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._most_marks = max(_MARKS, context.max_entries or 0)
         self._now = context.now
+        self._limit: float = inf if context.max_entries is None else context.max_entries
         self._refusing = context.read_only
         self._closed = False
         self._get_by(_finder(self._entries, self._order))
@@ -71,19 +73,22 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
     def put(self, record: CacheEntry) -> int | None:
         """Hold `record` if nothing newer is known; a use of it. It replaces the object held, usage included. O(1)."""
         with self.lock:
-            self._check_writable()
+            if self._refusing:
+                self._refuse()
             return self._put(record)
 
     def put_many(self, records: Sequence[CacheEntry]) -> list[int | None]:
         """Put each record in order, under one lock."""
         with self.lock:
-            self._check_writable()
+            if self._refusing:
+                self._refuse()
             return [self._put(record) for record in records]
 
     def delete(self, key: str, version: int) -> int | None:
         """Hold nothing for `key` up to `version`, and set the mark. O(1)."""
         with self.lock:
-            self._check_writable()
+            if self._refusing:
+                self._refuse()
             refused = delete_refusal(version, self._entries.get(key), self._mark(key))
             if refused is None:
                 self._remove(key, version + 1)
@@ -92,7 +97,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
     def replace(self, record: CacheEntry, expected_version: int) -> bool:
         """Compare and set. O(1)."""
         with self.lock:
-            self._check_writable()
+            if self._refusing:
+                self._refuse()
             held = self._entries.get(record.key)
             return (held.version if held else 0) == expected_version and self._put(record) is None
 
@@ -100,7 +106,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         """Remove the entry if it still has this version; the same version may come back. O(1)."""
         key, version = record.key, record.version
         with self.lock:
-            self._check_writable()
+            if self._refusing:
+                self._refuse()
             held = self._entries.get(key)
             if held is None or held.version != version:
                 return False
@@ -109,19 +116,20 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
 
     def overflow(self) -> list[CacheEntry]:
         """The entries to evict, coldest first. O(1) while there are none."""
-        self._check_open()
-        limit = self.context.max_entries
-        if limit is None or len(self._entries) <= limit:
+        entries, limit = self._entries, self._limit
+        if len(entries) <= limit:
             return []
-        entries, order = self._entries, self._order
+        self._check_open()
         with self.lock:
-            while True:
-                keys = order.coldest(max(0, len(entries) - limit))
+            order = self._order
+            while (excess := len(entries) - limit) > 0:
+                keys = order.coldest(int(excess))
                 try:
-                    return [entries[key] for key in keys]
+                    return [entries[keys[0]]] if len(keys) == 1 else [entries[key] for key in keys]
                 except KeyError:
                     for key in [key for key in keys if key not in entries]:
                         order.remove(key)  # left by a `put` or a removal that was interrupted
+            return []
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Do nothing: a live entry owns its usage, which the engine counts in it."""
@@ -161,7 +169,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
     def close(self) -> None:
         """Let go of every entry, and refuse every call from now on."""
         with self.lock:
-            self._closed = True
+            self._closed = self._refusing = True
+            self._limit = -1  # so that `overflow` looks twice
             self._get_by(_closed(self.context.name))
             self._entries.clear()
             self._marks.clear()
@@ -211,11 +220,9 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         if self._closed:
             raise _closed_error(self.context.name)
 
-    def _check_writable(self) -> None:
-        if self._closed:
-            raise _closed_error(self.context.name)
-        if self._refusing:
-            raise TierReadOnly(f"{self.context.name}: the tier was opened read-only")
+    def _refuse(self) -> NoReturn:
+        self._check_open()
+        raise TierReadOnly(f"{self.context.name}: the tier was opened read-only")
 
 
 class MemoryOptions(BaseModel):
