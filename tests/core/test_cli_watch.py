@@ -229,6 +229,12 @@ tierkit_broken{{cache="c"}} many
     return parse(text)
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says how wide the terminal is, which a runner of tests may."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def lines(watched: Watch) -> list[list[str]]:
     screen = console()
     with screen.capture() as capture:
