@@ -41,17 +41,6 @@ class DiscardInTwoSteps(FiveMethodTier):
         return self.rows.pop(record.key, None) is not None
 
 
-@fault("a purge removes whatever is held by then")
-class PurgeByKey(FiveMethodTier):
-    def purge(self, now: float) -> int:
-        due = [row for row in self.scan() if row.purge_at <= now]
-        super().purge(now)
-        for row in due:
-            self.rows.pop(row.key, None)
-            self.marks[row.key] = (row.version, self.context.now())
-        return len(due)
-
-
 @fault("forgetting a mark removes what was put over it")
 class ForgetsByKey(DictBlobTier):
     def purge(self, now: float) -> int:
