@@ -40,7 +40,12 @@ class Fault:
 
 
 FAULTS: Final[list[Fault]] = []
-QUIET: Final = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
+#: A faulty tier may leave a thread that raises when its test has failed long since; that is no business of the hunt's.
+QUIET: Final = (
+    "-q",
+    "--tb=no",
+    *(word for name in ("cacheprovider", "xdist", "threadexception") for word in ("-p", f"no:{name}")),
+)
 #: A process that plants has imported some of pytest's plugins already: their asserts stay as they are.
 ALREADY: Final = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 

@@ -17,7 +17,6 @@ class Intent(NamedTuple):
         version: Of the write.
         level: Who holds it; None if this process holds it in memory.
         row: What is to be written, if it is held in memory; None for a deletion.
-        deleted: Whether it is a deletion.
         purge_at: When the record may be dropped, in POSIX seconds.
         landed: Whether its level was asked to hold it; before, there is nothing to replay.
     """
@@ -25,7 +24,6 @@ class Intent(NamedTuple):
     version: int
     level: Level | None
     row: Row | None
-    deleted: bool
     purge_at: float
     landed: bool = True
 

@@ -156,7 +156,7 @@ class Owing:
     def _note(self, holder: Level | None, row: Row, *, landed: bool = True) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
         purge_at = float(row.columns.get(_PURGE_AT, inf))
-        return self.intents.note(row.key, Intent(row.version, holder, kept, is_owed_deletion(row), purge_at, landed))
+        return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
         limit = MOST_OWED if holder is None or holder.max_entries is None else 2 * holder.max_entries
@@ -165,7 +165,7 @@ class Owing:
             name = "memory" if holder is None else holder.name
             raise TierFull(
                 f"{name} holds {len(self.intents)} writes for the authority, which cannot be written; at most {limit} "
-                "may wait: twice the bound of the level"
+                "may wait"
             )
 
     def adopt(self, level: Level, row: Row) -> None:
