@@ -13,6 +13,7 @@ from tierkit_memory import MemoryCacheTier
 
 CAPACITY = 1000
 ROUNDS, CALLS = 81, 500
+ROOMY = CAPACITY + (ROUNDS + 2) * CALLS
 LIMIT = 5
 
 
@@ -23,10 +24,10 @@ def figures(_: Path) -> list[Figure]:
 
 def _added(policy: str) -> list[Figure]:
     fillers = iter(range((ROUNDS + 2) * CALLS))
-    with _cache(policy, CAPACITY) as full, _cache(policy, None) as roomy:
+    with _cache(policy, CAPACITY) as full, _cache(policy, ROOMY) as roomy:
         ways: dict[str, Callable[[], object]] = {
             "tier, full": _putting(policy, CAPACITY),
-            "tier, roomy": _putting(policy, None),
+            "tier, roomy": _putting(policy, ROOMY),
             "cache, full": _putting_through(full),
             "cache, roomy": _putting_through(roomy),
             "bare": _moving_and_popping(),
@@ -57,9 +58,9 @@ def _moving_and_popping() -> Callable[[], None]:
     return move_and_pop
 
 
-def _cache(policy: str, capacity: int | None) -> CacheManager[ValueEntry]:
-    bound = {} if capacity is None else {"max_entries": capacity, "eviction_policy": policy}
-    return CacheManager(CacheConfig(tiers=({"backend": "memory", **bound},)), entry_type=ValueEntry)
+def _cache(policy: str, capacity: int) -> CacheManager[ValueEntry]:
+    level = {"backend": "memory", "max_entries": capacity, "eviction_policy": policy}
+    return CacheManager(CacheConfig(tiers=(level,)), entry_type=ValueEntry)
 
 
 def _putting_through(cache: CacheManager[ValueEntry]) -> Callable[[], None]:
@@ -73,23 +74,19 @@ def _putting_through(cache: CacheManager[ValueEntry]) -> Callable[[], None]:
     return put
 
 
-def _putting(policy: str, capacity: int | None) -> Callable[[], None]:
-    """A put of a new entry into a tier that is full, and all that the engine does to make room."""
+def _putting(policy: str, capacity: int) -> Callable[[], None]:
+    """A put of a new entry into a tier that holds `CAPACITY`, and all that is asked of it to make room."""
     tier = MemoryCacheTier(TierContext(max_entries=capacity, eviction_policy=policy))
     entries = _entries()
     for _ in range(CAPACITY):
         tier.put(next(entries))
     new = iter([next(entries) for _ in range((ROUNDS + 2) * CALLS)])
 
-    def put() -> None:
-        tier.put(next(new))
-
     def put_and_settle() -> None:
         tier.put(next(new))
-        for victim in tier.overflow():
-            tier.discard(victim)
+        tier.evict()
 
-    return put if capacity is None else put_and_settle
+    return put_and_settle
 
 
 def _entries() -> Iterator[ValueEntry]:

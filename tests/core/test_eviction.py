@@ -23,10 +23,11 @@ stepping = pytest.mark.parametrize("name", ["lfu", "s3fifo", "sieve", "wtinylfu"
 
 
 class Shelf:
-    """The keys of a tier, evicted as the engine does it."""
+    """The keys of a tier, evicted as the engine does it: victims are named and removed, or popped one by one."""
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(self, name: str, capacity: int, *, popping: bool = False) -> None:
         self.policy = EVICTION_POLICIES[name](capacity)
+        self.popping = popping
         self.capacity = capacity
         self.keys: dict[str, None] = {}
 
@@ -35,7 +36,8 @@ class Shelf:
         for key in keys:
             self.policy.admit(key)
             self.keys[key] = None
-        victims = self.policy.coldest(max(0, len(self.keys) - self.capacity))
+        excess = max(0, len(self.keys) - self.capacity)
+        victims = [str(self.policy.pop()) for _ in range(excess)] if self.popping else self.policy.coldest(excess)
         for key in victims:
             self.remove(key)
         return victims
@@ -46,7 +48,7 @@ class Shelf:
 
     def remove(self, key: str) -> None:
         del self.keys[key]
-        self.policy.remove(key)
+        self.policy.remove(key)  # what was popped is not there any more, which does no harm
 
 
 class PolicyMachine(RuleBasedStateMachine):
@@ -54,9 +56,9 @@ class PolicyMachine(RuleBasedStateMachine):
 
     policy = ""
 
-    @initialize(capacity=st.integers(1, 12))
-    def start(self, capacity: int) -> None:
-        self.shelf = Shelf(self.policy, capacity)
+    @initialize(capacity=st.integers(1, 12), popping=st.booleans())
+    def start(self, capacity: int, popping: bool) -> None:
+        self.shelf = Shelf(self.policy, capacity, popping=popping)
         self.reference: Reference = REFERENCES[self.policy](capacity)
 
     @rule(key=KEYS)
@@ -95,7 +97,7 @@ def test_a_policy_evicts_what_its_textbook_form_evicts(name: str) -> None:
 
 # -- what a tier is promised -------------------------------------------------------------------------------------------
 
-ACTS = st.lists(st.tuples(st.sampled_from(["admit", "hit", "remove", "name"]), KEYS), max_size=60)
+ACTS = st.lists(st.tuples(st.sampled_from(["admit", "hit", "remove", "name", "pop"]), KEYS), max_size=60)
 
 
 @pytest.mark.req("US4-3")
@@ -117,7 +119,16 @@ def test_whatever_happens_every_key_is_named_once_and_asking_again_gives_the_sam
             held.discard(key)
         elif act == "name":
             check_names(policy, held, excess=len(held) - capacity)
+        elif act == "pop":
+            check_pop(policy, held)
     check_names(policy, held, excess=len(held))
+
+
+def check_pop(policy: EvictionPolicy, held: set[str]) -> None:
+    coldest = policy.coldest(1)
+    popped = policy.pop()
+    assert popped == (coldest[0] if coldest else None)
+    held.discard(popped or "")
 
 
 def check_names(policy: EvictionPolicy, held: set[str], excess: int) -> None:
@@ -133,6 +144,7 @@ def test_what_is_not_there_can_be_removed(name: str) -> None:
     policy = EVICTION_POLICIES[name](2)
     policy.remove("nothing")
     assert policy.coldest(5) == []
+    assert policy.pop() is None
 
 
 @each
@@ -148,15 +160,18 @@ def test_a_read_of_what_is_not_there_leaves_no_trace_in_the_order(name: str) -> 
 
 
 @stepping
-def test_a_victim_that_is_read_before_it_goes_stays(name: str) -> None:
+@pytest.mark.parametrize("popping", [False, True])
+def test_a_victim_that_is_read_before_it_goes_stays(name: str, popping: bool) -> None:
     shelf = Shelf(name, 4)
     shelf.write(*"abcd")
     shelf.policy.admit("e")
     (victim,) = shelf.policy.coldest(1)
     assert victim != "e"
     shelf.read(victim)
-    assert shelf.policy.coldest(1) != [victim]
-    assert sorted(shelf.policy.coldest(5)) == list("abcde")
+    others = [str(shelf.policy.pop())] if popping else []
+    assert victim not in others
+    assert popping or shelf.policy.coldest(1) != [victim]
+    assert sorted(others + shelf.policy.coldest(5)) == list("abcde")
 
 
 @stepping

@@ -198,6 +198,35 @@ class OverflowNamesTheHottest(FileBlobTier):
         return rows[: len(super().overflow())]
 
 
+@fault("evict only names")
+class EvictOnlyNames(FileBlobTier):
+    def evict(self) -> list[Row]:
+        return self.overflow()
+
+
+@fault("evict goes one too far")
+class EvictsOneTooMany(MemoryCacheTier):
+    def evict(self) -> list[CacheEntry]:
+        evicted = super().evict()
+        return evicted + [entry for entry in list(self.scan())[:1] if evicted and self.discard(entry)]
+
+
+@fault("evict leaves no marks")
+class EvictsWithoutMarks(MemoryCacheTier):
+    def evict(self) -> list[CacheEntry]:
+        evicted = super().evict()
+        for entry in evicted:
+            del self._marks[entry.key]
+        return evicted
+
+
+@fault("evict goes by age, whatever the policy")
+class EvictsTheOldest(MemoryCacheTier):
+    def evict(self) -> list[CacheEntry]:
+        oldest = sorted(self.scan(), key=lambda entry: entry.version)
+        return [entry for entry in oldest[: len(self.overflow())] if self.discard(entry)]
+
+
 @fault("a put evicts")
 class PutEvicts(FileBlobTier):
     def put(self, record: Row) -> int | None:

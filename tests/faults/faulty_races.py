@@ -241,10 +241,16 @@ class ScansCopies(MemoryCacheTier):
         return (msgspec.structs.replace(entry) for entry in super().scan())
 
 
-@fault("claims LIVE and evicts copies")
-class EvictsCopies(MemoryCacheTier):
+@fault("claims LIVE and names copies")
+class NamesCopies(MemoryCacheTier):
     def overflow(self) -> list[CacheEntry]:
         return [msgspec.structs.replace(entry) for entry in super().overflow()]
+
+
+@fault("claims LIVE and evicts copies")
+class EvictsCopies(MemoryCacheTier):
+    def evict(self) -> list[CacheEntry]:
+        return [msgspec.structs.replace(entry) for entry in super().evict()]
 
 
 @fault("claims LIVE and reads copies in bulk")

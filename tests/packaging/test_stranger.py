@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "tierkit-folder"
@@ -46,11 +49,28 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(uv, "build", "--wheel", "--out-dir", folder / "dist", example, folder=folder)
     run(uv, "venv", "--quiet", "venv", folder=folder)
     wheels = sorted((folder / "dist").glob("*.whl"))
-    tested = [f"{wheel}[testing]" if wheel.name.startswith("tierkit_core") else str(wheel) for wheel in wheels]
     python = folder / "venv" / "bin" / "python"
-    constraints = ROOT / "constraints.txt"
-    run(uv, "pip", "install", "--quiet", "--python", python, "--constraint", constraints, *tested, folder=folder)
+    needed = sorted(declared({wheel.name.split("-")[0] for wheel in wheels} - {"tierkit_folder"}))
+    # Without a look at the index: there is no network, and what is kept of its answers differs from machine to machine.
+    run(uv, "pip", "install", "--quiet", "--no-deps", "--python", python, *wheels, *needed, folder=folder)
+    run(uv, "pip", "check", "--python", python, folder=folder)
     return folder
+
+
+def declared(members: set[str]) -> set[str]:
+    """What `members`, with core's extra `testing`, say they need, and what that needs: as installed here."""
+    waiting = [(name, "testing" if name == "tierkit_core" else "") for name in members]
+    seen: dict[str, str] = {}
+    while waiting:
+        name, extra = waiting.pop()
+        for text in metadata.requires(name) or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                needed = canonicalize_name(requirement.name)
+                if needed not in seen and not needed.startswith("tierkit"):
+                    seen[needed] = metadata.version(needed)
+                    waiting += [(needed, extra) for extra in ("", *requirement.extras)]
+    return {f"{name}=={version}" for name, version in seen.items()}
 
 
 def test_the_stranger_is_found_and_keeps_records_as_l2_by_name(bare: Path) -> None:

@@ -43,10 +43,13 @@ class LruMachine(RuleBasedStateMachine):
         assert self.tier.put(make_entry(key, self.version)) is None
         self.model[key] = self.version
         self.model.move_to_end(key)
-        for victim in self.tier.overflow():
+        victims = self.tier.overflow()
+        if self.version % 2:
+            assert self.tier.evict() == victims
+        for victim in victims:
             oldest, version = self.model.popitem(last=False)
             assert (victim.key, victim.version) == (oldest, version)
-            assert self.tier.discard(victim)
+            assert self.tier.discard(victim) is not bool(self.version % 2)
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:
@@ -206,6 +209,33 @@ def test_a_call_that_was_interrupted_leaves_the_bound(policy: str, step: str, mo
     for version, key in enumerate("abcd", 1):
         tier.put(make_entry(key, version))
     assert [entry.key for entry in tier.overflow()] == ["a", "b"]
+    assert [entry.key for entry in tier.evict()] == ["a", "b"]
+
+
+def test_an_interrupt_within_an_eviction_leaves_no_entry_over_the_bound() -> None:
+    class Interrupting(dict[str, Any]):
+        def pop(self, *_: object) -> Any:
+            raise KeyboardInterrupt
+
+    tier = MemoryCacheTier(TierContext(max_entries=2))
+    tier.put_many([make_entry(key, version) for version, key in enumerate("abc", 1)])
+    sound, tier._entries = tier._entries, Interrupting(tier._entries)
+    with pytest.raises(KeyboardInterrupt):
+        tier.evict()
+    tier._entries = sound
+    for version, key in enumerate("defg", 4):
+        tier.put(make_entry(key, version))
+        tier.evict()
+        assert tier.size() == 2
+
+
+def test_a_policy_that_has_lost_its_keys_holds_up_no_eviction() -> None:
+    tier = MemoryCacheTier(TierContext(max_entries=1))
+    tier.put_many([make_entry(key, 1) for key in "abc"])
+    for key in "abc":
+        tier._order.remove(key)
+    assert tier.evict() == []
+    assert tier.size() == 3
 
 
 def interrupted(*_: object) -> None:

@@ -258,6 +258,15 @@ class CacheTier(ABC, Generic[R]):
         cold = coldness(self.context.eviction_policy)
         return heapq.nsmallest(max(0, len(records) - limit), records, key=cold)
 
+    def evict(self) -> list[R]:
+        """Discard what `overflow` names. The engine does so where nothing is to be done with a victim before it goes.
+
+        Returns:
+            The records that were removed, coldest first.
+        """
+        with self.lock:
+            return [victim for victim in self.overflow() if self.discard(victim)]
+
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Add usage to the records held; keys that are not held are left out. Changes no version."""
         for key, delta in deltas.items():

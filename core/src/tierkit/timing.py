@@ -18,8 +18,10 @@ TIER_OPERATIONS: Final = (
     "delete",
     "delete_many",
     "replace",
+    "replace_many",
     "discard",
     "overflow",
+    "evict",
     "touch_many",
     "purge",
 )

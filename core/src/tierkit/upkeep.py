@@ -65,7 +65,8 @@ class Upkeep:
         self.time = time
         self.versions = versions
         self.settings = settings
-        self._demoting = any(level.write_policy == "demote" for level in levels[:-1])
+        self._bounded = tuple(level for level in levels if level.max_entries is not None)
+        self._demoting = any(level.write_policy == "demote" for level in levels)
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
         self.observers = Observers()
@@ -153,27 +154,34 @@ class Upkeep:
 
     def settle(self, levels: Sequence[Level] | None = None) -> None:
         """Make the bounds hold: evict what each level names. Blocks on I/O."""
-        for level in self.levels if levels is None else levels:
-            if level.max_entries is not None and level.in_service:
+        for level in self._bounded:
+            if level.in_service and (levels is None or level in levels):
                 self._settle_level(level)
         self.flush_full_ledger()
 
     def _settle_level(self, level: Level) -> None:
-        below = self._takes_victims_of(level)
         try:
-            for _ in range(_ROUNDS):
-                expected = self.filling.snapshot() if below else []
-                named = level.call(level.tier.overflow)
-                victims = named and [victim for victim in named if not self._pinned(level, victim)]
-                if not victims:
-                    break
-                if below is not None:
-                    self._demote(below, victims, expected)
-                evicted = [self._evict(level, victim) for victim in victims]
-                if all(evicted):
-                    break  # else another has evicted one, or has written it anew: ask again
+            if level.live and not self._demoting:  # nothing is to be done with a victim before it goes
+                for victim in level.call(level.tier.evict):
+                    self._evicted(level, victim)
+            else:
+                self._settle_one_by_one(level)
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
+
+    def _settle_one_by_one(self, level: Level) -> None:
+        below = self._takes_victims_of(level)
+        for _ in range(_ROUNDS):
+            expected = self.filling.snapshot() if below else []
+            named = level.call(level.tier.overflow)
+            victims = named and [victim for victim in named if not self._pinned(level, victim)]
+            if not victims:
+                break
+            if below is not None:
+                self._demote(below, victims, expected)
+            evicted = [self._evict(level, victim) for victim in victims]
+            if all(evicted):
+                break  # else another has evicted one, or has written it anew: ask again
 
     def _takes_victims_of(self, level: Level) -> Level | None:
         """The level below that is filled only by what others evict, and not the authority, which is owed writes."""
@@ -216,14 +224,20 @@ class Upkeep:
     def _evict(self, level: Level, victim: Any) -> bool:
         if not level.call(level.tier.discard, victim):
             return False
-        level.counters.evictions[level.cause] += level.counters.step
-        level.tell("on_eviction", level.policy)
-        if level is self.authority:
+        self._evicted(level, victim)
+        return True
+
+    def _evicted(self, level: Level, victim: Any) -> None:
+        """Count that `victim` has left `level` for want of room, and keep its usage."""
+        counters = level.counters
+        counters.evictions[level.cause] += counters.step
+        if level.observers:
+            level.tell("on_eviction", level.policy)
+        if level is self.levels[-1]:
             self._drop_above(victim)
         else:
-            level.counters.demotions += level.counters.step
+            counters.demotions += counters.step
             self._keep_usage(level, victim)
-        return True
 
     def _pinned(self, level: Level, victim: Any) -> bool:
         """Whether the authority is owed `victim` and cannot take it now: then it stays, beyond the bound."""

@@ -71,7 +71,7 @@ def test_what_the_authority_has_no_room_for_is_gone_everywhere_and_demoted_nowhe
 
 
 def test_a_victim_is_discarded_only_at_the_version_that_was_named(world: World) -> None:
-    cache = world.open(("live", 1), "disk")
+    cache = world.open(("disk", 1), "disk")
     cache.put(note("a", "old"))
     tier(cache, "L1").after("overflow", lambda: cache.put(note("a", "new")))
     cache.put(note("b"))
@@ -91,16 +91,31 @@ def test_a_level_that_cannot_be_settled_spoils_no_put(world: World) -> None:
 
 
 def test_a_level_whose_victims_are_all_evicted_is_not_asked_again(world: World) -> None:
-    cache = world.open(("live", 1), "disk")
+    cache = world.open(("live", 1), ("disk", 1), "disk")
     cache.put(note("a"))
-    before = tier(cache, "L1").calls["overflow"]
+    before = [tier(cache, "L1").calls["evict"], tier(cache, "L2").calls["overflow"]]
     cache.put(note("b"))
-    assert tier(cache, "L1").calls["overflow"] == before + 1
-    assert sizes(cache) == [1, 2]
+    after = [tier(cache, "L1").calls["evict"], tier(cache, "L2").calls["overflow"]]
+    assert after == [count + 1 for count in before]
+    assert sizes(cache) == [1, 1, 2]
+
+
+def test_a_level_whose_victims_are_copied_down_is_asked_for_their_names(world: World) -> None:
+    cache = world.open_config(
+        [
+            {"backend": "live", "max_entries": 1},
+            {"backend": "disk", "write_policy": "demote"},
+            {"backend": "disk"},
+        ]
+    )
+    cache.put(note("a"))
+    cache.put(note("b"))
+    assert tier(cache, "L1").calls["evict"] == 0
+    assert where(cache, "a") == {"L2": "", "L3": ""}
 
 
 def test_a_victim_that_others_evict_meanwhile_is_no_endless_loop(world: World) -> None:
-    cache = world.open(("live", 1), "disk")
+    cache = world.open(("disk", 1), "disk")
     cache.put(note("a"))
     vars(tier(cache, "L1").tier)["discard"] = lambda _: False
     cache.put(note("b"))

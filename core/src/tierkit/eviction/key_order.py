@@ -58,8 +58,8 @@ class KeyOrder:
 
         `overflow` stays what it is, and asks `victims`.
         """
-        for name, tell in _TELLERS.items():
-            setattr(tier, name, tell(self, getattr(tier, name)))
+        for name, tell in TOLD.items():
+            setattr(tier, name, _telling(self, getattr(tier, name), tell))
 
     def wrote(self, key: str, version: int) -> None:
         """A record was put."""
@@ -161,120 +161,79 @@ class KeyOrder:
 _MOST_HITS: Final = 15  # at one flush: no policy that ships tells more apart but LFU, which takes all when it is built
 
 
-def _get(order: KeyOrder, method: Callable[[str], Any]) -> Callable[[str], Any]:
-    def get(key: str) -> Any:
-        record = method(key)
-        if record is not None:
-            order.read(key)
-        return record
-
-    return get
+def _got(order: KeyOrder, record: Any, key: str) -> None:
+    if record is not None:
+        order.read(key)
 
 
-def _put(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def put(record: Any) -> Any:
-        refused = method(record)
-        if refused is None:
-            order.wrote(record.key, record.version)
-        return refused
-
-    return put
+def _put(order: KeyOrder, refused: Any, record: Any) -> None:
+    if refused is None:
+        order.wrote(record.key, record.version)
 
 
-def _put_many(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def put_many(records: Any) -> Any:
-        answers = method(records)
-        for record, refused in zip(records, answers, strict=True):
-            if refused is None:
-                order.wrote(record.key, record.version)
-        return answers
-
-    return put_many
+def _put_many(order: KeyOrder, answers: Any, records: Any) -> None:
+    for refused, record in zip(answers, records, strict=True):
+        _put(order, refused, record)
 
 
-def _replace(order: KeyOrder, method: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-    def replace(record: Any, expected_version: int) -> Any:
-        done = method(record, expected_version)
-        if done:
-            order.wrote(record.key, record.version)
-        return done
-
-    return replace
+def _replaced(order: KeyOrder, done: Any, record: Any, _: int) -> None:
+    if done:
+        order.wrote(record.key, record.version)
 
 
-def _replace_many(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def replace_many(replacements: Any) -> Any:
-        answers = method(replacements)
-        for (record, _), done in zip(replacements, answers, strict=True):
-            if done:
-                order.wrote(record.key, record.version)
-        return answers
-
-    return replace_many
+def _replaced_many(order: KeyOrder, answers: Any, replacements: Any) -> None:
+    for done, (record, expected_version) in zip(answers, replacements, strict=True):
+        _replaced(order, done, record, expected_version)
 
 
-def _delete(order: KeyOrder, method: Callable[[str, int], Any]) -> Callable[[str, int], Any]:
-    def delete(key: str, version: int) -> Any:
-        refused = method(key, version)
-        if refused is None:
+def _deleted(order: KeyOrder, refused: Any, key: str, _: int) -> None:
+    if refused is None:
+        order.gone(key)
+
+
+def _deleted_many(order: KeyOrder, refused: Any, versions: Any) -> None:
+    for key in versions:
+        if key not in refused:
             order.gone(key)
-        return refused
-
-    return delete
 
 
-def _delete_many(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def delete_many(versions: Any) -> Any:
-        refused = method(versions)
-        for key in versions:
-            if key not in refused:
-                order.gone(key)
-        return refused
-
-    return delete_many
+def _discarded(order: KeyOrder, done: Any, record: Any) -> None:
+    if done:
+        order.gone(record.key)
 
 
-def _discard(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def discard(record: Any) -> Any:
-        done = method(record)
-        if done:
-            order.gone(record.key)
-        return done
-
-    return discard
+def _touched(order: KeyOrder, _: Any, deltas: Any) -> None:
+    order.touched({key: delta.count for key, delta in deltas.items()})
 
 
-def _touch_many(order: KeyOrder, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def touch_many(deltas: Any) -> Any:
-        method(deltas)
-        order.touched({key: delta.count for key, delta in deltas.items()})
-
-    return touch_many
+def _cleared(order: KeyOrder, _: Any) -> None:
+    order.renew()
 
 
-def _clear(order: KeyOrder, method: Callable[[], Any]) -> Callable[[], Any]:
-    def clear() -> Any:
-        try:
-            method()
-        finally:
-            order.renew()
-
-    return clear
-
-
-_TELLERS: Final[dict[str, Callable[[KeyOrder, Any], Any]]] = {
-    "get": _get,
+TOLD: Final[dict[str, Callable[..., None]]] = {
+    "get": _got,
     "put": _put,
     "put_many": _put_many,
-    "replace": _replace,
-    "replace_many": _replace_many,
-    "delete": _delete,
-    "delete_many": _delete_many,
-    "discard": _discard,
-    "touch_many": _touch_many,
-    "clear": _clear,
+    "replace": _replaced,
+    "replace_many": _replaced_many,
+    "delete": _deleted,
+    "delete_many": _deleted_many,
+    "discard": _discarded,
+    "touch_many": _touched,
+    "clear": _cleared,
 }
-"""What each method that reads or writes is replaced by. What else removes records is noticed when they are named."""
+"""What the order is told after each method that reads or writes. Other removals are noticed when a key is named, and
+the reads of `get_many` when their usage is flushed."""
+
+
+def _telling(order: KeyOrder, method: Callable[..., T], tell: Callable[..., None]) -> Callable[..., T]:
+    def call(*args: Any) -> T:
+        answer = method(*args)
+        tell(order, answer, *args)
+        return answer
+
+    return call
+
 
 _orders: weakref.WeakSet[KeyOrder] = weakref.WeakSet()
 

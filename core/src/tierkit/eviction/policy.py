@@ -63,6 +63,13 @@ class EvictionPolicy(ABC):
         Asked again it answers the same, if nothing was written or read meanwhile.
         """
 
+    def pop(self) -> str | None:
+        """Take out the key that `coldest(1)` names, and answer it; None if there is none."""
+        key = next(iter(self.coldest(1)), None)
+        if key is not None:
+            self.remove(key)
+        return key
+
     def restore(self, held: Iterable[Held]) -> None:
         """Take up keys that a tier held before. By default as if they were written in the order of their last use."""
         for key, _, reads, _ in sorted(held, key=lambda item: (item.last_used, item.version)):

@@ -44,6 +44,10 @@ class FIFO(EvictionPolicy):
             except RuntimeError:  # a hit of another thread changed the order meanwhile
                 continue
 
+    def pop(self) -> str | None:
+        """Take out the coldest key. O(1)."""
+        return self._order.popitem(last=False)[0] if self._order else None
+
     def restore(self, held: Iterable[Held]) -> None:
         """In the order in which they were written."""
         for key, *_ in sorted(held, key=lambda item: item.version):

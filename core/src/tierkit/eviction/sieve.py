@@ -27,11 +27,19 @@ class SIEVE(Turnstile):
 
     def coldest(self, count: int) -> list[str]:
         """At most `count` keys, coldest first."""
+        self._spare_visited()
+        return super().coldest(count)
+
+    def pop(self) -> str | None:
+        """Take out the coldest key. O(1)."""
+        self._spare_visited()
+        return super().pop()
+
+    def _spare_visited(self) -> None:
         if self._named and not self._visited.isdisjoint(self._named):
             for key in self._visited.intersection(self._named):
                 del self._named[key]
                 self._arrive(key)
-        return super().coldest(count)
 
     def _enter(self, key: str) -> None:
         self._ahead[key] = None

@@ -92,6 +92,18 @@ class Turnstile(EvictionPolicy):
             self._room += 1
         return [next(iter(named))] if count == 1 and named else list(islice(named, count))
 
+    def pop(self) -> str | None:
+        """Take out the key that was named first and not removed, or else the coldest. O(1)."""
+        if self._reads:
+            self._catch_up()
+        for key in self._named:
+            del self._named[key]
+            return key
+        if self._room == self._capacity:
+            return None
+        self._room += 1
+        return self._evict()
+
     def _arrive(self, key: str) -> None:
         if self._room:
             self._room -= 1

@@ -18,6 +18,7 @@ WRITES: Final = (
     "replace",
     "replace_many",
     "discard",
+    "evict",
     "touch_many",
     "purge",
     "clear",
@@ -101,6 +102,7 @@ class FaultyTier(CacheTier[Any]):
     replace_many = _forward("replace_many")
     discard = _forward("discard")
     overflow = _forward("overflow")
+    evict = _forward("evict")
     touch_many = _forward("touch_many")
     purge = _forward("purge")
 

@@ -131,6 +131,23 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
                         order.remove(key)  # left by a `put` or a removal that was interrupted
             return []
 
+    def evict(self) -> list[CacheEntry]:
+        """Discard the entries that are too many, in one step; answer them, coldest first. O(1) for each."""
+        entries, limit = self._entries, self._limit
+        if len(entries) <= limit:
+            return []
+        evicted = []
+        with self.lock:
+            if self._refusing:
+                self._refuse()
+            pop, now = self._order.pop, self._now()
+            while len(entries) > limit and (key := pop()) is not None:
+                victim = entries.pop(key, None)
+                if victim is not None:  # else it was left by a `put` or a removal that was interrupted
+                    self._keep_mark(key, victim.version, now)
+                    evicted.append(victim)
+        return evicted
+
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Do nothing: a live entry owns its usage, which the engine counts in it."""
 
@@ -191,12 +208,15 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
 
     def _remove(self, key: str, mark: int) -> None:
         """Hold nothing for `key`, and take only versions from `mark` on."""
-        marks = self._marks
         self._entries.pop(key, None)
         self._order.remove(key)
+        self._keep_mark(key, mark, self._now())
+
+    def _keep_mark(self, key: str, mark: int, now: float) -> None:
+        marks = self._marks
         if key in marks:
             del marks[key]
-        marks[key] = (mark, self._now())
+        marks[key] = (mark, now)
         if len(marks) > self._most_marks:
             marks.popitem(last=False)
 

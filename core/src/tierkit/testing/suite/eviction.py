@@ -51,6 +51,38 @@ class Eviction:
         with storage.beside("none") as other:
             assert self._victims(self._filled(other, policy, "abc", limit=None)) == []
 
+    @each
+    def test_to_evict_is_to_discard_the_victims(self, storage: Storage, policy: str) -> None:
+        """Those that `overflow` names, in their order, at once."""
+        tier = self._opened(storage, policy, limit=2)
+        tier.put_many([self._written(storage, key) for key in "abcde"])
+        named = tier.overflow()
+        evicted = tier.evict()
+        assert [(record.key, record.version) for record in evicted] == [
+            (record.key, record.version) for record in named
+        ], "evict discards what overflow names: see CacheTier.evict"
+        assert tier.evict() == tier.overflow() == []
+        assert tier.size() == 2, "evict discards what overflow names: see CacheTier.evict"
+        for record in evicted:
+            assert tier.get(record.key) is None
+            refused = tier.put(storage.record(record.key, record.version - 1))
+            assert refused is not None, "evict leaves the marks of a discard: see CacheTier.evict"
+
+    @each
+    def test_the_bound_holds_after_each_eviction(self, storage: Storage, policy: str) -> None:
+        """Among writes, reads and deletions."""
+        tier = self._opened(storage, policy, limit=5)
+        for number in range(60):
+            key = f"key {number % 17}"
+            tier.put(self._written(storage, key))
+            tier.evict()
+            assert tier.size() <= 5
+            if number % 3 == 0 and tier.get(key) is not None:
+                self._use(tier, storage, key)
+            if number % 7 == 0:
+                tier.delete(key, stamp(storage.clock.wall() - NOW + 0.5))
+        assert tier.size() == 5
+
     @both
     def test_discarding_the_victims_makes_room(self, storage: Storage, policy: str) -> None:
         """As the engine does after each write."""

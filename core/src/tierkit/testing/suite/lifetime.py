@@ -22,6 +22,7 @@ WRITES: dict[str, Call] = {
     "delete": lambda tier, record: tier.delete(record.key, record.version),
     "delete_many": lambda tier, record: tier.delete_many({record.key: record.version}),
     "clear": lambda tier, _: tier.clear(),
+    "evict": lambda tier, _: tier.evict(),
     "purge": lambda tier, _: tier.purge(1e12),
 }
 READS: dict[str, Call] = {

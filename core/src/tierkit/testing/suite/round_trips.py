@@ -144,9 +144,14 @@ class RoundTrips:
         tier.put(records["a"])
         tier.put_many([records["b"]])
         tier.replace(records["c"], 0)
-        ways = {"scan": tier.scan(), "overflow": tier.overflow(), "get_many": tier.get_many("abc").values()}
-        for method, shown in ways.items():
-            found = {record.key: record for record in shown}
+        ways = {
+            "scan": tier.scan,
+            "overflow": tier.overflow,
+            "get_many": lambda: tier.get_many("abc").values(),
+            "evict": tier.evict,  # the last: it removes them
+        }
+        for method, way in ways.items():
+            found = {record.key: record for record in way()}
             assert {key: id(record) for key, record in found.items()} == {key: id(records[key]) for key in "abc"}, (
                 f"LIVE: {method} must show the entries that were put, not copies: see Trait.LIVE"
             )
@@ -169,6 +174,7 @@ class RoundTrips:
         assert type(tier.replace(storage.record(version=6), 5)) is bool, "see CacheTier.replace"
         assert type(tier.get_many(["key"])) is dict, "see CacheTier.get_many"
         assert type(tier.overflow()) is list, "see CacheTier.overflow"
+        assert type(tier.evict()) is list, "see CacheTier.evict"
         assert type(tier.size()) is type(tier.highest_version()) is type(tier.purge(0.0)) is int
         assert type(tier.discard(storage.record(version=6))) is bool, "see CacheTier.discard"
         occupied = tier.bytes_on_disk()
