@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
-from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
+from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
 from tierkit.level import Level
 from tierkit.row import Row, is_owed
 from tierkit.writing import BATCH, Write, Writer
@@ -132,24 +132,23 @@ class Bulk(Generic[E]):
     def _store_truth(self, authority: Level, writes: list[Write], started: float) -> Level | None:
         """Write to the authority, or to who holds writes for it; answers the level that has them."""
         owing = self.stack.owing
-        if self.stack.late(started):
-            writes[:] = [self.writer.restamp(write, self.stack.versions.next()) for write in writes]
-        if owing.direct or not owing.can_hold():
-            self.writer.authority()
-            try:
-                refusals = authority.write(_put_all, authority, [row for _, row in writes])
-            except CacheStorageError:
-                if not owing.can_hold():
-                    raise
-            else:
-                self._repeat(writes, refusals, started)
-                if owing.intents:
-                    for entry, _ in writes:
-                        owing.intents.settle(entry.key, entry.version)
-                return authority
-        holder = owing.holder()
-        self._repeat(writes, owing.put_many(holder, [row for _, row in writes if row]), started)
-        self.stack.alarm()
+        refusals: Sequence[int | None] = ()
+
+        def write(place: Level | None) -> None:
+            nonlocal refusals
+            if self.stack.late(started):
+                writes[:] = [self.writer.restamp(write, self.stack.versions.next()) for write in writes]
+            rows = [row for _, row in writes if row]
+            if place is not authority:
+                refusals = owing.put_many(place, rows)
+                return
+            refusals = authority.write(_put_all, authority, rows)
+            for row, refused in zip(rows, refusals, strict=True) if owing.intents else ():
+                if refused is None:
+                    owing.intents.settle(row.key, row.version)
+
+        holder = self.writer.in_truth(write)
+        self._repeat(writes, refusals, started)
         return holder
 
     def _repeat(self, writes: list[Write], refusals: Sequence[int | None], started: float) -> None:
@@ -279,7 +278,7 @@ class Bulk(Generic[E]):
             self.writer.live_step(level, entry.key, step)
 
 
-def _put_all(level: Level, rows: list[Row | None]) -> list[int | None]:
+def _put_all(level: Level, rows: list[Row]) -> list[int | None]:
     answers: list[int | None] = level.tier.put_many(rows)
     if len(answers) != len(rows):
         raise TierUnavailable(

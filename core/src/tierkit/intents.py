@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tierkit.level import Level
@@ -31,9 +31,10 @@ class Intent(NamedTuple):
 class Intents:
     """The intents of one process, the newest of each key. Thread-safe."""
 
-    def __init__(self) -> None:
-        """None."""
+    def __init__(self, on_first: Callable[[], object]) -> None:
+        """None. `on_first` is called when there is one and there was none before."""
         self._held: dict[str, Intent] = {}
+        self._on_first = on_first
         self.renew()
 
     def renew(self) -> None:
@@ -68,7 +69,10 @@ class Intents:
             held = self._held.get(key)
             if held is not None and held.version > intent.version:
                 return held.version
+            first = not self._held
             self._held[key] = intent
+            if first:
+                self._on_first()
             return None
 
     def settle(self, key: str, version: int) -> None:

@@ -13,7 +13,7 @@ two processes, or again after a crash. If the authority refuses, it has somethin
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 from typing import Final
@@ -61,9 +61,13 @@ class Owing:
         volatile: bool = False,
         late_seconds: float = 10.0,
         flush_interval_seconds: float = 1.0,
+        on_first: Callable[[], object] = lambda: None,
     ) -> None:
-        """Owe nothing yet to the last of `stored`; hold writes in memory only if `volatile`."""
-        self.intents = Intents()
+        """Owe nothing yet to the last of `stored`; hold writes in memory only if `volatile`.
+
+        `on_first` is called when something is owed and nothing was before.
+        """
+        self.intents = Intents(on_first)
         self.write_policy = stored[-1].write_policy if stored else "through"
         self._above = tuple(reversed(stored[:-1]))
         self._authority = stored[-1] if stored else None

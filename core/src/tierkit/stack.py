@@ -225,7 +225,6 @@ class Stack(Upkeep, Generic[E]):
             return Absent
         if not self.settings.read_only:
             self.owing.adopt(level, row)
-            self.alarm()
         return Absent if is_owed_deletion(row) else (level, self.owing.paid(row))
 
     def _answer_owed(self, held: Owed, depth: int, floor: int, expected: int, started: float) -> Found[E] | None:

@@ -77,12 +77,16 @@ class Upkeep:
             volatile=settings.volatile,
             late_seconds=settings.late_seconds,
             flush_interval_seconds=settings.flush_interval_seconds,
+            on_first=self._wake,
         )
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
         for level in self.levels:
             level.returning = partial(self._returning, level)
         _open_stacks.add(self)
+
+    def _wake(self) -> None:
+        self.alarm()
 
     @property
     def authority(self) -> Level | None:

@@ -206,7 +206,6 @@ class Writer(Generic[E]):
         Returns:
             The version that was taken, and the level that has it; None if it is held in memory.
         """
-        owing = self.stack.owing
         newest = version
 
         def noted(place: Level | None, version: int) -> int | None:
@@ -214,30 +213,42 @@ class Writer(Generic[E]):
             newest = version  # it may have been taken though it failed: what is tried next must not be older
             return attempt(place, version)
 
+        def write(place: Level | None) -> None:
+            taken = self._until_taken(partial(noted, place), newest, started)
+            if place is self._authority:
+                self.stack.owing.intents.settle(key, taken)
+
+        holder = self.in_truth(write)
+        return newest, holder
+
+    def in_truth(self, write: Callable[[Level | None], object]) -> Level | None:
+        """Do `write` on the authority or, where that cannot be written now, on who holds writes for it.
+
+        Returns:
+            The level that has it; None if it is held in memory.
+
+        Raises:
+            CacheStorageError: Nobody took it.
+        """
+        owing, authority = self.stack.owing, self._authority
         if owing.direct or not owing.can_hold():
             self.authority()
             try:
-                return self._in_authority(key, noted, version, started)
+                write(authority)
             except CacheStorageError:
                 if not owing.can_hold():
                     raise
+            else:
+                return authority
         holder = owing.holder()
         try:
-            version = self._until_taken(partial(noted, holder), newest, started)
+            write(holder)
         except CacheStorageError:
-            if owing.write_policy == "through" or not self._authority.takes_writes:
+            if owing.write_policy == "through" or not authority.takes_writes:
                 raise
-            return self._in_authority(key, noted, newest, started)
-        if len(owing.intents) == 1:
-            self.stack.alarm()
-        return version, holder
-
-    def _in_authority(
-        self, key: str, attempt: Callable[[Level | None, int], int | None], version: int, started: float
-    ) -> tuple[int, Level]:
-        version = self._until_taken(partial(attempt, self._authority), version, started)
-        self.stack.owing.intents.settle(key, version)
-        return version, self._authority
+            write(authority)
+            return authority
+        return holder
 
     def _until_taken(self, attempt: Callable[[int], int | None], version: int, started: float) -> int:
         """Attempt with ever newer versions until none refuses; a late one is stamped again first."""

@@ -71,6 +71,33 @@ def test_what_waits_survives_the_end_of_the_process(world: World, policy: str) -
     assert entry is not None
 
 
+@pytest.mark.parametrize("way", ["put", "put_many"])
+@pytest.mark.parametrize("policy", ["behind", "demote"])
+def test_where_the_level_above_takes_nothing_the_authority_is_written(world: World, policy: str, way: str) -> None:
+    cache = behind(world, policy)
+    tier(cache, "L2").fail("put", "put_many", error=TierFull("no room"), times=1)
+    given = note("a", "1")
+    _ = cache.put(given) if way == "put" else cache.put_many([given])
+    assert held(cache, "L3", "a") == "1"
+    assert cache.get_statistics().intents == 0
+    cache.levels[0].empty()
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "1"
+
+
+def test_the_first_write_that_waits_wakes_the_background_thread(world: World) -> None:
+    cache = behind(world)
+    woken = []
+    cache._stack.alarm = lambda: woken.append(len(cache._stack.owing.intents))
+    cache.put(note("a", "1"))
+    cache.put_many([note("b", "1"), note("c", "1")])
+    assert woken == [1]
+    cache.flush()
+    cache.put_many([note("b", "2"), note("c", "2")])
+    assert woken == [1, 1]
+
+
 def test_demote_only_writes_what_the_level_above_evicts(world: World) -> None:
     tiers: list[dict[str, Any]] = [
         {"backend": "live"},
