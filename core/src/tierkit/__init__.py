@@ -43,7 +43,7 @@ from tierkit.manager import CacheManager
 from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
-from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, pack_row, unpack_row, with_usage
+from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
 from tierkit.sealing import CredentialEncryptor
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
@@ -57,7 +57,6 @@ from tierkit.tier import (
     Trait,
     coldness,
     delete_refusal,
-    key_digest,
     refusal,
 )
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from tierkit.errors import TierCorrupt, TierReadOnly, TierUnavailable
-from tierkit.row import Delta, Row, with_usage
+from tierkit.row import Delta, Row, key_digest, with_usage
 from tierkit.tier import PURGE_STEP, CacheTier, TierContext, delete_refusal, purged, refusal
 
 
@@ -69,7 +69,8 @@ class BlobTier(CacheTier[Row]):
             if there.damaged:
                 if not self.context.read_only:
                     self.remove(key)
-                raise TierCorrupt(f"{self.context.name}: what is stored for {key!r} cannot be decoded; removed")
+                digest = key_digest(key)
+                raise TierCorrupt(f"{self.context.name}: what is stored for {digest} cannot be decoded; removed")
             return there.row
 
     def put(self, record: Row) -> int | None:

@@ -160,7 +160,7 @@ class Bulk(Generic[E]):
 
     def store_copies(self, writes: list[Write], started: float, holder: Level | None = None) -> None:
         """Write to the stored levels above the authority but for `holder`, or note it for the end."""
-        for level in reversed(self.stack.stored[:-1]):
+        for level in reversed(self.stack.stored[:-1]) if writes else ():
             if level is holder:
                 continue
             if level in self.waiting:

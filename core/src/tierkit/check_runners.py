@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierkitError
-from tierkit.tier import key_digest
+from tierkit.row import key_digest
 
 logger: Final = logging.getLogger("tierkit.health")
 

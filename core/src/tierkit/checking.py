@@ -23,8 +23,8 @@ from tierkit.entry import CacheEntry
 from tierkit.errors import CacheStorageError, CacheValidationError
 from tierkit.health import Health, HealthResult
 from tierkit.level import Level
+from tierkit.row import key_digest
 from tierkit.stack import Stack
-from tierkit.tier import key_digest
 from tierkit.writing import BATCH
 
 logger: Final = logging.getLogger("tierkit.health")

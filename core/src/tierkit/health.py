@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
@@ -20,7 +21,7 @@ from tierkit.comparing import Comparing, replace_all
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.errors import CacheStorageError
 from tierkit.level import Level
-from tierkit.tier import key_digest
+from tierkit.row import key_digest
 from tierkit.writing import BATCH, Write
 
 logger: Final = logging.getLogger("tierkit.health")
@@ -78,19 +79,29 @@ class Health(Generic[E]):
             return "missing", None
         if healthy:
             return "healthy", entry
-        if self.ends(entry) and self.comparing.remove(entry):
-            self.count_removed(entry)
-            return "removed", entry
+        if self.ends(entry):
+            holding = self.holding([key])
+            if self.comparing.remove(entry):
+                self.count_removed(entry, holding)
+                return "removed", entry
         return "unhealthy", entry
 
     def ends(self, entry: E) -> bool:
         """Whether the failures of `entry` are enough to remove it."""
         return self._remove and entry.failure_count >= self._threshold
 
-    def count_removed(self, entry: E) -> None:
-        """Count and log a removal."""
-        for level in self.stack.levels:
-            if level.in_service:
+    def holding(self, keys: Sequence[str]) -> Mapping[Level, Container[str]]:
+        """Which of `keys` each level holds; the authority has them all."""
+        held: dict[Level, Container[str]] = {}
+        for level in self.stack.levels[:-1]:
+            with suppress(CacheStorageError):  # then nothing is known to have left it
+                held[level] = level.call(level.tier.get_many, keys) if level.in_service else ()
+        return {**held, self.stack.levels[-1]: keys}
+
+    def count_removed(self, entry: E, holding: Mapping[Level, Container[str]]) -> None:
+        """Count a removal in each level that held the record, and log it."""
+        for level, keys in holding.items():
+            if entry.key in keys:
                 level.counters.evictions["health"] += level.counters.step
                 level.tell("on_eviction", "health")
         logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
@@ -198,12 +209,13 @@ class HealthSweep(Bulk[E]):
             return
         authority = self.writer.authority()
         versions = {entry.key: entry.version for entry in entries}
+        holding = self.health.holding(list(versions))
         refused = authority.call(authority.tier.delete_many, versions)
         self.delete_copies(versions)
         for entry in entries:
             self._end_deletion(entry)
             if entry.key not in refused:
-                self.health.count_removed(entry)
+                self.health.count_removed(entry, holding)
             self._note(entry.key, "unhealthy" if entry.key in refused else "removed")
 
     def _give_up(self, key: str) -> None:

@@ -196,14 +196,20 @@ def find_key_ring(
     explicit: SecretStr | Callable[[], SecretStr] | None,
     env_names: Sequence[str],
     environ: Mapping[str, str],
-    key_file: Path,
+    key_file: Path | None,
 ) -> KeyRing | None:
     """The keys in the first source that has any, or None; the arguments are those of `resolve_key_ring`.
+
+    `key_file` may be None: then there is none.
 
     Raises:
         EncryptionKeyError: A source is malformed or unsafe.
     """
-    return _from_caller(explicit) or ring_from_environment(env_names, environ) or _from_file(key_file)
+    return (
+        _from_caller(explicit)
+        or ring_from_environment(env_names, environ)
+        or (_from_file(key_file) if key_file else None)
+    )
 
 
 def ring_from_environment(names: Sequence[str], environ: Mapping[str, str]) -> KeyRing | None:

@@ -432,7 +432,7 @@ class Level:
             size=self._size(),
             degraded=not (self.in_service and self.writable),
             state=self.state,
-            writable=self.in_service and self.writable,
+            writable=self.writable,
             latencies={name: taken for name, held in self.latencies.items() if (taken := held.snapshot()).count},
             **counts,
             **evictions,

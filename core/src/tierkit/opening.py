@@ -24,7 +24,7 @@ from tierkit.errors import (
     PluginError,
     TierUnavailable,
 )
-from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring, ring_from_environment
+from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring
 from tierkit.level import Level, Missed
 from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import adopt_all, align, reconcile
@@ -240,7 +240,7 @@ def _key_ring(config: CacheConfig, schema: EntrySchema, levels: Sequence[Level],
     key_file = config.encryption_key_file or default_key_file(os.environ)
     if not needs_key(schema):
         # Without secrets a key only makes tampering evident: one that was given is used, none is looked for or made.
-        return find_key_ring(explicit, (), {}, key_file) if explicit else ring_from_environment(names, os.environ)
+        return find_key_ring(explicit, names, os.environ, config.encryption_key_file)
     if read_only:
         ring = find_key_ring(explicit, names, os.environ, key_file)
         if ring is None:

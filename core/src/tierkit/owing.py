@@ -22,9 +22,9 @@ from tierkit.clock import CacheTime
 from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
 from tierkit.intents import Intent, Intents
 from tierkit.level import Level
-from tierkit.row import OWED, Row, is_owed, is_owed_deletion
+from tierkit.row import OWED, Row, is_owed, is_owed_deletion, key_digest
 from tierkit.sealing import Sealer
-from tierkit.tier import Trait, key_digest
+from tierkit.tier import Trait
 
 logger = logging.getLogger("tierkit.stack")
 

@@ -7,6 +7,7 @@ A tier that stores plain bytes uses `pack_row` and `unpack_row`; a rich tier kee
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -17,6 +18,11 @@ ColumnType = Literal["text", "integer", "real", "blob"]
 """How a column is kept: the names are SQLite's."""
 ColumnValue = str | int | float | bytes | None
 """What a column holds. A tier that cannot tell 1.0 from 1 may hand either back."""
+
+
+def key_digest(key: str) -> str:
+    """A name for `key` that is safe as a file name and tells nothing of it: 32 hexadecimal digits."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Record(Protocol):

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
-from tierkit.row import ColumnType, ColumnValue
+from tierkit.row import ColumnType, ColumnValue, key_digest
 from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, refuse_none, type_name
 
 MAX_RECORD_BYTES: Final = 960 * 1024
@@ -133,7 +133,7 @@ class EntrySchema:
                     values[name] = decode(value)
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise SchemaMismatchError(
-                f"record {key!r}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
+                f"record {key_digest(key)}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
             ) from None
         for field in self._expected:
             if field.name not in values:
@@ -162,7 +162,7 @@ class EntrySchema:
     def _check_optional(self, key: str, field: Field) -> None:
         if not field.optional:
             raise SchemaMismatchError(
-                f"record {key!r} has no {field.column!r}, which {self.entry_type.__name__} requires: "
+                f"record {key_digest(key)} has no {field.column!r}, which {self.entry_type.__name__} requires: "
                 "give the field a default"
             )
 
@@ -171,7 +171,7 @@ class EntrySchema:
             return self.entry_type(**values)
         except (ValueError, TypeError) as error:  # from a __post_init__
             raise SchemaMismatchError(
-                f"record {key!r}: {self.entry_type.__name__} refuses what is stored: {error}"
+                f"record {key_digest(key)}: {self.entry_type.__name__} refuses what is stored: {error}"
             ) from None
 
 

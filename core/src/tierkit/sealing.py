@@ -29,7 +29,7 @@ from tierkit.errors import (
     TamperedError,
 )
 from tierkit.keys import KEY_VARIABLES, HoldsKeys, Key, KeyRing, parse_keys, ring_from_environment
-from tierkit.row import ColumnValue, Row
+from tierkit.row import ColumnValue, Row, key_digest
 from tierkit.schema import EntrySchema
 from tierkit.values import secret_problem
 
@@ -278,7 +278,7 @@ def _present(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(row: Row | None) -> str:
-    return "the token" if row is None else f"record {row.key[:80]!r}"
+    return "the token" if row is None else f"record {key_digest(row.key)}"
 
 
 def _text(value: object) -> str:

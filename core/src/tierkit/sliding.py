@@ -10,7 +10,7 @@ from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError
 from tierkit.expiry import slid
-from tierkit.tier import key_digest
+from tierkit.row import key_digest
 
 logger = logging.getLogger("tierkit.stack")
 

@@ -55,10 +55,9 @@ from tierkit.errors import (
 from tierkit.filling import Filling, Flight
 from tierkit.level import Level
 from tierkit.owing import Absent, Owed
-from tierkit.row import Row, is_owed, is_owed_deletion, with_usage
+from tierkit.row import Row, is_owed, is_owed_deletion, key_digest, with_usage
 from tierkit.sealing import Sealer
 from tierkit.statistics import new_counters
-from tierkit.tier import key_digest
 from tierkit.upkeep import StackSettings, Upkeep
 from tierkit.usage import merge_usage
 

@@ -102,8 +102,9 @@ class _Parts:
 
     def add(self, part: dict[str, Any]) -> None:
         with self._lock:
-            ended = [counts for thread, counts in self._parts if not thread.is_alive()]
-            self._parts = [known for known in self._parts if known[0].is_alive()]
+            alive = {thread for thread, _ in self._parts if thread.is_alive()}  # asked once: it may end meanwhile
+            ended = [counts for thread, counts in self._parts if thread not in alive]
+            self._parts = [known for known in self._parts if known[0] in alive]
             self._ended = _summed([self._ended, *ended])
             self._parts.append((threading.current_thread(), part))
 

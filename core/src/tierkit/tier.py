@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
@@ -419,11 +418,6 @@ def coldness(eviction_policy: str) -> Callable[[Record], tuple[float, int]]:
     if eviction_policy != "lru":
         raise CacheConfigError(f"eviction policy {eviction_policy!r}: this tier has fifo and lru")
     return lambda record: (_last_used(record), record.version)
-
-
-def key_digest(key: str) -> str:
-    """A name for `key` that is safe as a file name: 32 hexadecimal digits."""
-    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _discard_due(tier: CacheTier[Any], record: Record, now: float) -> bool:

@@ -21,9 +21,9 @@ from tierkit.filling import Filling
 from tierkit.level import Level
 from tierkit.observers import Observers
 from tierkit.owing import Owing
-from tierkit.row import Record, Row, is_owed, with_usage
+from tierkit.row import Record, Row, is_owed, key_digest, with_usage
 from tierkit.sealing import Sealer
-from tierkit.tier import Trait, key_digest, purge_steps
+from tierkit.tier import Trait, purge_steps
 from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")

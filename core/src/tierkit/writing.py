@@ -14,9 +14,8 @@ from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
 from tierkit.level import Level
-from tierkit.row import Row, is_owed
+from tierkit.row import Row, is_owed, key_digest
 from tierkit.stack import Stack
-from tierkit.tier import key_digest
 
 logger = logging.getLogger("tierkit.stack")
 

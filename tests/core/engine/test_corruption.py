@@ -182,3 +182,32 @@ def test_a_class_that_gained_and_lost_fields_reads_what_the_other_wrote(world: W
     narrow = world.reopen("live", "disk").get("a")
     assert narrow is not None
     assert narrow.text == "x"
+
+
+@pytest.mark.req("US1-6")
+def test_no_log_tells_the_key_of_a_record(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "tierkit")
+    key = "session canary"
+    cache = world.open("live", ("disk", 1), "disk", failure_threshold=1)
+    changes: list[dict[str, Any]] = [
+        {"check": "c1.00000000"},
+        {"check": "nonsense"},
+        {"check": "k1.0123456789abcdef.x"},
+    ]
+    for change in changes:
+        cache.put(note(key, "x"))
+        cache.levels[0].empty()
+        tamper(cache, "L2", key, **change)
+        cache.get(key)
+    damaged = tier(cache, "L3").tier
+    damaged.store(key, b"nothing that could be decoded")  # type: ignore[attr-defined]
+    cache.levels[0].empty()
+    cache.levels[1].empty()
+    cache.get(key)
+    cache.put(note(key, "y", ttl_seconds=60))
+    cache.get(key)
+    cache.invalidate_by_health(key)
+    cache.put(note(key, "z"))
+    cache.delete(key)
+    assert "damaged" in caplog.text
+    assert "canary" not in caplog.text

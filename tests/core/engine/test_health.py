@@ -31,6 +31,24 @@ def test_failures_are_counted_and_the_record_is_removed_at_the_threshold(world: 
     assert [tier.evictions_health for tier in cache.get_statistics().tiers] == [1] * len(levels)
 
 
+def test_a_removal_is_counted_in_the_levels_that_held_the_record(world: World) -> None:
+    cache = world.open(("live", 1), ("disk", 2), "disk", failure_threshold=1)
+    for key in "abc":
+        cache.put(note(key))
+
+    def remove(key: str) -> list[int]:
+        before = [tier.evictions_health for tier in cache.get_statistics().tiers]
+        assert cache.record_health({key: False}).removed == 1
+        after = [tier.evictions_health for tier in cache.get_statistics().tiers]
+        return [new - old for old, new in zip(before, after, strict=True)]
+
+    assert remove("a") == [0, 0, 1]
+    assert remove("c") == [1, 1, 1]
+    cache.levels[1].tier.fail("get_many", times=1)  # type: ignore[attr-defined]
+    assert remove("b") == [0, 0, 1]
+    assert where(cache, "b") == {}
+
+
 def test_the_count_survives_a_restart_and_every_level_has_it(world: World) -> None:
     cache = world.open("live", "disk", "disk")
     cache.put(note("a"))

@@ -105,6 +105,8 @@ def test_a_sweep_is_one_call_of_each_kind_and_not_one_for_each_record(world: Wor
         ("L3", "get_many"),
         ("L3", "replace_many"),
         ("L2", "put_many"),
+        ("L1", "get_many"),
+        ("L2", "get_many"),
         ("L3", "delete_many"),
         ("L2", "delete_many"),
         *[("L1", "delete")] * 10,

@@ -168,6 +168,24 @@ def test_encryption_key_file_is_read_and_made(world: World, no_keys: Path, tmp_p
     assert world.reopen("disk", entry_type=ProxyEntry, encryption_key_file=file).get(put.key) == put
 
 
+def test_a_key_file_that_is_named_makes_tampering_evident_though_no_record_has_a_secret(
+    world: World, no_keys: Path, tmp_path: Path
+) -> None:
+    def check_of(**settings: Any) -> str:
+        cache = world.reopen("disk", **settings)
+        cache.put(note("a"))
+        row = tier(cache, "L1").tier.get("a")
+        assert row is not None
+        return str(row.check[:3])
+
+    file = tmp_path / "key"
+    assert check_of(encryption_key_file=file) == "c1."
+    assert not file.exists(), "none is made for records without secrets"
+    file.touch(0o600)
+    file.write_text(KEY)
+    assert check_of(encryption_key_file=file) == "k1."
+
+
 def test_key_policy_says_whether_a_key_may_be_made(world: World, no_keys: Path) -> None:
     with pytest.raises(EncryptionKeyError, match="require"):
         world.open("disk", entry_type=ProxyEntry, key_policy="require")

@@ -66,6 +66,28 @@ def frequent_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+def test_a_thread_that_ends_while_another_comes_loses_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending(threading.Thread):
+        asked = 0
+
+        def is_alive(self) -> bool:
+            self.asked += 1
+            return self.asked == 1
+
+    monkeypatch.setattr("tierkit.statistics.free_threaded", lambda: True)
+    counters = new_counters()
+    ending = Ending()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "current_thread", lambda: ending)
+        first = threading.Thread(target=lambda: setattr(counters, "hits", 7))
+        first.start()
+        first.join()
+    another = threading.Thread(target=lambda: setattr(counters, "hits", 1))
+    another.start()
+    another.join()
+    assert counters.totals()["hits"] == 8
+
+
 @pytest.mark.req("US6-2")
 @pytest.mark.usefixtures("frequent_switches")
 @pytest.mark.parametrize("free", [False, True])
@@ -129,7 +151,7 @@ def test_a_level_that_goes_out_and_comes_back_says_so(world: World) -> None:
     level = cache.levels[1]
     level.take_out(OSError("gone"))
     out = cache.get_statistics()
-    assert (out.l2_degraded, out.tiers[1].state, out.tiers[1].writable) == (True, "open", False)
+    assert (out.l2_degraded, out.tiers[1].state, out.tiers[1].writable) == (True, "open", True)
     assert (out.l1_degraded, out.l3_degraded) == (False, False)
     level.reset_failures()
     back = cache.get_statistics()

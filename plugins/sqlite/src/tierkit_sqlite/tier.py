@@ -19,6 +19,7 @@ from tierkit import (
     TierCorrupt,
     TierReadOnly,
     Trait,
+    key_digest,
 )
 from tierkit_sqlite import files, library, schema, work
 from tierkit_sqlite.connections import Connections
@@ -265,7 +266,7 @@ class SQLiteCacheTier(CacheTier[Row]):
         removed = self.context.read_only
         row = None if removed else self._connections.write(work.sound, key)
         if row is None:
-            raise TierCorrupt(f"{self.context.name}: the row of {key!r} cannot be decoded")
+            raise TierCorrupt(f"{self.context.name}: the row of {key_digest(key)} cannot be decoded")
         return row
 
     def _put_chunk(self, records: Sequence[Row]) -> list[int | None]:
