@@ -252,7 +252,7 @@ WRITING: Final = [
     Fault(
         "a record for which a bounded level has no room leaves no mark in it",
         "bulk:Bulk._refresh",
-        "self._store_above(level, [write[1] for write, _ in self._make_wait(level, absent)], late=True)",
+        "self._store_above(level, [write.row for write, _ in self._make_wait(level, absent)], late=True)",
         "self._make_wait(level, absent)",
     ),
     Fault(
@@ -373,7 +373,7 @@ UPKEEP: Final = [
     ),
     Fault(
         "a level stays too full when its victim is written anew meanwhile",
-        "upkeep:Upkeep._settle_level",
+        "upkeep:Upkeep._settle_one_by_one",
         "for _ in range(_ROUNDS):",
         "for _ in range(1):",
         ("tests/core/engine/test_settling.py",),
@@ -386,7 +386,7 @@ UPKEEP: Final = [
     ),
     Fault(
         "the usage of a victim is lost",
-        "upkeep:Upkeep._evict",
+        "upkeep:Upkeep._evicted",
         "self._keep_usage(level, victim)",
         "pass",
     ),
@@ -451,7 +451,7 @@ INTENTS: Final = [
     Fault(
         "a stand-in keeps the write without its intent",
         "owing:Owing._owed",
-        'columns = {**row.columns, OWED: "put", _PURGE_AT: row.purge_at}',
+        'columns = {**row.columns, OWED: "put", OWED_PURGE_AT: row.purge_at}',
         "return row",
     ),
     Fault(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
 from tierkit.checks import check_entry
 from tierkit.entry import CacheEntry
@@ -14,7 +14,7 @@ from tierkit.row import Row, is_owed
 from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
-Waiting = tuple[Write, float]
+Waiting = tuple[Write[E], float]
 """A write, and when it began."""
 OnInvalid = Callable[[int, CacheValidationError], None]
 
@@ -35,7 +35,7 @@ class Bulk(Generic[E]):
         self.stack = writer.stack
         self.on_invalid = on_invalid
         self.written = 0
-        self.waiting: dict[Level, deque[Waiting]] = {
+        self.waiting: dict[Level, deque[Waiting[E]]] = {
             level: deque(maxlen=level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
         }
         self.expected: list[int] = []
@@ -65,7 +65,7 @@ class Bulk(Generic[E]):
             self._put_batch(batch)
 
     def _put_batch(self, batch: Sequence[tuple[int, E]]) -> None:
-        writes: dict[str, Write] = {}
+        writes: dict[str, Write[E]] = {}
         valid = 0
         started = self.stack.time.monotonic()
         try:
@@ -73,8 +73,8 @@ class Bulk(Generic[E]):
                 write = self.prepared(index, entry)
                 if write is not None:
                     valid += 1
-                    writes.pop(write[0].key, None)  # the last of a key is the one that stays, and in its own place
-                    writes[write[0].key] = write
+                    writes.pop(write.entry.key, None)  # the last of a key is the one that stays, and in its own place
+                    writes[write.entry.key] = write
         finally:
             self._write(list(writes.values()), started)
             self.written += valid
@@ -83,7 +83,7 @@ class Bulk(Generic[E]):
         """The entries of a batch as they are to be put, each with its position."""
         return batch
 
-    def prepared(self, index: int, entry: E) -> Write | None:
+    def prepared(self, index: int, entry: E) -> Write[E] | None:
         """`entry` stamped and sealed, or None if it cannot be stored."""
         try:
             return self.writer.prepare(check_entry(entry, self.stack.sealer.schema.entry_type))
@@ -97,16 +97,16 @@ class Bulk(Generic[E]):
         for level in reversed(list(self.waiting)):
             if level.live:
                 for write, started in self.waiting[level]:
-                    self._fill(level, write[0], started)
+                    self._fill(level, write.entry, started)
             else:
                 self._store_waiting(level)
         self.stack.settle()
 
-    def _write(self, writes: list[Write], started: float) -> None:
+    def _write(self, writes: list[Write[E]], started: float) -> None:
         if not writes or not self.stack.levels:
             return
         self.writer.check_writable()
-        keys = [write[0].key for write in writes]
+        keys = [write.entry.key for write in writes]
         self.stack.filling.begin_many(keys, self.expected)
         try:
             self.store(writes, started)
@@ -121,7 +121,7 @@ class Bulk(Generic[E]):
 
     # -- stored levels -----------------------------------------------------------------------------------------------
 
-    def store(self, writes: list[Write], started: float) -> None:
+    def store(self, writes: list[Write[E]], started: float) -> None:
         """Write to the stored levels, the authority first."""
         authority = self.stack.levels[-1]
         if authority.live:
@@ -129,7 +129,7 @@ class Bulk(Generic[E]):
             return
         self.store_copies(writes, started, self._store_truth(authority, writes, started))
 
-    def _store_truth(self, authority: Level, writes: list[Write], started: float) -> Level | None:
+    def _store_truth(self, authority: Level, writes: list[Write[E]], started: float) -> Level | None:
         """Write to the authority, or to who holds writes for it; answers the level that has them."""
         owing = self.stack.owing
         refusals: Sequence[int | None] = ()
@@ -151,14 +151,14 @@ class Bulk(Generic[E]):
         self._repeat(writes, refusals, started)
         return holder
 
-    def _repeat(self, writes: list[Write], refusals: Sequence[int | None], started: float) -> None:
+    def _repeat(self, writes: list[Write[E]], refusals: Sequence[int | None], started: float) -> None:
         """Put again, with a newer stamp, what was refused; `writes` is changed accordingly."""
         for index, refused in enumerate(refusals):
             if refused is not None:
                 again = self.writer.restamp(writes[index], self.writer.above(refused))
                 writes[index] = self.writer.store(again, started)
 
-    def store_copies(self, writes: list[Write], started: float, holder: Level | None = None) -> None:
+    def store_copies(self, writes: list[Write[E]], started: float, holder: Level | None = None) -> None:
         """Write to the stored levels above the authority but for `holder`, or note it for the end."""
         for level in reversed(self.stack.stored[:-1]) if writes else ():
             if level is holder:
@@ -168,7 +168,7 @@ class Bulk(Generic[E]):
             else:
                 self._store_above(level, [row for _, row in writes], self.stack.late(started))
 
-    def _refresh(self, level: Level, writes: list[Write], started: float) -> None:
+    def _refresh(self, level: Level, writes: list[Write[E]], started: float) -> None:
         """Write at once what the level holds already, so that it is never the older one; let the rest wait."""
         rows = [row for _, row in writes]
         try:
@@ -177,10 +177,10 @@ class Bulk(Generic[E]):
             self._store_above(level, rows, late=True)
             return
         self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))
-        absent = [(write, started) for write in writes if write[0].key not in held]
-        self._store_above(level, [write[1] for write, _ in self._make_wait(level, absent)], late=True)
+        absent = [(write, started) for write in writes if write.entry.key not in held]
+        self._store_above(level, [write.row for write, _ in self._make_wait(level, absent)], late=True)
 
-    def _make_wait(self, level: Level, writes: Sequence[Waiting]) -> list[Waiting]:
+    def _make_wait(self, level: Level, writes: Sequence[Waiting[E]]) -> list[Waiting[E]]:
         """Let `writes` wait for the end; answers those for which there is no room any more."""
         waiting = [*self.waiting[level], *writes]
         self.waiting[level].extend(writes)
@@ -214,7 +214,9 @@ class Bulk(Generic[E]):
             if self.compares:  # what is owed was not compared with: it comes after
                 self.stack.owing.adopt(level, held)
             else:
-                again = self.writer.restamp((self.stack.sealer.open(row), row), self.writer.above(held.version))
+                again = self.writer.restamp(
+                    Write(cast("E", self.stack.sealer.open(row)), row), self.writer.above(held.version)
+                )
                 self.writer.store(again, self.stack.time.monotonic())
             self.writer.drop_live(row.key)  # so that L1 is not filled with the stamp that was refused
 
@@ -234,16 +236,16 @@ class Bulk(Generic[E]):
             level.miss(error, versions)
 
     def _store_waiting(self, level: Level) -> None:
-        late = [write[1] for write, started in self.waiting[level] if self.stack.late(started)]
+        late = [write.row for write, started in self.waiting[level] if self.stack.late(started)]
         self._store_above(level, late, late=True)
-        rows = [write[1] for write, started in self.waiting[level] if not self.stack.late(started)]
+        rows = [write.row for write, started in self.waiting[level] if not self.stack.late(started)]
         self._store_above(level, rows, late=False)
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
-    def end(self, write: Write, started: float) -> None:
+    def end(self, write: Write[E], started: float) -> None:
         """End the write of one record: the live levels and the counter in one step, as a single put does."""
-        entry = write[0]
+        entry = write.entry
         stripe = self.stack.filling.stripe(entry.key)
 
         def step(level: Level) -> None:
@@ -257,13 +259,13 @@ class Bulk(Generic[E]):
         self.writer.in_live(key, step)
         self.expected[self.stack.filling.stripe(key)] += 1
 
-    def end_in(self, level: Level, write: Write, raced: bool, started: float) -> None:
+    def end_in(self, level: Level, write: Write[E], raced: bool, started: float) -> None:
         """What the end of a write does in a live level."""
         waiting = self.waiting.get(level)
         if waiting is None:
-            self.writer.fill_or_drop(level, write[0], raced, started)
+            self.writer.fill_or_drop(level, write.entry, raced, started)
         else:
-            self.stack.drop(level, write[0].key, write[0].version)
+            self.stack.drop(level, write.entry.key, write.entry.version)
             waiting.append((write, started))
 
     def _fill(self, level: Level, entry: E, started: float) -> None:

@@ -60,19 +60,19 @@ class Comparing(Generic[E]):
         opened = ((record, self.stack.fresh(authority, record)) for key, record in records.items() if record.key == key)
         return {entry.key: (record, entry) for record, entry in opened if entry is not None}
 
-    def upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write:
+    def upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write[E]:
         """Put what `made` makes of the record, or of None, into the authority; again, if another writer came first."""
         for _ in range(ATTEMPTS):
             held = self.held(authority, key)
             entry = None if held is None else self.stack.fresh(authority, held)
             write = self.prepare(made(entry), held, same_secrets=False)
-            if authority.write(authority.tier.replace, write[1] or write[0], held.version if held else 0):
+            if authority.write(authority.tier.replace, write.row or write.entry, held.version if held else 0):
                 return write
             if held is None:  # a mark, by a clock that is ahead of ours
                 self.stack.versions.observe(authority.call(authority.tier.highest_version))
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first")
 
-    def prepare(self, entry: E, held: Any, *, same_secrets: bool = True) -> Write:
+    def prepare(self, entry: E, held: Any, *, same_secrets: bool = True) -> Write[E]:
         """`entry` stamped, with the usage of the record `held`, in whose place it is to be put; None for none.
 
         With `same_secrets` it keeps the ciphertext too, and columns that the class does not declare.
@@ -81,8 +81,8 @@ class Comparing(Generic[E]):
         stamped = self.writer.stamp(entry, self._usage_of(held))
         if not stack.stored:
             stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
-            return stamped, None
-        return stamped, stack.sealer.seal(stamped, ciphertext_of=held if same_secrets else None)
+            return Write(stamped, None)
+        return Write(stamped, stack.sealer.seal(stamped, ciphertext_of=held if same_secrets else None))
 
     def _usage_of(self, held: Any) -> Usage:
         if held is None:
@@ -90,7 +90,7 @@ class Comparing(Generic[E]):
         self.stack.versions.observe(held.version)
         return Usage(held.access_count, held.last_accessed) if self.stack.stored else held._usage
 
-    def _replace(self, write: Write, expected_version: int) -> E | None:
+    def _replace(self, write: Write[E], expected_version: int) -> E | None:
         stack = self.stack
         started = stack.time.monotonic()
         stamped, row = write
@@ -106,7 +106,7 @@ class Comparing(Generic[E]):
             self.writer.doubt(stamped.key)
             raise
         stack.settle()
-        return stamped  # type: ignore[no-any-return]
+        return stamped
 
     def remove(self, entry: E) -> bool:
         """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""

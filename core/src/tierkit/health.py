@@ -164,7 +164,7 @@ class HealthSweep(Bulk[E]):
 
     def _judge_batch(self, batch: Mapping[str, bool]) -> None:
         held = self.health.comparing.held_many(list(batch))
-        changes: list[tuple[Write, int]] = []
+        changes: list[tuple[Write[E], int]] = []
         for key, healthy in batch.items():
             if key not in held:
                 self._note(key, "missing")
@@ -178,19 +178,19 @@ class HealthSweep(Bulk[E]):
         if changes:
             self._replace(changes)
 
-    def _replace(self, changes: list[tuple[Write, int]]) -> None:
+    def _replace(self, changes: list[tuple[Write[E], int]]) -> None:
         """Compare and set; what was changed goes to the levels above, or from all of them if it is to end."""
         started = self.stack.time.monotonic()
-        keys = [write[0].key for write, _ in changes]
+        keys = [write.entry.key for write, _ in changes]
         self.stack.filling.begin_many(keys, self.expected)
         try:
             writes = self._replace_in_authority(changes)
-            staying = [write for write in writes if not self.health.ends(write[0])]
+            staying = [write for write in writes if not self.health.ends(write.entry)]
             self.store_copies(staying, started)
             for write in staying:
                 self.end(write, started)
-                self._note(write[0].key, "healthy" if write[0].is_healthy else "unhealthy")
-            self._delete([write[0] for write in writes if self.health.ends(write[0])])
+                self._note(write.entry.key, "healthy" if write.entry.is_healthy else "unhealthy")
+            self._delete([write.entry for write in writes if self.health.ends(write.entry)])
             for key in keys:
                 if key in self.pending:
                     self._give_up(key)
@@ -199,8 +199,8 @@ class HealthSweep(Bulk[E]):
                 self.writer.doubt(key)
             raise
 
-    def _replace_in_authority(self, changes: list[tuple[Write, int]]) -> list[Write]:
-        answers = replace_all(self.writer.authority(), [(write[1], expected) for write, expected in changes])
+    def _replace_in_authority(self, changes: list[tuple[Write[E], int]]) -> list[Write[E]]:
+        answers = replace_all(self.writer.authority(), [(write.row, expected) for write, expected in changes])
         return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
 
     def _delete(self, entries: list[E]) -> None:
@@ -230,10 +230,10 @@ class HealthSweep(Bulk[E]):
         self.end_by(entry.key, step)
         self.stack.ledger.pop(entry.key)
 
-    def end_in(self, level: Level, write: Write, raced: bool, started: float) -> None:
+    def end_in(self, level: Level, write: Write[E], raced: bool, started: float) -> None:
         """Refresh the copy in a live level, if there is one."""
-        if level.call(level.tier.get, write[0].key) is not None:
-            self.writer.fill_or_drop(level, write[0], raced, started)
+        if level.call(level.tier.get, write.entry.key) is not None:
+            self.writer.fill_or_drop(level, write.entry, raced, started)
 
 
 def verdict(healthy: bool) -> Callable[[E], E]:

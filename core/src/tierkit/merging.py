@@ -51,15 +51,15 @@ class Merging(Bulk[E]):
         found = ((index, entry, held.get(_key_of(entry))) for index, entry in batch)
         return ((index, entry if there is None else merged(entry, there[1])) for index, entry, there in found)
 
-    def prepared(self, index: int, entry: E) -> Write | None:
+    def prepared(self, index: int, entry: E) -> Write[E] | None:
         """`entry` stamped and sealed, with the usage of what is held."""
         write = super().prepared(index, entry)
         if write is not None and (held := self._held.get(entry.key)) is not None:
             record = held[0]
-            msgspec.structs.force_setattr(write[0], "_usage", Usage(record.access_count, record.last_accessed))
+            msgspec.structs.force_setattr(write.entry, "_usage", Usage(record.access_count, record.last_accessed))
         return write
 
-    def store(self, writes: list[Write], started: float) -> None:
+    def store(self, writes: list[Write[E]], started: float) -> None:
         """Write to the authority by compare and set, and to the stored levels above it."""
         authority = self.writer.authority([entry.key for entry, _ in writes])
         if authority.live:
@@ -68,16 +68,16 @@ class Merging(Bulk[E]):
             self._replace_in(authority, writes)
             self.store_copies(writes, started)
 
-    def _replace_in(self, authority: Level, writes: list[Write]) -> None:
+    def _replace_in(self, authority: Level, writes: list[Write[E]]) -> None:
         """Compare and set all at once; what another writer changed meanwhile is merged again by itself."""
         expected = {key: record.version for key, (record, _) in self._held.items()}
         replacements = [(row, expected.get(entry.key, 0)) for entry, row in writes]
         answers = replace_all(authority, replacements)
         self._upsert(authority, writes, [index for index, replaced in enumerate(answers) if not replaced])
 
-    def _upsert(self, authority: Level, writes: list[Write], indexes: Sequence[int]) -> None:
+    def _upsert(self, authority: Level, writes: list[Write[E]], indexes: Sequence[int]) -> None:
         for index in indexes:
-            key = writes[index][0].key
+            key = writes[index].entry.key
             writes[index] = self.comparing.upsert(authority, key, partial(merged, self._given[key]))
 
 

@@ -16,19 +16,18 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from tierkit.clock import CacheTime
 from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
 from tierkit.intents import Intent, Intents
 from tierkit.level import Level
-from tierkit.row import OWED, Row, is_owed, is_owed_deletion, key_digest
+from tierkit.row import OWED, OWED_PURGE_AT, Row, is_owed, is_owed_deletion, key_digest
 from tierkit.sealing import Sealer
 from tierkit.tier import Trait
 
 logger = logging.getLogger("tierkit.stack")
 
-_PURGE_AT: Final = "tierkit.purge_at"
 MOST_OWED: Final = 100_000
 """Writes that may wait, where no bound of the level that holds them says less."""
 _BATCH: Final = 500
@@ -36,12 +35,16 @@ _RETRY_SECONDS: Final = 1.0
 _ATTEMPTS: Final = 16
 
 
-class Absent:
-    """What is owed for a key is that it is not there, or it cannot be read now."""
+class Owed(NamedTuple):
+    """What is owed for a key.
 
+    Attributes:
+        holder: Who holds it; None if this process holds it in memory.
+        row: What the authority is to get. None if nothing may be returned: it is a deletion, or cannot be read now.
+    """
 
-Owed = tuple[Level | None, Row] | type[Absent]
-"""Who holds a write (None: this process) and the row that the authority is to get; or that nothing may be returned."""
+    holder: Level | None
+    row: Row | None
 
 
 class Owing:
@@ -133,7 +136,7 @@ class Owing:
         return self._hold(holder, [self._owed(row) for row in rows])
 
     def _owed(self, row: Row) -> Row:
-        columns = {**row.columns, OWED: "put", _PURGE_AT: row.purge_at}
+        columns = {**row.columns, OWED: "put", OWED_PURGE_AT: row.purge_at}
         return Row(
             key=row.key,
             version=row.version,
@@ -159,7 +162,7 @@ class Owing:
 
     def _note(self, holder: Level | None, row: Row, *, landed: bool = True) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
-        purge_at = float(row.columns.get(_PURGE_AT, inf))
+        purge_at = float(row.columns.get(OWED_PURGE_AT, inf))
         return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
@@ -207,44 +210,42 @@ class Owing:
 
     def paid(self, row: Row) -> Row:
         """The row that the authority is to get for an owed one, which was verified or made here."""
-        columns = {name: value for name, value in row.columns.items() if name not in (OWED, _PURGE_AT)}
-        return self._sealer.remade(row, purge_at=float(row.columns[_PURGE_AT]), columns=columns)
+        columns = {name: value for name, value in row.columns.items() if name not in (OWED, OWED_PURGE_AT)}
+        return self._sealer.remade(row, purge_at=float(row.columns[OWED_PURGE_AT]), columns=columns)
 
     def look(self, key: str) -> Owed | None:
         """What is owed for `key`, asked just before the authority is read.
 
         Returns:
-            Who holds it, and the row that the authority is to get; `Absent` if what lies below must not be
-            returned; None if nothing is owed.
+            What is owed; then what lies below must not be returned. None if nothing is.
         """
         intent = self.intents.get(key)
         if intent is None:
             return None
-        if intent.level is None:
-            return Absent if intent.row is None else (None, intent.row)
-        row = self._read(intent, key)
-        if row is None or isinstance(row, type):
-            return row
-        return None if not is_owed(row) else Absent if is_owed_deletion(row) else (intent.level, self.paid(row))
-
-    def _read(self, intent: Intent, key: str) -> Row | type[Absent] | None:
         level = intent.level
-        if level is None or not level.in_service:
-            return Absent
+        if level is None:
+            return Owed(None, intent.row)
+        if not level.in_service:
+            return Owed(level, None)
         try:
             row: Row | None = level.call(level.tier.get, key)
-            if row is not None:
-                self._sealer.verify(row)
+            if row is None or not is_owed(row):
+                return None
+            self._sealer.verify(row)
         except TierkitError:
-            return Absent
-        return row
+            return Owed(level, None)
+        return self.owed(level, row)
+
+    def owed(self, level: Level, row: Row) -> Owed:
+        """What `row` says, which `level` holds for the authority, and which was verified."""
+        return Owed(level, None if is_owed_deletion(row) else self.paid(row))
 
     def rows(self) -> Iterator[Row]:
         """The rows that the authority is to get; deletions, and what cannot be read now, are left out."""
         for key in self.intents:
-            found = self.look(key)
-            if isinstance(found, tuple):
-                yield found[1]
+            owed = self.look(key)
+            if owed is not None and owed.row is not None:
+                yield owed.row
 
     # -- replay ------------------------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ class Owing:
 
     def _is_put(self, row: Row) -> bool:
         """Whether the authority gets a record; of one that has expired it only hears that nothing older counts."""
-        return not is_owed_deletion(row) and float(row.columns.get(_PURGE_AT, row.purge_at)) > self._time.now()
+        return not is_owed_deletion(row) and float(row.columns.get(OWED_PURGE_AT, row.purge_at)) > self._time.now()
 
     def _row_of(self, key: str, intent: Intent) -> Row | None:
         """What is held for an intent; None if it is not there any more: another process has replayed it.

@@ -94,6 +94,8 @@ class Delta(msgspec.Struct, frozen=True):
 
 OWED: Final = "tierkit.owed"
 """The column of a row that the authority may not have yet: "put" or "delete". No field can have a name with a dot."""
+OWED_PURGE_AT: Final = "tierkit.purge_at"
+"""The column that keeps the `purge_at` of such a row, whose own is infinite: no tier drops it before it is paid."""
 
 
 def is_owed(row: Row) -> bool:

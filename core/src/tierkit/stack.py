@@ -54,8 +54,8 @@ from tierkit.errors import (
 )
 from tierkit.filling import Filling, Flight
 from tierkit.level import Level
-from tierkit.owing import Absent, Owed
-from tierkit.row import Row, is_owed, is_owed_deletion, key_digest, with_usage
+from tierkit.owing import Owed
+from tierkit.row import Row, is_owed, key_digest, with_usage
 from tierkit.sealing import Sealer
 from tierkit.statistics import new_counters
 from tierkit.upkeep import StackSettings, Upkeep
@@ -221,19 +221,19 @@ class Stack(Upkeep, Generic[E]):
             return None
         except TierkitError as error:
             self._unreadable(level, error)
-            return Absent
+            return Owed(level, None)
         if not self.settings.read_only:
             self.owing.adopt(level, row)
-        return Absent if is_owed_deletion(row) else (level, self.owing.paid(row))
+        return self.owing.owed(level, row)
 
     def _answer_owed(self, held: Owed, depth: int, floor: int, expected: int, started: float) -> Found[E] | None:
         """Answer with a write that the authority is owed: what lies below is older, and is not asked."""
-        if not isinstance(held, type):
-            holder = held[0] or self.levels[depth]
-            entry = self.open_row(holder, held[1])
+        if held.row is not None:
+            holder = held.holder or self.levels[depth]
+            entry = self.open_row(holder, held.row)
             if entry is not None and self._is_fresh(entry) and entry.version >= floor:
                 holder.counters.hits += holder.counters.step
-                return self._answer(entry, held[1], depth, expected, started)
+                return self._answer(entry, held.row, depth, expected, started)
         self.counters.misses += self.counters.step
         return None
 
@@ -357,8 +357,8 @@ class Stack(Upkeep, Generic[E]):
 
     def _opened(self, level: Level, rows: Iterable[Row]) -> Iterator[E]:
         for row in rows:
-            held = self._owed(level, row) if is_owed(row) else (level, row)
-            entry = None if held is None or isinstance(held, type) else self.open_row(level, held[1])
+            held = self._owed(level, row) if is_owed(row) else Owed(level, row)
+            entry = self.open_row(level, held.row) if held is not None and held.row is not None else None
             if entry is not None:
                 yield entry
 

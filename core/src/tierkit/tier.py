@@ -81,8 +81,9 @@ class TierContext:
         name: The level's name, for messages: L1, L2, ...
         namespace: Keeps entry types apart in one storage: a table, a folder, a key prefix. An identifier; one may be
             the beginning of another. Several are open at once.
-        columns: The columns that the entry type declares, with their types, in order. A row may hold others, written
-            by an earlier class; they are kept.
+        columns: The columns that the entry type declares, with their types, in order. A row may hold others, which are
+            kept as well: those of an earlier class, and the engine's own, whose names begin with "tierkit.". They say
+            that the authority is owed the row; its `purge_at` is infinite until it has it.
         max_entries: The bound that `overflow` goes by; None for none.
         eviction_policy: Which record `overflow` names first, by name.
         policy_factory: What makes that policy, where a plugin brought it; None for those that ship.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -21,8 +21,13 @@ logger = logging.getLogger("tierkit.stack")
 
 E = TypeVar("E", bound=CacheEntry)
 
-Write = tuple[Any, Row | None]
-"""An entry and its row; None where no level stores rows."""
+
+class Write(NamedTuple, Generic[E]):
+    """A record on its way to the tiers: the entry, and its row; None where no level stores rows."""
+
+    entry: E
+    row: Row | None
+
 
 BATCH: Final = 1000
 """Records that go to a tier in one call."""
@@ -47,18 +52,18 @@ class Writer(Generic[E]):
         started = stack.time.monotonic()
         write = self.prepare(entry)
         if not stack.levels:
-            return write[0]  # type: ignore[no-any-return]
+            return write.entry
         self.check_writable()
         expected = stack.filling.begin(entry.key)
         try:
             write = self.store(write, started)
-            self.fill_live(write[0], expected, started)
+            self.fill_live(write.entry, expected, started)
         except BaseException:
             self.doubt(entry.key)
             raise
         stack.settle()
-        logger.debug("put %s: version %d", key_digest(entry.key), write[0].version)
-        return write[0]  # type: ignore[no-any-return]
+        logger.debug("put %s: version %d", key_digest(entry.key), write.entry.version)
+        return write.entry
 
     def delete(self, key: str) -> None:
         """Delete `key` at a new version in every level, the authority first."""
@@ -109,7 +114,7 @@ class Writer(Generic[E]):
                 owed = max(owed or 0, refused)
         return owed
 
-    def prepare(self, entry: E) -> Write:
+    def prepare(self, entry: E) -> Write[E]:
         """`entry` stamped, and its row.
 
         Raises:
@@ -120,19 +125,19 @@ class Writer(Generic[E]):
         if stamped._deadline <= stack.time.now():
             raise CacheValidationError(f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead")
         if stack.stored:
-            return stamped, stack.sealer.seal(stamped)
+            return Write(stamped, stack.sealer.seal(stamped))
         stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
-        return stamped, None
+        return Write(stamped, None)
 
     def stamp(self, entry: E, usage: Usage) -> E:
         """`entry` with a version, its times and its deadline; what it leaves out is filled in."""
         stack = self.stack
         return self.ttl.stamp(entry, stack.time.now(), version=stack.versions.next(), _usage=usage)
 
-    def restamp(self, write: Write, version: int) -> Write:
+    def restamp(self, write: Write[E], version: int) -> Write[E]:
         """`write` at another version."""
         entry, row = write
-        return (
+        return Write(
             msgspec.structs.replace(entry, version=version),
             None if row is None else self.stack.sealer.restamp(row, version),
         )
@@ -169,7 +174,7 @@ class Writer(Generic[E]):
     def _authority(self) -> Level:
         return self.stack.levels[-1]
 
-    def store(self, write: Write, started: float) -> Write:
+    def store(self, write: Write[E], started: float) -> Write[E]:
         """Write to the stored levels, the authority first. Answers what was written, which may have a newer stamp."""
         if self._authority.live:
             self.authority()
@@ -182,19 +187,19 @@ class Writer(Generic[E]):
             write = self.restamp(write, self.above(refused))
         return write
 
-    def _store_truth(self, write: Write, started: float) -> tuple[Write, Level | None]:
+    def _store_truth(self, write: Write[E], started: float) -> tuple[Write[E], Level | None]:
         current = write
 
         def attempt(place: Level | None, version: int) -> int | None:
             nonlocal current
-            if version != current[0].version:
+            if version != current.entry.version:
                 current = self.restamp(current, version)
-            row = cast("Row", current[1])
+            row = cast("Row", current.row)
             if place is self._authority:
                 return self._authority.write(self._authority.tier.put, row)
             return self.stack.owing.put(place, row)
 
-        _, holder = self._in_truth(write[0].key, attempt, write[0].version, started)
+        _, holder = self._in_truth(write.entry.key, attempt, write.entry.version, started)
         return current, holder
 
     def _in_truth(
@@ -267,7 +272,7 @@ class Writer(Generic[E]):
         stamp = self.stack.versions.next()
         return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
-    def store_above(self, write: Write, started: float, holder: Level | None = None) -> int | None:
+    def store_above(self, write: Write[E], started: float, holder: Level | None = None) -> int | None:
         """Write to the stored levels but `holder`, which has it; where that fails, is late or not admitted, drop older.
 
         Returns:
