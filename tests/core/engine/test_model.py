@@ -61,7 +61,7 @@ class Model(RuleBasedStateMachine):
         return next(self.texts), self.clock.wall() + ttl, 0
 
     def write(self, act: Callable[[], object]) -> bool:
-        """Whether `act` was done: while the authority fails nothing is."""
+        """Whether `act` was done: while the authority fails, or who holds what it is owed, nothing need be."""
         try:
             act()
         except CacheStorageError:
@@ -70,7 +70,8 @@ class Model(RuleBasedStateMachine):
         return True
 
     def failing_below(self) -> bool:
-        return self.authority in self.failing or not self.cache.levels[-1].in_service
+        owed = self.cache.get_statistics().intents and self.failing
+        return bool(owed) or self.authority in self.failing or not self.cache.levels[-1].in_service
 
     def check(self, key: str, *allowed: Held | None) -> Held | None:
         """Read `key`; what is found must be allowed."""
