@@ -8,6 +8,7 @@ something newer. Reads of another process are granted `staleness_seconds`, since
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ class Write:
         text: What the record holds.
         acknowledged: The moment and the time at which the call had returned; None if it never did.
         visible: The same for other processes: later if a level above missed it, and must be put right first.
+        heirs: The same write, stamped anew by others: it was refused by what had been compared and set without it.
     """
 
     stamp: int
@@ -40,6 +42,12 @@ class Write:
     operation: Operation | None
     acknowledged: tuple[int, float] | None = None
     visible: tuple[int, float] | None = None
+    heirs: list[Write] = field(default_factory=list)
+
+    @property
+    def compared(self) -> bool:
+        """Whether it changed what was there, by compare and set: then its text goes back to an earlier put."""
+        return self.operation is not None and self.operation.name in COMPARING
 
     @property
     def deleted(self) -> bool:
@@ -108,25 +116,37 @@ class History:
         if operation in self.active:
             self.active.remove(operation)
 
-    def stored(self, disk: SharedDisk, row: Row, held: Row | None) -> None:
-        """A storage took a record in place of what it held."""
+    def stored(self, disk: SharedDisk, row: Row, held: Row | None, replacing: bool) -> None:
+        """A storage took a record in place of what it held, by compare and set or not."""
         if is_owed(row):
-            self._owed(row)
+            self._owed(row, held if replacing else None)
         elif disk is self.world.authority:
             operation = self.world.operation
             if operation is not None and row.key in operation.verdicts and row.version * 2 not in self.writes[row.key]:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
 
-    def _owed(self, row: Row) -> None:
-        """A level that stands in for the authority took a write: that counts as if the authority had."""
-        if is_owed_deletion(row):
+    def _owed(self, row: Row, held: Row | None) -> None:
+        """A level that stands in for the authority took a write: that counts as if the authority had.
+
+        In the place of `held` it is the same write, which was stamped anew.
+        """
+        if held is not None:
+            self._inherit(row, self.writes[row.key][held.version * 2 + is_owed_deletion(held)])
+        elif is_owed_deletion(row):
             self._wrote(row.key, row.version * 2 + 1, "", inf, 0)
         else:
             columns = row.columns
             self._wrote(
                 row.key, row.version * 2, columns["text"], columns["tierkit.purge_at"], int(columns["failure_count"])
             )
+
+    def _inherit(self, row: Row, original: Write) -> None:
+        stamp = row.version * 2 + original.deleted
+        heir = Write(stamp, original.text, original.purge_at, original.failures, original.operation)
+        heir.acknowledged, heir.visible = original.acknowledged, original.visible
+        original.heirs.append(heir)
+        self.writes[row.key][stamp] = heir
 
     def deleted(self, disk: SharedDisk, key: str, version: int, held: Row | None) -> None:
         """A storage took a deletion, in place of what it held."""
@@ -153,7 +173,10 @@ class History:
         """A writing call has returned: what it wrote must be found from now on."""
         now = (self.moment(), self.world.scheduler.now)
         held_up = operation.process.missed_writes
-        for write in operation.writes.values():
+        if held_up and operation.process is not self.world.processes[operation.process.index]:
+            self.doubtful.update(operation.writes)  # its cache is closed: the level is left to the next opening
+            return
+        for write in _with_heirs(operation.writes.values()):
             write.acknowledged = now
             if held_up:
                 operation.process.deferred.append(write)
@@ -210,9 +233,26 @@ class History:
         cut_off = any(
             operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)
         )
-        if floor is not None and entry.version * 2 < floor.stamp and not cut_off:
+        if not cut_off:
+            self._check_origin(operation, key, entry)
+        if floor is not None and entry.version * 2 < floor.stamp and not cut_off and not self._is_same(floor, entry):
             what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"
             raise Violation(f"{key} = {getattr(entry, 'text', '')!r} at {entry.version} {what} at {floor.stamp // 2}")
+
+    def _is_same(self, floor: Write, entry: Any) -> bool:
+        """Whether `floor` is what was read, stamped anew by others meanwhile."""
+        original = self.writes[entry.key].get(entry.version * 2)
+        return original is not None and floor in _with_heirs(original.heirs)
+
+    def _check_origin(self, operation: Operation, key: str, entry: Any) -> None:
+        """What was changed by compare and set must go back to the newest put, and to none before a deletion."""
+        puts = [write for write in self.writes[key].values() if not write.compared]
+        known = max((write.stamp for write in puts if self._known(write, operation)), default=0)
+        origin = max((write.stamp for write in puts if write.text == entry.text), default=0)
+        if origin < known <= entry.version * 2:
+            raise Violation(
+                f"{key} = {entry.text!r} at {entry.version} goes back to {origin // 2}, before {known // 2}"
+            )
 
     def _check_entry(self, operation: Operation, key: str, entry: Any) -> None:
         write = self.writes[key].get(entry.version * 2)
@@ -291,5 +331,12 @@ class History:
             raise Violation(f"{operation.name} of {key} was acknowledged at {version}, the authority took {write}")
 
 
+def _with_heirs(writes: Iterable[Write]) -> Iterator[Write]:
+    for write in writes:
+        yield write
+        yield from _with_heirs(write.heirs)
+
+
 FAILURE_THRESHOLD = 3
+COMPARING = frozenset({"count_failure", "count_success", "judge"})
 WRITING = frozenset({"put", "put_many", "delete", "clear", "count_failure", "count_success", "judge"})

@@ -162,14 +162,14 @@ class StepTier(CacheTier[Row]):
     def put(self, record: Row) -> int | None:
         return self._step("put", record, lambda: self._put(record), writes=True)
 
-    def _put(self, record: Row) -> int | None:
+    def _put(self, record: Row, *, replacing: bool = False) -> int | None:
         self._check_room()
         disk = self.disk
         held = disk.rows.get(record.key)
         refused = refusal(record, held, disk.mark(record.key, self.context))
         if refused is None:
             disk.rows[record.key] = with_usage(record, held.access_count, held.last_accessed) if held else record
-            self.world.history.stored(disk, record, held)
+            self.world.history.stored(disk, record, held, replacing)
         return refused
 
     def put_many(self, records: Sequence[Row]) -> list[int | None]:
@@ -178,7 +178,7 @@ class StepTier(CacheTier[Row]):
     def replace(self, record: Row, expected_version: int) -> bool:
         def effect() -> bool:
             held = self.disk.rows.get(record.key)
-            return (held.version if held else 0) == expected_version and self._put(record) is None
+            return (held.version if held else 0) == expected_version and (self._put(record, replacing=True) is None)
 
         return self._step("replace", (record, expected_version), effect, writes=True)
 

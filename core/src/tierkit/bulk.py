@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
+from tierkit.copies import Copies
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierkitError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import Row, is_owed
+from tierkit.row import Row
 from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
@@ -26,14 +27,12 @@ class Bulk(Generic[E]):
     them at the end. The others only leave a mark in such a stored level, against older copies that are on their way.
     """
 
-    compares: ClassVar[bool] = False
-    """Whether it writes by compare and set."""
-
     def __init__(self, writer: Writer[E], on_invalid: OnInvalid | None) -> None:
         """Write through `writer`; tell `on_invalid` of what cannot be stored."""
         self.writer = writer
         self.stack = writer.stack
         self.on_invalid = on_invalid
+        self.copies: Copies[E] = Copies(writer)
         self.written = 0
         self.waiting: dict[Level, deque[Waiting[E]]] = {
             level: deque(maxlen=level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
@@ -138,7 +137,7 @@ class Bulk(Generic[E]):
             nonlocal refusals
             if self.stack.late(started):
                 writes[:] = [self.writer.restamp(write, self.stack.versions.next()) for write in writes]
-            rows = [row for _, row in writes if row]
+            rows = _rows(writes)
             if place is not authority:
                 refusals = owing.put_many(place, rows)
                 return
@@ -155,7 +154,7 @@ class Bulk(Generic[E]):
         """Put again, with a newer stamp, what was refused; `writes` is changed accordingly."""
         for index, refused in enumerate(refusals):
             if refused is not None:
-                again = self.writer.restamp(writes[index], self.writer.above(refused))
+                again = self.writer.restamp(writes[index], self.stack.versions.above(refused))
                 writes[index] = self.writer.store(again, started)
 
     def store_copies(self, writes: list[Write[E]], started: float, holder: Level | None = None) -> None:
@@ -166,19 +165,19 @@ class Bulk(Generic[E]):
             if level in self.waiting:
                 self._refresh(level, writes, started)
             else:
-                self._store_above(level, [row for _, row in writes], self.stack.late(started))
+                self.copies.put(level, _rows(writes), late=self.stack.late(started))
 
     def _refresh(self, level: Level, writes: list[Write[E]], started: float) -> None:
         """Write at once what the level holds already, so that it is never the older one; let the rest wait."""
-        rows = [row for _, row in writes]
+        rows = _rows(writes)
         try:
-            held = level.call(level.tier.get_many, [entry.key for entry, _ in writes]) if level.in_service else {}
+            held = level.call(level.tier.get_many, [row.key for row in rows]) if level.in_service else {}
         except TierkitError:
-            self._store_above(level, rows, late=True)
+            self.copies.put(level, rows, late=True)
             return
-        self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))
+        self.copies.put(level, [row for row in rows if row.key in held], late=self.stack.late(started))
         absent = [(write, started) for write in writes if write.entry.key not in held]
-        self._store_above(level, [write.row for write, _ in self._make_wait(level, absent)], late=True)
+        self.copies.put(level, _rows(write for write, _ in self._make_wait(level, absent)), late=True)
 
     def _make_wait(self, level: Level, writes: Sequence[Waiting[E]]) -> list[Waiting[E]]:
         """Let `writes` wait for the end; answers those for which there is no room any more."""
@@ -186,60 +185,10 @@ class Bulk(Generic[E]):
         self.waiting[level].extend(writes)
         return waiting[: len(waiting) - len(self.waiting[level])]
 
-    def _store_above(self, level: Level, rows: list[Row | None], late: bool) -> None:
-        """Write `rows`, or only drop what is older if it is too late for that or the level does not admit them."""
-        older = {row.key: row.version - 1 for row in rows if row}
-        if not level.begin_write(older):
-            return
-        try:
-            taken = [] if late else [row for row in rows if row and level.takes_copy(row.key)]
-            if taken:
-                answers = level.write(level.tier.put_many, taken)
-                self._outdo(level, [row for row, refused in zip(taken, answers, strict=True) if refused])
-            refused = older.keys() - {row.key for row in taken}
-            if refused:
-                self._delete_up_to(level, {key: older[key] for key in refused})
-        except TierkitError:
-            self._delete_up_to(level, older)
-        finally:
-            level.end_write()
-
-    def _outdo(self, level: Level, refused: Sequence[Row]) -> None:
-        """See to what a level refused since it holds a newer write that the authority is owed."""
-        owed = level.call(level.tier.get_many, [row.key for row in refused]) if refused else {}
-        for row in refused:
-            held = owed.get(row.key)
-            if held is None or not is_owed(held):
-                continue
-            if self.compares:  # what is owed was not compared with: it comes after
-                self.stack.owing.adopt(level, held)
-            else:
-                again = self.writer.restamp(
-                    Write(cast("E", self.stack.sealer.open(row)), row), self.writer.above(held.version)
-                )
-                self.writer.store(again, self.stack.time.monotonic())
-            self.writer.drop_live(row.key)  # so that L1 is not filled with the stamp that was refused
-
-    def delete_copies(self, versions: Mapping[str, int]) -> None:
-        """Delete in the stored levels above the authority what it has deleted, by key and version."""
-        for level in reversed(self.stack.stored[:-1]):
-            if level.begin_write(versions):
-                try:
-                    self._delete_up_to(level, versions)
-                finally:
-                    level.end_write()
-
-    def _delete_up_to(self, level: Level, versions: Mapping[str, int]) -> None:
-        try:
-            level.call(level.tier.delete_many, versions)
-        except TierkitError as error:
-            level.miss(error, versions)
-
     def _store_waiting(self, level: Level) -> None:
-        late = [write.row for write, started in self.waiting[level] if self.stack.late(started)]
-        self._store_above(level, late, late=True)
-        rows = [write.row for write, started in self.waiting[level] if not self.stack.late(started)]
-        self._store_above(level, rows, late=False)
+        for late in (True, False):
+            writes = (write for write, started in self.waiting[level] if self.stack.late(started) is late)
+            self.copies.put(level, _rows(writes), late=late)
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
@@ -252,12 +201,8 @@ class Bulk(Generic[E]):
             raced = self.stack.filling.counters[stripe] != self.expected[stripe]
             self.end_in(level, write, raced, started)
 
-        self.end_by(entry.key, step)
-
-    def end_by(self, key: str, step: Callable[[Level], object]) -> None:
-        """End the write of one record by doing `step` on the live levels."""
-        self.writer.in_live(key, step)
-        self.expected[self.stack.filling.stripe(key)] += 1
+        self.writer.in_live(entry.key, step)
+        self.expected[stripe] += 1
 
     def end_in(self, level: Level, write: Write[E], raced: bool, started: float) -> None:
         """What the end of a write does in a live level."""
@@ -287,3 +232,7 @@ def _put_all(level: Level, rows: list[Row]) -> list[int | None]:
             f"{level.name} ({level.kind}): put_many was given {len(rows)} rows, answered {len(answers)}"
         )
     return answers
+
+
+def _rows(writes: Iterable[Write[E]]) -> list[Row]:
+    return [row for _, row in writes if row is not None]

@@ -87,6 +87,12 @@ class VersionClock:
             self._last = micros = max(micros, self._last + 1)
             return micros * _SEQUENCE + self._tag
 
+    def above(self, version: int) -> int:
+        """A stamp above `version`, even where that is the version of a damaged record, which no clock follows."""
+        self.observe(version)
+        stamp = self.next()
+        return stamp if stamp > version else (version // _SEQUENCE + 1) * _SEQUENCE + stamp % _SEQUENCE
+
     def observe(self, version: int) -> None:
         """Make every later stamp larger than `version`, unless that is more than a day ahead: then it is damage.
 

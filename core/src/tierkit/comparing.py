@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from tierkit.copies import ComparedCopies
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import Row
+from tierkit.row import GOES_BACK_TO, Row, goes_back_to
 from tierkit.stack import Stack
 from tierkit.writing import ATTEMPTS, Write, Writer
 
@@ -22,6 +25,7 @@ class Comparing(Generic[E]):
         """Compare with what the authority of `writer` holds, and write as it does."""
         self.writer = writer
         self.stack: Stack[E] = writer.stack
+        self.copies: ComparedCopies[E] = ComparedCopies(writer)
 
     def change(self, key: str, changed: Callable[[E], E]) -> E | None:
         """Put what `changed` makes of the record in its place; again, if another writer came first.
@@ -82,7 +86,7 @@ class Comparing(Generic[E]):
         if not stack.stored:
             stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
             return Write(stamped, None)
-        return Write(stamped, stack.sealer.seal(stamped, ciphertext_of=held if same_secrets else None))
+        return Write(stamped, stack.sealer.seal(stamped, ciphertext_of=_marked(held) if same_secrets else None))
 
     def _usage_of(self, held: Any) -> Usage:
         if held is None:
@@ -100,7 +104,8 @@ class Comparing(Generic[E]):
             if not authority.write(authority.tier.replace, stamped if row is None else row, expected_version):
                 self.writer.drop_live(stamped.key)
                 return None
-            self.writer.store_above(write, started)
+            for level in reversed(stack.stored[:-1]):
+                self.copies.put(level, [row] if row else [], late=stack.late(started))
             self.writer.fill_live(stamped, expected, started, done=authority)
         except BaseException:
             self.writer.doubt(stamped.key)
@@ -110,16 +115,38 @@ class Comparing(Generic[E]):
 
     def remove(self, entry: E) -> bool:
         """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""
-        refused: int | None = None
+        return entry.key in self.remove_many([entry])
 
-        def delete_truth() -> tuple[int, Level | None]:
-            nonlocal refused
+    def remove_many(self, entries: Sequence[E]) -> set[str]:
+        """As `remove`, for each of `entries`. Answers the keys of those that were removed.
+
+        The levels above come first: once they have the mark, no write that the authority is owed can be older.
+        """
+        stack, versions = self.stack, {entry.key: entry.version for entry in entries}
+        for key in versions:
+            stack.filling.begin(key)
+        try:
             authority = self.writer.authority()
-            refused = authority.call(authority.tier.delete, entry.key, entry.version)
-            return entry.version, authority
+            for level in reversed(stack.stored[:-1]):
+                for key in self.copies.drop(level, versions):
+                    versions.pop(key, None)
+            refused = authority.call(authority.tier.delete_many, versions) if versions else {}
+            for entry in entries:
+                self._end_removal(entry)
+        except BaseException:
+            for entry in entries:
+                self.writer.doubt(entry.key)
+            raise
+        return versions.keys() - refused.keys()
 
-        self.writer.delete_by(entry.key, delete_truth)
-        return refused is None
+    def _end_removal(self, entry: E) -> None:
+        self.writer.in_live(entry.key, lambda level: level.call(level.tier.delete, entry.key, entry.version))
+        self.stack.ledger.pop(entry.key)
+
+
+def _marked(held: Row) -> Row:
+    """`held` with a column that says which put it goes back to, which what takes its place keeps."""
+    return msgspec.structs.replace(held, columns={**held.columns, GOES_BACK_TO: goes_back_to(held)})
 
 
 def replace_all(authority: Level, replacements: Sequence[tuple[Row | None, int]]) -> list[bool]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from tierkit.bulk import Bulk
 from tierkit.comparing import Comparing, replace_all
@@ -133,12 +133,11 @@ class HealthSweep(Bulk[E]):
     leaves a mark there, so that a sweep over everything does not evict what is in use.
     """
 
-    compares: ClassVar[bool] = True
-
     def __init__(self, health: Health[E], results: Mapping[str, bool]) -> None:
         """Judge as `health` does."""
         super().__init__(health.comparing.writer, None)
         self.health = health
+        self.copies = health.comparing.copies
         self.waiting = {level: deque(maxlen=0) for level in self.waiting}
         self.pending = dict(results)
         self._outcomes: Counter[str] = Counter()
@@ -200,35 +199,25 @@ class HealthSweep(Bulk[E]):
             raise
 
     def _replace_in_authority(self, changes: list[tuple[Write[E], int]]) -> list[Write[E]]:
-        answers = replace_all(self.writer.authority(), [(write.row, expected) for write, expected in changes])
+        authority = self.writer.authority([write.entry.key for write, _ in changes])
+        answers = replace_all(authority, [(write.row, expected) for write, expected in changes])
         return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
 
     def _delete(self, entries: list[E]) -> None:
         """Delete each at its own version: a record that was put meanwhile stays."""
         if not entries:
             return
-        authority = self.writer.authority()
-        versions = {entry.key: entry.version for entry in entries}
-        holding = self.health.holding(list(versions))
-        refused = authority.call(authority.tier.delete_many, versions)
-        self.delete_copies(versions)
+        holding = self.health.holding([entry.key for entry in entries])
+        removed = self.health.comparing.remove_many(entries)
         for entry in entries:
-            self._end_deletion(entry)
-            if entry.key not in refused:
+            if entry.key in removed:
                 self.health.count_removed(entry, holding)
-            self._note(entry.key, "unhealthy" if entry.key in refused else "removed")
+            self._note(entry.key, "removed" if entry.key in removed else "unhealthy")
 
     def _give_up(self, key: str) -> None:
         """Another writer came first: let the next read fetch what he wrote."""
         self.writer.drop_live(key)
         self.expected[self.stack.filling.stripe(key)] += 1
-
-    def _end_deletion(self, entry: E) -> None:
-        def step(level: Level) -> Any:
-            return level.call(level.tier.delete, entry.key, entry.version)
-
-        self.end_by(entry.key, step)
-        self.stack.ledger.pop(entry.key)
 
     def end_in(self, level: Level, write: Write[E], raced: bool, started: float) -> None:
         """Refresh the copy in a live level, if there is one."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from tierkit.bulk import Bulk, OnInvalid
 from tierkit.checks import is_key
 from tierkit.comparing import Comparing, replace_all
+from tierkit.copies import MergedCopies
 from tierkit.entry import CacheEntry, HealthStatus, Usage
 from tierkit.level import Level
 from tierkit.writing import Write
@@ -33,12 +34,11 @@ def merged(new: E, held: E | None) -> E:
 class Merging(Bulk[E]):
     """A bulk put in which each batch is read first, merged, and put by compare and set."""
 
-    compares: ClassVar[bool] = True
-
     def __init__(self, comparing: Comparing[E], on_invalid: OnInvalid | None) -> None:
         """Write as the writer of `comparing` does; tell `on_invalid` of what cannot be stored."""
         super().__init__(comparing.writer, on_invalid)
         self.comparing = comparing
+        self.copies = MergedCopies(comparing.writer)
         self._given: dict[str, E] = {}
         self._held: dict[str, tuple[Any, E]] = {}
 

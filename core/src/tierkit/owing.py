@@ -18,11 +18,11 @@ from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
-from tierkit.clock import CacheTime
+from tierkit.clock import CacheTime, VersionClock
 from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
 from tierkit.intents import Intent, Intents
 from tierkit.level import Level
-from tierkit.row import OWED, OWED_PURGE_AT, Row, is_owed, is_owed_deletion, key_digest
+from tierkit.row import OWED, OWED_PURGE_AT, Row, goes_back_to, is_owed, is_owed_deletion, key_digest
 from tierkit.sealing import Sealer
 from tierkit.tier import Trait
 
@@ -60,6 +60,7 @@ class Owing:
         stored: Sequence[Level],
         sealer: Sealer,
         time: CacheTime,
+        versions: VersionClock,
         *,
         volatile: bool = False,
         late_seconds: float = 10.0,
@@ -76,6 +77,7 @@ class Owing:
         self._authority = stored[-1] if stored else None
         self._sealer = sealer
         self._time = time
+        self._versions = versions
         self._volatile = volatile
         self._late_seconds = late_seconds
         self._flush_interval_seconds = flush_interval_seconds
@@ -178,7 +180,7 @@ class Owing:
     def adopt(self, level: Level, row: Row) -> None:
         """Another process, or one that is gone, left `row` in `level`: see to it that the authority gets it."""
         held = self.intents.get(row.key)
-        if held is None or (held.version == row.version and not held.landed):
+        if held is None or held.version < row.version or (held.version == row.version and not held.landed):
             self._note(level, row)
 
     def pay(self, level: Level, row: Row) -> bool:
@@ -285,10 +287,13 @@ class Owing:
         """
         authority = self._authority
         owed = iter([(key, intent) for key in keys if (intent := self.intents.get(key)) is not None and intent.landed])
+        again: list[str] = []
         while batch := list(islice(owed, _BATCH)):
-            if authority is None or not (authority.in_service or probing) or not self._replay(authority, batch):
+            left = self._replay(authority, batch) if authority and (authority.in_service or probing) else None
+            if left is None:
                 return False
-        return True
+            again += left
+        return not again or self.replay(again, probing=probing)
 
     def _found(self, batch: Sequence[tuple[str, Intent]]) -> list[tuple[str, Intent, Row | None]]:
         """What is held for each intent, just read: later, a newer write may have come and been forgotten again."""
@@ -299,25 +304,47 @@ class Owing:
                 return found
         raise TierUnavailable(f"what is owed could not be read {_ATTEMPTS} times within {self._late_seconds} seconds")
 
-    def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> bool:
+    def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> list[str] | None:
+        """Bring a batch to the authority. Answers which keys have to be replayed again; None if it failed."""
         try:
             found = self._found(batch)
             puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(row)]
             deletions = {key: row.version for key, _, row in found if row is not None and not self._is_put(row)}
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
             refusals = authority.write(authority.tier.put_many, paid) if paid else []
-            if deletions:
-                authority.write(authority.tier.delete_many, deletions)
+            refused = authority.write(authority.tier.delete_many, deletions) if deletions else {}
+            taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
+            missing = {row.key for row in paid} - taken.keys() | refused.keys()
+            again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing])
         except TierkitError as error:
             logger.debug("what %s is owed could not be replayed: %s", authority.name, error)
-            return False
-        taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
+            return None
         for key, intent, row in found:
+            if key in again:
+                continue
             if row is not None and intent.level is not None:
                 self._replace(intent.level, row, taken.get(key))
             self.intents.settle(key, intent.version if row is None else row.version)
-        logger.debug("%s got %d writes that it was owed", authority.name, len(found))
-        return True
+        logger.debug("%s got %d writes that it was owed", authority.name, len(found) - len(again))
+        return again
+
+    def _let_come_after(self, authority: Level, refused: Sequence[tuple[str, Intent, Row | None]]) -> list[str]:
+        """Stamp anew what was refused by a record that was compared and set without it. Answers the keys of these."""
+        again = []
+        held = authority.call(authority.tier.get_many, [key for key, *_ in refused]) if refused else {}
+        for key, intent, row in refused:
+            there = held.get(key)
+            if there is not None and row is not None and goes_back_to(there) < row.version < there.version:
+                self._restamp(intent, row, self._versions.above(there.version))
+                again.append(key)
+        return again
+
+    def _restamp(self, intent: Intent, owed: Row, version: int) -> None:
+        row, level = self._sealer.restamp(owed, version), intent.level
+        if level is None:
+            self.intents.note(row.key, intent._replace(version=version, row=None if intent.row is None else row))
+        elif level.write(level.tier.replace, row, owed.version):  # else another has paid it, or written anew
+            self._note(level, row)
 
     def _is_put(self, row: Row) -> bool:
         """Whether the authority gets a record; of one that has expired it only hears that nothing older counts."""

@@ -97,10 +97,19 @@ OWED: Final = "tierkit.owed"
 OWED_PURGE_AT: Final = "tierkit.purge_at"
 """The column that keeps the `purge_at` of such a row, whose own is infinite: no tier drops it before it is paid."""
 
+GOES_BACK_TO: Final = "tierkit.put"
+"""The column with the version of the put that a record goes back to, which was changed by compare and set since."""
+
 
 def is_owed(row: Row) -> bool:
     """Whether the authority may not have `row` yet: see `owing`."""
     return row.columns.get(OWED) is not None
+
+
+def goes_back_to(row: Row) -> int:
+    """The version of the put that the content of `row` is of: what was owed and is newer was not compared with it."""
+    version = row.columns.get(GOES_BACK_TO)
+    return version if isinstance(version, int) else row.version
 
 
 def is_owed_deletion(row: Row) -> bool:

@@ -74,6 +74,7 @@ class Upkeep:
             self.stored,
             sealer,
             time,
+            versions,
             volatile=settings.volatile,
             late_seconds=settings.late_seconds,
             flush_interval_seconds=settings.flush_interval_seconds,

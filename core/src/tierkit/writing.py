@@ -69,11 +69,26 @@ class Writer(Generic[E]):
         """Delete `key` at a new version in every level, the authority first."""
         version = self.stack.versions.next()
         for _ in range(ATTEMPTS):
-            version, refused = self.delete_by(key, partial(self._delete_truth, key, version))
+            version, refused = self._delete(key, version)
             if refused is None:
                 break
-            version = self.above(refused)
+            version = self.stack.versions.above(refused)
         logger.debug("delete %s: version %d", key_digest(key), version)
+
+    def _delete(self, key: str, version: int) -> tuple[int, int | None]:
+        """Answers the version that was taken, and that of a newer write that a level holds for the authority."""
+        stack = self.stack
+        self.check_writable()
+        stack.filling.begin(key)
+        try:
+            version, holder = self._delete_truth(key, version)
+            refused = self._delete_above(key, version, holder)
+            self.in_live(key, lambda level: level.call(level.tier.delete, key, version))
+        except BaseException:
+            self.doubt(key)
+            raise
+        stack.ledger.pop(key)
+        return version, refused
 
     def _delete_truth(self, key: str, version: int) -> tuple[int, Level | None]:
         def attempt(place: Level | None, version: int) -> int | None:
@@ -82,29 +97,6 @@ class Writer(Generic[E]):
             return self.stack.owing.delete(place, key, version)
 
         return self._in_truth(key, attempt, version, self.stack.time.monotonic())
-
-    def delete_by(self, key: str, delete_truth: Callable[[], tuple[int, Level | None]]) -> tuple[int, int | None]:
-        """Delete `key` by `delete_truth`, and then in the levels above.
-
-        Args:
-            key: Names the record.
-            delete_truth: Answers the version of the deletion, and the level that has it.
-
-        Returns:
-            The version, and that of a newer write that a level holds and the authority is owed, or None.
-        """
-        stack = self.stack
-        self.check_writable()
-        stack.filling.begin(key)
-        try:
-            version, holder = delete_truth()
-            refused = self._delete_above(key, version, holder)
-            self.in_live(key, lambda level: level.call(level.tier.delete, key, version))
-        except BaseException:
-            self.doubt(key)
-            raise
-        stack.ledger.pop(key)
-        return version, refused
 
     def _delete_above(self, key: str, version: int, holder: Level | None) -> int | None:
         owed = None
@@ -184,7 +176,7 @@ class Writer(Generic[E]):
             refused = self.store_above(write, started, holder)
             if refused is None:
                 break
-            write = self.restamp(write, self.above(refused))
+            write = self.restamp(write, self.stack.versions.above(refused))
         return write
 
     def _store_truth(self, write: Write[E], started: float) -> tuple[Write[E], Level | None]:
@@ -263,14 +255,8 @@ class Writer(Generic[E]):
             refused = attempt(version)
             if refused is None:
                 return version
-            version = self.above(refused)
+            version = stack.versions.above(refused)
         raise TierUnavailable(f"{stack.levels[-1].name} refused {ATTEMPTS} stamps; it knows version {refused}")
-
-    def above(self, refused: int) -> int:
-        """A stamp above `refused`, even where that is the version of a damaged record, which no clock follows."""
-        self.stack.versions.observe(refused)
-        stamp = self.stack.versions.next()
-        return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024
 
     def store_above(self, write: Write[E], started: float, holder: Level | None = None) -> int | None:
         """Write to the stored levels but `holder`, which has it; where that fails, is late or not admitted, drop older.
@@ -447,7 +433,7 @@ class Writer(Generic[E]):
             refused = authority.call(authority.tier.delete_many, pending)
             if not refused:
                 return versions
-            pending = {key: self.above(version) for key, version in refused.items()}
+            pending = {key: self.stack.versions.above(version) for key, version in refused.items()}
             versions.update(pending)
         raise TierUnavailable(f"{authority.name} refused {ATTEMPTS} stamps: others write the same keys all the time")
 

@@ -31,7 +31,7 @@ FIRST_CALL = {
     "delete": ("delete", "delete"),
     "put_many": ("put", "put_many"),
     "clear": ("clear", "delete_many"),
-    "invalidate_by_health": ("put", "put"),
+    "invalidate_by_health": ("put", "replace_many"),
 }
 """What a write calls first of a level in memory, and of a stored one."""
 

@@ -104,11 +104,12 @@ def test_a_sweep_is_one_call_of_each_kind_and_not_one_for_each_record(world: Wor
     assert world.calls_of("get_many", "replace", "replace_many", "put_many", "delete", "delete_many") == [
         ("L3", "get_many"),
         ("L3", "replace_many"),
-        ("L2", "put_many"),
+        ("L2", "get_many"),
+        ("L2", "replace_many"),
         ("L1", "get_many"),
         ("L2", "get_many"),
-        ("L3", "delete_many"),
         ("L2", "delete_many"),
+        ("L3", "delete_many"),
         *[("L1", "delete")] * 10,
     ]
 
@@ -341,7 +342,7 @@ def test_a_damaged_record_is_missing_and_costs_its_neighbours_nothing(world: Wor
 def test_a_level_above_that_fails_holds_nothing_older(world: World) -> None:
     cache = filled(world, "disk", "disk", failure_threshold=2)
     cache.record_health({"k1": False})
-    tier(cache, "L1").fail("put_many", times=1)
+    tier(cache, "L1").fail("replace_many", times=1)
     assert counts(cache.record_health({"k0": False, "k1": False})) == (0, 1, 1, 0)
     assert set(where(cache, "k0")) == {"L2"}
     assert where(cache, "k1") == {}

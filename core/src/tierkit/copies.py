@@ -1,0 +1,160 @@
+"""Copies of a write in the stored levels above the authority, and writes there that the authority is owed.
+
+A put or a deletion is stamped when it is made, and what it finds in a level is older or newer by version alone. Where a
+level refuses since it holds a newer write that the authority is owed, the write is made again, stamped above that.
+
+Compare and set is another matter: it goes by what the authority holds, and a write that is owed to it was not compared
+with. That write comes after, whatever the versions say. So what was compared and set neither replaces nor deletes it
+here: each step is a compare and set on the level itself. When it is replayed and refused, it is stamped anew (`owing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar, cast
+
+from tierkit.entry import CacheEntry
+from tierkit.errors import TierkitError, TierUnavailable
+from tierkit.level import Level
+from tierkit.row import Row, is_owed
+from tierkit.writing import ATTEMPTS, Write, Writer
+
+E = TypeVar("E", bound=CacheEntry)
+
+
+class Copies(Generic[E]):
+    """Copies of puts and deletions. A level that fails is left without older ones, or taken out of service."""
+
+    def __init__(self, writer: Writer[E]) -> None:
+        """Of what `writer` writes."""
+        self.writer = writer
+        self.stack = writer.stack
+
+    def put(self, level: Level, rows: Iterable[Row], *, late: bool) -> None:
+        """Put `rows` into `level`, or only drop what is older if it is too late or the level does not admit them."""
+        older = {row.key: row.version - 1 for row in rows}
+        taken = [] if late else [row for row in rows if level.takes_copy(row.key)]
+        refused = older.keys() - {row.key for row in taken}
+
+        def put() -> None:
+            if taken:
+                self._put(level, taken)
+            if refused:
+                self._drop(level, {key: older[key] for key in refused})
+
+        self._guarded(level, older, put)
+
+    def drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
+        """Drop what `level` holds up to these versions, by key, and let nothing come back up to these.
+
+        Returns:
+            The keys of which it holds a write that is left, since it comes after.
+        """
+        left: set[str] = set()
+        self._guarded(level, versions, lambda: left.update(self._drop(level, versions)))
+        return left
+
+    def _guarded(self, level: Level, versions: Mapping[str, int], act: Callable[[], None]) -> None:
+        if not level.begin_write(versions):
+            return
+        try:
+            act()
+        except TierkitError as error:
+            self._failed(level, versions, error)
+        finally:
+            level.end_write()
+
+    def _failed(self, level: Level, versions: Mapping[str, int], _: TierkitError) -> None:
+        try:
+            level.call(level.tier.delete_many, versions)
+        except TierkitError as error:
+            level.miss(error, versions)
+
+    def _put(self, level: Level, rows: Sequence[Row]) -> None:
+        answers = level.write(level.tier.put_many, rows)
+        refused = {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None}
+        held = level.call(level.tier.get_many, list(refused)) if refused else {}
+        for key, owed in held.items():
+            if is_owed(owed):
+                entry = cast("E", self.stack.sealer.open(refused[key]))
+                again = self.writer.restamp(Write(entry, refused[key]), self.stack.versions.above(owed.version))
+                self.writer.store(again, self.stack.time.monotonic())
+                self.writer.drop_live(key)  # so that L1 is not filled with the stamp that was refused
+
+    def _drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
+        level.call(level.tier.delete_many, versions)
+        return set()
+
+
+class ComparedCopies(Copies[E]):
+    """Copies of what was compared and set: they give way to writes that the authority is owed."""
+
+    @property
+    def _nothing_waits(self) -> bool:
+        return self.stack.owing.write_policy == "through" and not self.stack.owing.intents
+
+    def _failed(self, level: Level, versions: Mapping[str, int], error: TierkitError) -> None:
+        if self._nothing_waits:
+            super()._failed(level, versions, error)
+        else:
+            level.miss(error, versions)
+
+    def _put(self, level: Level, rows: Sequence[Row]) -> None:
+        self._replace(level, {row.key: row for row in rows})
+
+    def _drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
+        """With marks: a row that has expired takes the place of what is there, and is discarded.
+
+        Where nothing is owed, and no level but the authority takes writes first, a deletion does it in one step.
+        """
+        if self._nothing_waits:
+            return super()._drop(level, versions)
+        stubs = {key: self._stub(key, version + 1) for key, version in versions.items()}
+        left = self._replace(level, stubs)
+        for key, stub in stubs.items():
+            if key not in left:
+                level.call(level.tier.discard, stub)
+        return left
+
+    def _stub(self, key: str, version: int) -> Row:
+        return self.stack.sealer.remade(Row(key=key, version=version, purge_at=0.0, check="", columns={}))
+
+    def _replace(self, level: Level, rows: Mapping[str, Row]) -> set[str]:
+        """Let `rows` take the place of older copies, but of no write that is owed. Answers the keys of such writes."""
+        left: set[str] = set()
+        absent: set[str] = set()
+        for _ in range(ATTEMPTS):
+            held: dict[str, Row] = level.call(level.tier.get_many, list(rows))
+            left |= {key for key, row in held.items() if is_owed(row) and self._comes_after(level, row)}
+            older = [row for key, row in rows.items() if key not in left and _version(held, key) < row.version]
+            replacements = [(row, _version(held, row.key)) for row in older]
+            done = level.write(level.tier.replace_many, replacements) if replacements else []
+            pending = {row.key: row for row, replaced in zip(older, done, strict=True) if not replaced}
+            marked = absent - held.keys()  # twice there was nothing, and it was refused: by a mark that is newer
+            absent = pending.keys() - held.keys()
+            rows = {key: row for key, row in pending.items() if key not in marked}
+            if not rows:
+                return left
+        raise TierUnavailable(f"{level.name}: {ATTEMPTS} other writers of one record came first: try again")
+
+    def _comes_after(self, level: Level, owed: Row) -> bool:
+        """Whether `owed` can be trusted; then the authority gets it after what was compared and set."""
+        try:
+            self.stack.sealer.verify(owed)
+        except TierkitError:
+            return False
+        self.stack.owing.adopt(level, owed)
+        self.writer.drop_live(owed.key)  # and L1 is not filled with what was compared and set
+        return True
+
+
+class MergedCopies(ComparedCopies[E]):
+    """Copies of merged records, each a put in its own right: where nothing waits for the authority they go as puts."""
+
+    def _put(self, level: Level, rows: Sequence[Row]) -> None:
+        put = Copies[E]._put if self._nothing_waits else ComparedCopies[E]._put
+        put(self, level, rows)
+
+
+def _version(held: Mapping[str, Row], key: str) -> int:
+    return held[key].version if key in held else 0
