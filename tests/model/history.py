@@ -91,6 +91,8 @@ class History:
         self._moment = 0
         self.doubtful: set[str] = set()
         """Keys of which a write raised that the authority had taken."""
+        self.unseen: set[str] = set()
+        """Keys that were compared and set by a process which could not see what others held for the authority."""
         self.counted_twice = False
         """Whether usage may have been, since a flush failed that had taken effect."""
         self.uncounted = False
@@ -122,6 +124,8 @@ class History:
             self._owed(row, held if replacing else None)
         elif disk is self.world.authority:
             operation = self.world.operation
+            if operation is not None and operation.name in COMPARING and operation.process.missed_writes:
+                self.unseen.add(row.key)
             if operation is not None and row.key in operation.verdicts and row.version * 2 not in self.writes[row.key]:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
@@ -249,7 +253,7 @@ class History:
         puts = [write for write in self.writes[key].values() if not write.compared]
         known = max((write.stamp for write in puts if self._known(write, operation)), default=0)
         origin = max((write.stamp for write in puts if write.text == entry.text), default=0)
-        if origin < known <= entry.version * 2:
+        if origin < known <= entry.version * 2 and key not in self.unseen:
             raise Violation(
                 f"{key} = {entry.text!r} at {entry.version} goes back to {origin // 2}, before {known // 2}"
             )
@@ -300,8 +304,10 @@ class History:
             return
         if write is None or entry.version * 2 != write.stamp:
             raise Violation(f"{key}: a failure was counted at {entry.version}, and the authority knows nothing of it")
-        newest = max(self.writes[key])
-        if entry.failure_count >= FAILURE_THRESHOLD and newest == write.stamp:
+        puts = [other for other in self.writes[key].values() if not other.compared]
+        origin = max((put.stamp for put in puts if put.text == write.text), default=0)
+        newest = max(self.writes[key]) == write.stamp and not any(put.stamp > origin for put in puts)
+        if entry.failure_count >= FAILURE_THRESHOLD and newest:
             raise Violation(f"{key} has failed {entry.failure_count} times and was not removed")
 
     def _is_expiry(self, key: str, version: int) -> bool:

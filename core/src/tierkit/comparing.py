@@ -127,9 +127,8 @@ class Comparing(Generic[E]):
             stack.filling.begin(key)
         try:
             authority = self.writer.authority()
-            for level in reversed(stack.stored[:-1]):
-                for key in self.copies.drop(level, versions):
-                    versions.pop(key, None)
+            if stack.stored[:-1]:
+                versions = self._drop_above(authority, versions)
             refused = authority.call(authority.tier.delete_many, versions) if versions else {}
             for entry in entries:
                 self._end_removal(entry)
@@ -138,6 +137,15 @@ class Comparing(Generic[E]):
                 self.writer.doubt(entry.key)
             raise
         return versions.keys() - refused.keys()
+
+    def _drop_above(self, authority: Level, versions: dict[str, int]) -> dict[str, int]:
+        """Drop the copies above of what is to be removed; answers what is left to be removed."""
+        held: dict[str, Row] = authority.call(authority.tier.get_many, list(versions))
+        rows = [row for key, row in held.items() if row.version == versions[key]]  # else another writer came first
+        left: set[str] = set()
+        for level in reversed(self.stack.stored[:-1]):
+            left |= self.copies.drop(level, rows)
+        return {row.key: row.version for row in rows if row.key not in left}
 
     def _end_removal(self, entry: E) -> None:
         self.writer.in_live(entry.key, lambda level: level.call(level.tier.delete, entry.key, entry.version))

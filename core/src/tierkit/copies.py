@@ -4,19 +4,20 @@ A put or a deletion is stamped when it is made, and what it finds in a level is 
 level refuses since it holds a newer write that the authority is owed, the write is made again, stamped above that.
 
 Compare and set is another matter: it goes by what the authority holds, and a write that is owed to it was not compared
-with. That write comes after, whatever the versions say. So what was compared and set neither replaces nor deletes it
-here: each step is a compare and set on the level itself. When it is replayed and refused, it is stamped anew (`owing`).
+with. That write comes after, whatever the versions say: it is newer than the put that the record goes back to. So what
+was compared and set neither replaces nor deletes it here: each step is a compare and set on the level itself. When it
+is replayed and refused, it is stamped anew (`owing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import Row, is_owed
+from tierkit.row import GOES_BACK_TO, ColumnValue, Row, goes_back_to, is_owed
 from tierkit.writing import ATTEMPTS, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
@@ -30,29 +31,19 @@ class Copies(Generic[E]):
         self.writer = writer
         self.stack = writer.stack
 
-    def put(self, level: Level, rows: Iterable[Row], *, late: bool) -> None:
+    def put(self, level: Level, rows: Sequence[Row], *, late: bool) -> None:
         """Put `rows` into `level`, or only drop what is older if it is too late or the level does not admit them."""
         older = {row.key: row.version - 1 for row in rows}
         taken = [] if late else [row for row in rows if level.takes_copy(row.key)]
-        refused = older.keys() - {row.key for row in taken}
+        kept_out = {row.key for row in rows} - {row.key for row in taken}
 
         def put() -> None:
             if taken:
                 self._put(level, taken)
-            if refused:
-                self._drop(level, {key: older[key] for key in refused})
+            if kept_out:
+                self._drop(level, [row for row in rows if row.key in kept_out], 1)
 
         self._guarded(level, older, put)
-
-    def drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
-        """Drop what `level` holds up to these versions, by key, and let nothing come back up to these.
-
-        Returns:
-            The keys of which it holds a write that is left, since it comes after.
-        """
-        left: set[str] = set()
-        self._guarded(level, versions, lambda: left.update(self._drop(level, versions)))
-        return left
 
     def _guarded(self, level: Level, versions: Mapping[str, int], act: Callable[[], None]) -> None:
         if not level.begin_write(versions):
@@ -81,13 +72,25 @@ class Copies(Generic[E]):
                 self.writer.store(again, self.stack.time.monotonic())
                 self.writer.drop_live(key)  # so that L1 is not filled with the stamp that was refused
 
-    def _drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
-        level.call(level.tier.delete_many, versions)
+    def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
+        """Drop what is as old as `rows`, or older by as much, and let nothing so old come back."""
+        level.call(level.tier.delete_many, {row.key: row.version - before for row in rows})
         return set()
 
 
 class ComparedCopies(Copies[E]):
     """Copies of what was compared and set: they give way to writes that the authority is owed."""
+
+    def drop(self, level: Level, rows: Sequence[Row]) -> set[str]:
+        """Drop copies of `rows` and older ones from `level`, and let none come back.
+
+        Returns:
+            The keys of writes that were left there, since they come after.
+        """
+        left: set[str] = set()
+        versions = {row.key: row.version for row in rows}
+        self._guarded(level, versions, lambda: left.update(self._drop(level, rows, 0)))
+        return left
 
     @property
     def _nothing_waits(self) -> bool:
@@ -102,30 +105,31 @@ class ComparedCopies(Copies[E]):
     def _put(self, level: Level, rows: Sequence[Row]) -> None:
         self._replace(level, {row.key: row for row in rows})
 
-    def _drop(self, level: Level, versions: Mapping[str, int]) -> set[str]:
+    def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """With marks: a row that has expired takes the place of what is there, and is discarded.
 
         Where nothing is owed, and no level but the authority takes writes first, a deletion does it in one step.
         """
         if self._nothing_waits:
-            return super()._drop(level, versions)
-        stubs = {key: self._stub(key, version + 1) for key, version in versions.items()}
+            return super()._drop(level, rows, before)
+        stubs = {row.key: self._stub(row, row.version - before + 1) for row in rows}
         left = self._replace(level, stubs)
         for key, stub in stubs.items():
             if key not in left:
                 level.call(level.tier.discard, stub)
         return left
 
-    def _stub(self, key: str, version: int) -> Row:
-        return self.stack.sealer.remade(Row(key=key, version=version, purge_at=0.0, check="", columns={}))
+    def _stub(self, row: Row, version: int) -> Row:
+        columns: dict[str, ColumnValue] = {GOES_BACK_TO: goes_back_to(row)}
+        return self.stack.sealer.remade(Row(key=row.key, version=version, purge_at=0.0, check="", columns=columns))
 
     def _replace(self, level: Level, rows: Mapping[str, Row]) -> set[str]:
-        """Let `rows` take the place of older copies, but of no write that is owed. Answers the keys of such writes."""
+        """Let `rows` take the place of older copies, but of no write that comes after. Answers the keys of such."""
         left: set[str] = set()
         absent: set[str] = set()
         for _ in range(ATTEMPTS):
             held: dict[str, Row] = level.call(level.tier.get_many, list(rows))
-            left |= {key for key, row in held.items() if is_owed(row) and self._comes_after(level, row)}
+            left |= {key for key, row in held.items() if self._comes_after(level, row, rows[key])}
             older = [row for key, row in rows.items() if key not in left and _version(held, key) < row.version]
             replacements = [(row, _version(held, row.key)) for row in older]
             done = level.write(level.tier.replace_many, replacements) if replacements else []
@@ -137,14 +141,16 @@ class ComparedCopies(Copies[E]):
                 return left
         raise TierUnavailable(f"{level.name}: {ATTEMPTS} other writers of one record came first: try again")
 
-    def _comes_after(self, level: Level, owed: Row) -> bool:
-        """Whether `owed` can be trusted; then the authority gets it after what was compared and set."""
-        try:
-            self.stack.sealer.verify(owed)
-        except TierkitError:
+    def _comes_after(self, level: Level, held: Row, row: Row) -> bool:
+        """Whether `held` is a write that the authority is owed and that `row` was not compared with."""
+        if not is_owed(held) or held.version <= goes_back_to(row):
             return False
-        self.stack.owing.adopt(level, owed)
-        self.writer.drop_live(owed.key)  # and L1 is not filled with what was compared and set
+        try:
+            self.stack.sealer.verify(held)
+        except TierkitError:
+            return False  # found, counted and evicted when it is read
+        self.stack.owing.adopt(level, held)
+        self.writer.drop_live(held.key)  # and L1 is not filled with `row`
         return True
 
 

@@ -151,6 +151,7 @@ class HealthSweep(Bulk[E]):
                 self._judge_batch(batch)
             for key in [key for key in batch if key in self.pending]:  # another writer came first
                 self._note(key, self.health.judge(key, batch[key])[0])
+        self.stack.settle()  # a copy that was evicted meanwhile may have come back
 
     def result(self, error: CacheStorageError | None = None) -> HealthResult:
         """What became of them."""

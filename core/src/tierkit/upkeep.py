@@ -227,8 +227,11 @@ class Upkeep:
         return [victim for victim in victims if victim.key in held and held[victim.key].version == victim.version]
 
     def _evict(self, level: Level, victim: Any) -> bool:
+        held = level.call(level.tier.get, victim.key) if level.live else victim
         if not level.call(level.tier.discard, victim):
             return False
+        if held is not None and held is not victim:  # it went and came back since it was named, and counts the reads
+            self._keep_usage(level, held)
         self._evicted(level, victim)
         return True
 

@@ -108,6 +108,7 @@ def test_a_sweep_is_one_call_of_each_kind_and_not_one_for_each_record(world: Wor
         ("L2", "replace_many"),
         ("L1", "get_many"),
         ("L2", "get_many"),
+        ("L3", "get_many"),
         ("L2", "delete_many"),
         ("L3", "delete_many"),
         *[("L1", "delete")] * 10,

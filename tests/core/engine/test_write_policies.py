@@ -173,6 +173,27 @@ def test_a_victim_that_is_written_meanwhile_is_not_demoted(world: World) -> None
     assert entry.text == "new"
 
 
+def test_reads_of_a_victim_that_went_and_came_back_since_it_was_named_are_counted(world: World) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"backend": "live", "max_entries": 1},
+        {"backend": "disk", "write_policy": "demote"},
+        {"backend": "disk"},
+    ]
+    cache = world.open_config(tiers)
+    cache.put(note("a"))
+
+    def goes_and_comes_back() -> None:
+        cache.levels[0].empty()
+        cache.get("a")
+
+    tier(cache, "L1").after("overflow", goes_and_comes_back)
+    cache.put(note("b"))
+    cache.flush()
+    row = tier(cache, "L3").tier.get("a")
+    assert row is not None
+    assert row.access_count == 1
+
+
 def test_usage_of_a_demoted_record_goes_with_it(world: World) -> None:
     tiers: list[dict[str, Any]] = [
         {"backend": "live", "max_entries": 1},
