@@ -57,6 +57,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"default_tll_seconds": 60}, "there is no such setting; did you mean 'default_ttl_seconds'?"),
     ({"default_tll": 60}, "did you mean 'default_ttl_seconds'?"),
     ({"cache_l2_directory": "x"}, "did you mean 'cache_l2_dir'?"),
+    ({"cache_ttl": 60}, "did you mean 'cache_default_ttl'?"),
+    ({"zzz": 60}, "zzz (code): there is no such setting; the settings are name, cache_enabled, tiers, default_ttl_"),
 ]
 
 
@@ -84,6 +86,7 @@ ENVIRONMENTS = [
     ({"TIERKIT_DEFAULT_TTL_SECOND": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
     ({"TIERKIT_DEFAULT_TLL": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
     ({"TIERKIT_CACHE_L9_DIR": "x"}, "did you mean 'TIERKIT_CACHE_L2_DIR'?"),
+    ({"TIERKIT_ZZZ": "x"}, "there is no such setting; the settings are name, cache_enabled, tiers, default_ttl_"),
     ({"TIERKIT_": "x"}, "there is no such setting"),
     ({"TIERKIT_DEFAULT_TTL_SECONDS__X": "60"}, "there is no such setting"),
     ({"TIERKIT_TIERS__X__NAME": "60"}, "there is no such setting"),

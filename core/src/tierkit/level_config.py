@@ -226,8 +226,10 @@ def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: 
     known = _option_fields(spec)
     for option in level.options.keys() - known.keys():
         meant = nearest(option, [*known, *TIER_SETTINGS])
+        guess = f"did you mean {meant!r}? Backend" if meant else "backend"
         offered = f"has the options {', '.join(known)}" if known else "has no options"
-        text = f"there is no such option; did you mean {meant!r}? Backend {spec.kind!r} {offered}"
+        every = "" if meant else f", and every level has the settings {', '.join(TIER_SETTINGS)}"
+        text = f"there is no such option; {guess} {spec.kind!r} {offered}{every}"
         yield problem((*at, option), givens, text)
 
 
