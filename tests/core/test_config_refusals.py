@@ -36,6 +36,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tombstone_seconds": 70}, "tombstone_seconds = 70 (code): must be more than 70, which is late_seconds and 60"),
     ({"tombstone_seconds": -1}, "tombstone_seconds = -1 (code): must be more than 70"),
     ({"late_seconds": 840}, "tombstone_seconds = 900 (default): must be more than 900"),
+    ({"recovery_initial_seconds": 5, "recovery_longest_seconds": 4}, "(code): must not be less than 5, which is rec"),
+    (
+        {"recovery_initial_seconds": 90},
+        "recovery_longest_seconds = 60 (default): must not be less than 90, which is rec",
+    ),
+    ({"latency_histograms": True, "enable_statistics": False}, "latency_histograms = true (code): has no effect with"),
+    ({"observers": ["a", "b", "a"]}, "observers (code): names 'a' more than once"),
     ({"enable_statistics": "maybe"}, "must be true or false (or 1/0, yes/no, on/off)"),
     ({"encryption_key_env": ""}, "encryption_key_env = '' (code)"),
     ({"encryption_key_file": 5}, "encryption_key_file = 5 (code)"),

@@ -364,7 +364,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_says_what_to_do(key_fi
         written(tmp_path / "config", "a file where a directory should be")
         return False
 
-    with pytest.raises(EncryptionKeyError, match=r"no key file can be made at .*set TIERKIT_ENCRYPTION_KEY"):
+    with pytest.raises(EncryptionKeyError, match=r"no key file can be made at .*set FIRST_KEY to a key instead"):
         resolve(key_file, ciphertext_present=appears)
 
 

@@ -420,7 +420,7 @@ def test_a_type_without_secrets_takes_either_check() -> None:
 
 def test_a_type_with_secrets_cannot_be_sealed_without_a_key() -> None:
     sealer = Sealer(schema_of(ProxyEntry), None)
-    with pytest.raises(EncryptionKeyError, match=r"ProxyEntry has secrets.*TIERKIT_ENCRYPTION_KEY"):
+    with pytest.raises(EncryptionKeyError, match=r"ProxyEntry has secrets.*the variable that encryption_key_env names"):
         sealer.seal(proxy("http://192.0.2.1:80"))
     with pytest.raises(EncryptionKeyError):
         sealer.restamp(PROXIES.seal(proxy()), 9)
