@@ -26,6 +26,7 @@ from tierkit.level_config import (
     Count,
     ResolvedTier,
     level_from,
+    name_with,
     no_bool,
     none_by_name,
     resolved,
@@ -72,7 +73,7 @@ class CacheConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(default="tierkit", pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    name: Annotated[str, name_with("-_.")] = "tierkit"
     cache_enabled: bool = True
     tiers: tuple[CacheTierConfig, ...] = ()
     default_ttl_seconds: Annotated[AnySeconds, Field(ge=60)] = 3600.0
