@@ -198,7 +198,7 @@ def test_a_malformed_variable_is_named_and_its_value_is_not(key_file: Path) -> N
 @pytest.mark.parametrize("explicit", ["canary-0451", lambda: "canary-0451", lambda: b"canary-0451"])
 def test_keys_that_are_not_masked_are_refused_without_showing_them(key_file: Path, explicit: object) -> None:
     with pytest.raises(EncryptionKeyError, match="wrap it in SecretStr") as caught:
-        keys_module._from_caller(explicit)  # type: ignore[arg-type]
+        keys_module._from_caller(explicit)  # type: ignore[arg-type]  # it is refused
     assert "canary-0451" not in told(caught.value)
 
 

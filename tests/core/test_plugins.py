@@ -204,7 +204,7 @@ def test_an_unknown_api_is_refused_by_name_when_asked_for() -> None:
 
 def test_a_plugin_says_itself_which_contract_it_is_written_for(environment: Environment) -> None:
     with pytest.raises(TypeError, match="'api'"):
-        TierSpec(kind="shelf", factory=print, options=Options, traits=Trait.NONE)  # type: ignore[call-arg, arg-type]
+        TierSpec(kind="shelf", factory=print, options=Options, traits=Trait.NONE)  # type: ignore[call-arg, arg-type]  # it is refused
     environment.install("shelf-plugin", GOOD.replace("api=1, ", ""))
     with pytest.raises(PluginError, match="missing 1 required keyword-only argument: 'api'"):
         environment.discover().spec("shelf")

@@ -634,14 +634,14 @@ def failures(secret: str, sealer: Sealer) -> list[Callable[[], object]]:
         lambda: sealer.seal(replace(entry, token=secret)),
         lambda: sealer.seal(replace(entry, spare=secret)),
         lambda: sealer.seal(replace(entry, spare=SecretStr(secret + "\ud800"))),
-        lambda: sealer.seal(replace(entry, spare=SecretStr(secret.encode()))),  # type: ignore[arg-type]
+        lambda: sealer.seal(replace(entry, spare=SecretStr(secret.encode()))),  # type: ignore[arg-type]  # it is refused
         lambda: Sealer(schema_of(Session), None).seal(entry),
         lambda: sealer.open(with_columns(row, source="x")),
         lambda: sealer.open(rechecked(sealer, with_columns(row, port=2))),
         lambda: sealer.open(rechecked(sealer, with_columns(row, tone="shrill"))),
         lambda: sealer.open(rechecked(sealer, with_columns(row, spare_encrypted=b"x"))),
         lambda: Sealer(schema_of(Session), parse_keys(OTHER)).open(row),
-        lambda: encryptor.encrypt(secret),  # type: ignore[arg-type]
+        lambda: encryptor.encrypt(secret),  # type: ignore[arg-type]  # it is refused
         lambda: encryptor.encrypt(SecretStr(secret + "\ud800")),
         lambda: encryptor.decrypt(row.columns["token_encrypted"]),
     ]

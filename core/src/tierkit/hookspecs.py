@@ -23,7 +23,7 @@ hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
 
 @hookspec
-def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
+def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]  # a hook has no body
     """The kinds of tier that this plugin offers.
 
     Called once, at discovery. Import backends inside the factories: every cache start pays for what is imported here.
@@ -31,7 +31,7 @@ def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]
+def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]  # likewise
     """The eviction policies that this plugin offers, by the name that a configuration uses.
 
     Called once, at discovery. Each is a subclass of `EvictionPolicy`, or what makes one for a number of keys. It serves
@@ -40,7 +40,7 @@ def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore
 
 
 @hookspec
-def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:  # type: ignore[empty-body]
+def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:  # type: ignore[empty-body]  # likewise
     """What is to watch the cache called `cache_name`.
 
     Called when a cache opens whose `observers` name this plugin, by its entry point. `options` are those that the
@@ -50,7 +50,7 @@ def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
 
 
 @hookspec
-def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ignore[empty-body]
+def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ignore[empty-body]  # likewise
     """The admission policies that this plugin offers, by the name that a configuration uses.
 
     Called once, at discovery. Each is a subclass of `AdmissionPolicy`, or what makes one for a number of entries.

@@ -296,7 +296,7 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
         registry.add(_Plugin(entry_point.name, declared, entry_point.load, entry_point))
     for plugin in extra:
         name = getattr(plugin, "__name__", type(plugin).__name__)
-        registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]
+        registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]  # its type cannot be inferred
     return registry
 
 
