@@ -8,6 +8,7 @@ from pathlib import Path
 import pluggy
 
 from tierkit import CacheObserver, TierSpec, hookspecs
+from tierkit.plugins import TIER_SETTINGS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "hooks.md").read_text()
 
@@ -34,6 +35,14 @@ def test_every_field_of_a_spec_is_documented_and_every_documented_field_exists()
     section = TEXT[TEXT.index("## `register_tiers`") : TEXT.index("## Discovery")]
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert documented == [field.name for field in dataclasses.fields(TierSpec)]
+
+
+def test_the_names_that_no_option_may_have_are_documented() -> None:
+    (row,) = re.findall(r"^\| `options` \| .*$", TEXT, re.MULTILINE)
+    (names,) = re.findall(r"None may be called as a setting of every level is: (.+?)\. ", row)
+    assert re.findall(r"\w+", names) == list(TIER_SETTINGS)
+    (names,) = re.findall(r"setting\s+of every level is: (.+?)\.\n", TierSpec.__doc__ or "", re.DOTALL)
+    assert re.findall(r"\w+", names) == list(TIER_SETTINGS)
 
 
 def test_the_group_in_the_text_is_the_group_in_the_code() -> None:

@@ -91,7 +91,7 @@ class CacheManager(Generic[E]):
             plugins: Plugin modules or objects besides those that are installed.
 
         Raises:
-            CacheConfigError: The configuration cannot work; nothing was opened.
+            CacheConfigError: The configuration cannot work. What was opened is closed again.
             CacheValidationError: The entry type cannot be stored.
             EncryptionKeyError: There is no usable encryption key.
             CacheStorageError: A tier could not be opened.
@@ -202,19 +202,21 @@ class CacheManager(Generic[E]):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, entry: E) -> E:
-        """Write `entry` to every level, the authority first; what it held for the key is replaced.
+        """Write `entry`, to the authority first and then to the levels above; what is held for the key is replaced.
 
         An entry whose deadline has passed is refused: put `entry.renewed()`.
 
-        When it returns, the authority has the record as durably as `durability` says, and the bounds of all levels
-        hold.
+        When it returns, the record is kept as durably as `durability` says: in the authority or, under write-behind and
+        demote-only and while the authority cannot be written, in the level that stands in for it; with
+        `durability = "none"` that may be memory. `docs/explanation/reliability.md` has the table. The bounds of all
+        levels hold, but for what waits for the authority. Blocks on I/O.
 
         Returns:
             The entry as stored: with version, deadline and times.
 
         Raises:
             CacheValidationError: The entry cannot be stored. Nothing was written.
-            CacheStorageError: The authority did not take it. It may or may not be there.
+            CacheStorageError: Nobody took it. It may or may not be there.
         """
         self._check_writable()
         return self._writer.put(check_entry(entry, self.entry_type))
