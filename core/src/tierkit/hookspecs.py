@@ -2,6 +2,15 @@
 
 A plugin is a module named by an entry point in the group `tierkit`; it marks its functions with `tierkit.hookimpl`.
 Hooks run while a cache is being built, never while it serves.
+
+What they speak of is imported from `tierkit`. Where it is written down:
+
+- `tier.py`: `TierSpec`, `CacheTier`, `TierContext`, `Trait`; `row.py`: `Row`; `errors.py`: what a tier raises.
+- `blob.py`: `BlobTier`, the short way for backends that keep plain bytes by key.
+- `eviction/policy.py`: `EvictionPolicy`, an order of keys. `eviction/key_order.py`: `KeyOrder`, which keeps one for a
+  tier that outlives the process.
+- `admission.py`: `AdmissionPolicy`, the door of a level.
+- `observers.py`: `CacheObserver`, what is told of events.
 """
 
 from __future__ import annotations

@@ -139,8 +139,27 @@ class TierContext:
 class CacheTier(ABC, Generic[R]):
     """A storage backend. `R` is `Row`, or `CacheEntry` for a tier with the trait `LIVE`.
 
-    The defaults are atomic between threads of one process, by `self.lock`; a tier with the trait `SHARED` makes put,
+    **Locks.** Any thread may call any method at any time. The defaults that look and then write (`replace`, `discard`,
+    `evict`, `touch_many`) hold `self.lock`, which is reentrant. They are atomic between the threads of a process only
+    where `put` and `delete` hold it too: do so, or override `replace`, `discard` and `touch_many` as well. Read
+    `self.lock` each time and keep no copy: after a fork it may be another. A tier with the trait `SHARED` makes put,
     delete and replace atomic between processes. Methods may block on I/O but not without a time limit.
+
+    **Limits.** A key has 1 to 4096 characters of any kind and is compared exactly. The text and the bytes of a record
+    are at most 960 * 1024 characters and bytes, before secrets are sealed, which makes these a third longer. Versions
+    and marks have up to 63 bits, more than a double holds. `purge_at` may be infinite.
+
+    Attributes:
+        traits: What its tiers claim about themselves; the `TierSpec` says the same.
+        context: What it was told when it was made.
+        lock: Held by the defaults: see above.
+
+    Raises:
+        TierUnavailable: From any method: the storage is out of reach or broken, or the tier has been closed.
+        TierTimeout: From any method: the storage, or a lock on it, did not answer in time.
+        TierFull: From a method that writes: there is no room left.
+        TierReadOnly: From a method that writes: the storage does not allow it, or `context.read_only` is true.
+        TierCorrupt: From `get` and, by way of it, from the defaults of `replace` and `discard`: one record is damaged.
     """
 
     traits: ClassVar[Trait] = Trait.NONE
