@@ -275,7 +275,7 @@ class CacheManager(Generic[E]):
 
         Raises:
             CacheValidationError: An entry cannot be stored.
-            CacheStorageError: The authority failed; earlier batches are there.
+            CacheStorageError: Nobody took a batch or, with `merge`, the authority did not; earlier batches are there.
         """
         self._check_writable()
         bulk = Merging(self._comparing, on_invalid) if merge else Bulk(self._writer, on_invalid)
