@@ -19,7 +19,7 @@ from .conftest import Run
 
 def tierkit(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tierkit", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]  # options of any type
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -303,5 +303,5 @@ def test_no_environment_ends_in_another_error(variables: dict[str, str]) -> None
 def test_a_configuration_cannot_be_changed_and_can_be_pickled() -> None:
     config = CacheConfig(cache_l1_max_entries=5)
     with pytest.raises(ValueError, match="frozen"):
-        config.failure_threshold = 5  # type: ignore[misc]
+        config.failure_threshold = 5  # type: ignore[misc]  # it is refused
     assert pickle.loads(pickle.dumps(config)).origins == config.origins  # noqa: S301 - made just here

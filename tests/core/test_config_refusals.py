@@ -36,6 +36,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tombstone_seconds": 70}, "tombstone_seconds = 70 (code): must be more than 70, which is late_seconds and 60"),
     ({"tombstone_seconds": -1}, "tombstone_seconds = -1 (code): must be more than 70"),
     ({"late_seconds": 840}, "tombstone_seconds = 900 (default): must be more than 900"),
+    ({"recovery_initial_seconds": 5, "recovery_longest_seconds": 4}, "(code): must not be less than 5, which is rec"),
+    (
+        {"recovery_initial_seconds": 90},
+        "recovery_longest_seconds = 60 (default): must not be less than 90, which is rec",
+    ),
+    ({"latency_histograms": True, "enable_statistics": False}, "latency_histograms = true (code): has no effect with"),
+    ({"observers": ["a", "b", "a"]}, "observers (code): names 'a' more than once"),
     ({"enable_statistics": "maybe"}, "must be true or false (or 1/0, yes/no, on/off)"),
     ({"encryption_key_env": ""}, "encryption_key_env = '' (code)"),
     ({"encryption_key_file": 5}, "encryption_key_file = 5 (code)"),
@@ -45,7 +52,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tiers": [{}, {"backend": "x"}]}, "tiers.0.backend (code): is missing"),
     ({"tiers": [{"max_entries": 5}]}, "tiers.0.backend (code): is missing"),
     ({"tiers": [{"backend": "x", "max_entries": 0}]}, "tiers.0.max_entries = 0 (code): must be at least 1"),
-    ({"tiers": [{"backend": "x", "name": "a b"}]}, "tiers.0.name = 'a b' (code)"),
+    ({"tiers": [{"backend": "x", "name": "a b"}]}, "tiers.0.name = 'a b' (code): must begin with a letter"),
+    ({"tiers": [{"backend": "x", "name": "2nd"}]}, "from A to Z, and have after it only such, digits, and - _"),
+    ({"name": "2nd"}, "name = '2nd' (code): must begin with a letter from A to Z, and have after it only such, "),
+    ({"name": "a b"}, "and have after it only such, digits, and - _ ."),
+    ({"name": ""}, "name = '' (code): must begin with a letter"),
     ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): is the name of two"),
     ({"tiers": [{"backend": "x"}], "l1_config": {}}, "l1_config (code): cannot be used together with 'tiers'"),
     ({"tiers": [{"backend": "x"}], "cache_l2_dir": "y"}, "cache_l2_dir (code): cannot be used together"),
@@ -57,6 +68,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"default_tll_seconds": 60}, "there is no such setting; did you mean 'default_ttl_seconds'?"),
     ({"default_tll": 60}, "did you mean 'default_ttl_seconds'?"),
     ({"cache_l2_directory": "x"}, "did you mean 'cache_l2_dir'?"),
+    ({"cache_ttl": 60}, "did you mean 'cache_default_ttl'?"),
+    ({"zzz": 60}, "zzz (code): there is no such setting; the settings are name, cache_enabled, tiers, default_ttl_"),
 ]
 
 
@@ -84,6 +97,7 @@ ENVIRONMENTS = [
     ({"TIERKIT_DEFAULT_TTL_SECOND": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
     ({"TIERKIT_DEFAULT_TLL": "60"}, "did you mean 'TIERKIT_DEFAULT_TTL_SECONDS'?"),
     ({"TIERKIT_CACHE_L9_DIR": "x"}, "did you mean 'TIERKIT_CACHE_L2_DIR'?"),
+    ({"TIERKIT_ZZZ": "x"}, "there is no such setting; the settings are name, cache_enabled, tiers, default_ttl_"),
     ({"TIERKIT_": "x"}, "there is no such setting"),
     ({"TIERKIT_DEFAULT_TTL_SECONDS__X": "60"}, "there is no such setting"),
     ({"TIERKIT_TIERS__X__NAME": "60"}, "there is no such setting"),

@@ -30,8 +30,11 @@ STACKS: list[tuple[list[dict[str, Any]], str]] = [
     ([{"backend": "shelf"}, {"backend": "live"}], "level L2 (live) holds live entries and cannot stand below level L1"),
     ([{"backend": "shelf", "widht": 3}], "tiers.0.widht (code): there is no such option; did you mean 'width'?"),
     ([{"backend": "shelf", "max_entires": 3}], "did you mean 'max_entries'?"),
-    ([{"backend": "shelf", "x": 3}], "Backend 'shelf' has the options path, folders, tags, width, pin"),
-    ([{"backend": "live", "x": 3}], "Backend 'live' has no options"),
+    (
+        [{"backend": "shelf", "x": 3}],
+        "backend 'shelf' has the options path, folders, tags, width, pin, and every level has",
+    ),
+    ([{"backend": "live", "x": 3}], "backend 'live' has no options, and every level has the settings name, backend, "),
     ([{"backend": "shelf", "width": "wide"}], "tiers.0.width = 'wide' (code): must be a whole number"),
     ([{"backend": "pile", "max_entries": 3}], "backend 'pile' does not offer it; it offers fifo"),
     ([{"backend": "pile", "eviction_policy": "lru"}], "tiers.0.eviction_policy = 'lru' (code)"),

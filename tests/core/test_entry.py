@@ -45,10 +45,10 @@ def test_what_is_left_out_is_not_made_up() -> None:
 
 def test_entries_and_their_subclasses_take_keywords_only_and_are_frozen() -> None:
     with pytest.raises(TypeError):
-        ApiKey("service")  # type: ignore[call-arg]
+        ApiKey("service")  # type: ignore[call-arg]  # it is refused
     entry = ApiKey(service="s", token=SecretStr("t"))
     with pytest.raises(AttributeError):
-        entry.service = "other"  # type: ignore[misc]
+        entry.service = "other"  # type: ignore[misc]  # it is refused
 
 
 class At(datetime):
@@ -97,7 +97,7 @@ def test_the_deadline_is_when_a_tier_may_drop_it() -> None:
 
 def test_usage_is_shown_and_cannot_be_passed_in() -> None:
     with pytest.raises(TypeError):
-        CacheEntry(access_count=5)  # type: ignore[call-arg]
+        CacheEntry(access_count=5)  # type: ignore[call-arg]  # it is refused
     entry = CacheEntry(_usage=Usage(3, 1.5))
     entry._usage.hits += 2
     assert entry.access_count == 5
@@ -144,7 +144,7 @@ def test_a_new_life_has_its_deadline_computed_anew(changes: dict[str, Any]) -> N
 def test_a_renewed_entry_begins_a_new_life_and_keeps_its_health(seconds: float | None) -> None:
     times = {"fetch_time": NOW, "expires_at": NOW, "created_at": NOW, "ttl_seconds": 9.0}
     health = {"health_status": HealthStatus.UNHEALTHY, "failure_count": 2}
-    entry = CacheEntry(key="k", source="web", version=9, _usage=Usage(5, 1.0), **times, **health)  # type: ignore[arg-type]
+    entry = CacheEntry(key="k", source="web", version=9, _usage=Usage(5, 1.0), **times, **health)  # type: ignore[arg-type]  # dicts of several types
     renewed = entry.renewed(seconds)
     assert (renewed.fetch_time, renewed.expires_at, renewed.version) == (None, None, 0)
     assert (renewed.ttl_seconds, renewed.access_count) == (seconds, 0)
@@ -186,10 +186,10 @@ SHOWN = "key='', source='unknown', health_status=<HealthStatus.UNKNOWN: 'unknown
 @pytest.mark.parametrize(
     "entry",
     [
-        ApiKey(service="s", token="canary-0451"),  # type: ignore[arg-type]
-        ApiKey(service="s", token=SecretStr("t"), spare="canary-0451"),  # type: ignore[arg-type]
-        ApiKey(service="s", token=b"canary-0451"),  # type: ignore[arg-type]
-        ProxyEntry(proxy_url="http://a:1", password="canary-0451"),  # type: ignore[arg-type]
+        ApiKey(service="s", token="canary-0451"),  # type: ignore[arg-type]  # a mistake that users make
+        ApiKey(service="s", token=SecretStr("t"), spare="canary-0451"),  # type: ignore[arg-type]  # likewise
+        ApiKey(service="s", token=b"canary-0451"),  # type: ignore[arg-type]  # likewise
+        ProxyEntry(proxy_url="http://a:1", password="canary-0451"),  # type: ignore[arg-type]  # likewise
         ProxyEntry(proxy_url="http://canary-0451:canary-0451@a:1"),
     ],
 )
@@ -215,7 +215,7 @@ def test_credentials_that_are_given_beside_the_url_come_first() -> None:
 
 
 def test_plain_credentials_are_masked_at_once() -> None:
-    entry = ProxyEntry(proxy_url="http://h:1", username="u", password="p")  # type: ignore[arg-type]
+    entry = ProxyEntry(proxy_url="http://h:1", username="u", password="p")  # type: ignore[arg-type]  # a mistake that users make
     assert (entry.username, entry.password) == (SecretStr("u"), SecretStr("p"))
     assert entry.key == ProxyEntry.key_for("http://h:1", "u")
 

@@ -15,7 +15,7 @@ NOW = 1_800_000_000.0
 
 
 def level(tier: FiveMethodTier, *, traits: Trait = Trait.PERSISTENT) -> Level:
-    tier.traits = traits  # type: ignore[misc]
+    tier.traits = traits  # type: ignore[misc]  # not those of its class
     spec = TierSpec(kind="five", factory=lambda _context, _options: tier, options=BaseModel, traits=traits, api=1)
     return Level("L2", spec, tier)
 

@@ -76,7 +76,7 @@ def test_from_then_on_it_is_fed_by_every_way_of_writing_and_reading() -> None:
     assert put(tier, "d") == ["b"]
     tier.put_many([make_row("c", 30)])
     assert put(tier, "e") == ["a"]
-    assert tier.replace(make_row("d", 50), tier.find("d").version)  # type: ignore[union-attr]
+    assert tier.replace(make_row("d", 50), tier.find("d").version)  # type: ignore[union-attr]  # it was just put
     assert tier.replace_many([(make_row("c", 60), 30)]) == [True]
     assert put(tier, "f") == ["e"]
     tier.touch_many({"d": Delta(1, 9.0)})

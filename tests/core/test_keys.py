@@ -198,7 +198,7 @@ def test_a_malformed_variable_is_named_and_its_value_is_not(key_file: Path) -> N
 @pytest.mark.parametrize("explicit", ["canary-0451", lambda: "canary-0451", lambda: b"canary-0451"])
 def test_keys_that_are_not_masked_are_refused_without_showing_them(key_file: Path, explicit: object) -> None:
     with pytest.raises(EncryptionKeyError, match="wrap it in SecretStr") as caught:
-        keys_module._from_caller(explicit)  # type: ignore[arg-type]
+        keys_module._from_caller(explicit)  # type: ignore[arg-type]  # it is refused
     assert "canary-0451" not in told(caught.value)
 
 
@@ -364,7 +364,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_says_what_to_do(key_fi
         written(tmp_path / "config", "a file where a directory should be")
         return False
 
-    with pytest.raises(EncryptionKeyError, match=r"no key file can be made at .*set TIERKIT_ENCRYPTION_KEY"):
+    with pytest.raises(EncryptionKeyError, match=r"no key file can be made at .*set FIRST_KEY to a key instead"):
         resolve(key_file, ciphertext_present=appears)
 
 

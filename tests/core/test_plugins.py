@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tierkit import CacheTier, PluginError, TierSpec, Trait, UnknownTierError, hookimpl
+from tierkit import CacheConfigError, CacheTier, PluginError, TierSpec, Trait, UnknownTierError, hookimpl
 from tierkit.plugins import PluginRegistry, discover, nearest
 
 GOOD = """
@@ -204,7 +204,7 @@ def test_an_unknown_api_is_refused_by_name_when_asked_for() -> None:
 
 def test_a_plugin_says_itself_which_contract_it_is_written_for(environment: Environment) -> None:
     with pytest.raises(TypeError, match="'api'"):
-        TierSpec(kind="shelf", factory=print, options=Options, traits=Trait.NONE)  # type: ignore[call-arg, arg-type]
+        TierSpec(kind="shelf", factory=print, options=Options, traits=Trait.NONE)  # type: ignore[call-arg, arg-type]  # it is refused
     environment.install("shelf-plugin", GOOD.replace("api=1, ", ""))
     with pytest.raises(PluginError, match="missing 1 required keyword-only argument: 'api'"):
         environment.discover().spec("shelf")
@@ -225,9 +225,23 @@ def test_an_unknown_kind_where_nothing_is_installed_says_how_to_install() -> Non
         only().spec("memory")
 
 
-@pytest.mark.parametrize(("name", "meant"), [("jsnl", "jsonl"), ("memroy", "memory"), ("qqq", "jsonl memory")])
-def test_something_is_always_nearest(name: str, meant: str) -> None:
-    assert nearest(name, ["jsonl", "memory"]) in meant.split()
+def test_an_unknown_kind_that_is_like_none_gets_no_guess() -> None:
+    registry = only(Plugin([spec("memory"), spec("sqlite")]))
+    with pytest.raises(UnknownTierError, match=r"'zzz': installed are memory, sqlite$"):
+        registry.spec("zzz")
+
+
+@pytest.mark.parametrize("name", ["prometheus", "opentelemetry"])
+@pytest.mark.parametrize("others", [[], ["diary"]])
+def test_an_observer_that_is_an_extra_and_not_installed_says_which(name: str, others: list[str]) -> None:
+    plugins = [SimpleNamespace(__name__=other, make_observer=hookimpl(lambda: None)) for other in others]
+    with pytest.raises(CacheConfigError, match=rf"'{name}': it comes with `pip install 'tierkit\[{name}\]'`"):
+        only(*plugins).check_observer(name)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("jsnl", "jsonl"), ("memroy", "memory"), ("qqq", ""), ("zzz", "")])
+def test_what_is_not_like_anything_has_no_nearest(name: str, meant: str) -> None:
+    assert nearest(name, ["jsonl", "memory", "buzzer and fizz"]) == meant
 
 
 def test_nothing_is_nearest_to_nothing() -> None:

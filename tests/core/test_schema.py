@@ -146,7 +146,7 @@ def test_annotations_that_name_nothing_are_refused() -> None:
 
 
 def test_a_class_that_is_not_frozen_is_refused() -> None:
-    class Loose(CacheEntry, frozen=False):  # type: ignore[misc]
+    class Loose(CacheEntry, frozen=False):  # type: ignore[misc]  # it is refused
         pass
 
     with pytest.raises(CacheValidationError, match="Loose is not frozen: leave out frozen=False"):
@@ -270,7 +270,7 @@ def test_a_text_of_a_subclass_is_stored_as_plain_text() -> None:
         ("moment", NOON.replace(tzinfo=None), "2026-01-02T12:00:00 without a time zone"),
         ("secret", "plain", "must be SecretStr, not str"),
         ("secret", SecretStr("a\ud800"), "lone surrogate at position 1"),
-        ("secret", SecretStr(b"a"), "must hold a str"),  # type: ignore[arg-type]
+        ("secret", SecretStr(b"a"), "must hold a str"),  # type: ignore[arg-type]  # it is refused
         ("colour", "red", "must be Colour, not str"),
         ("pair", (1, 2), "cannot be stored as tuple"),
         ("pair", (object(), ""), "cannot be stored as tuple"),

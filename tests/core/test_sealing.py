@@ -420,7 +420,7 @@ def test_a_type_without_secrets_takes_either_check() -> None:
 
 def test_a_type_with_secrets_cannot_be_sealed_without_a_key() -> None:
     sealer = Sealer(schema_of(ProxyEntry), None)
-    with pytest.raises(EncryptionKeyError, match=r"ProxyEntry has secrets.*TIERKIT_ENCRYPTION_KEY"):
+    with pytest.raises(EncryptionKeyError, match=r"ProxyEntry has secrets.*the variable that encryption_key_env names"):
         sealer.seal(proxy("http://192.0.2.1:80"))
     with pytest.raises(EncryptionKeyError):
         sealer.restamp(PROXIES.seal(proxy()), 9)
@@ -634,14 +634,14 @@ def failures(secret: str, sealer: Sealer) -> list[Callable[[], object]]:
         lambda: sealer.seal(replace(entry, token=secret)),
         lambda: sealer.seal(replace(entry, spare=secret)),
         lambda: sealer.seal(replace(entry, spare=SecretStr(secret + "\ud800"))),
-        lambda: sealer.seal(replace(entry, spare=SecretStr(secret.encode()))),  # type: ignore[arg-type]
+        lambda: sealer.seal(replace(entry, spare=SecretStr(secret.encode()))),  # type: ignore[arg-type]  # it is refused
         lambda: Sealer(schema_of(Session), None).seal(entry),
         lambda: sealer.open(with_columns(row, source="x")),
         lambda: sealer.open(rechecked(sealer, with_columns(row, port=2))),
         lambda: sealer.open(rechecked(sealer, with_columns(row, tone="shrill"))),
         lambda: sealer.open(rechecked(sealer, with_columns(row, spare_encrypted=b"x"))),
         lambda: Sealer(schema_of(Session), parse_keys(OTHER)).open(row),
-        lambda: encryptor.encrypt(secret),  # type: ignore[arg-type]
+        lambda: encryptor.encrypt(secret),  # type: ignore[arg-type]  # it is refused
         lambda: encryptor.encrypt(SecretStr(secret + "\ud800")),
         lambda: encryptor.decrypt(row.columns["token_encrypted"]),
     ]

@@ -24,7 +24,11 @@ def test_a_cache_so_configured_keeps_a_record(name: str, tmp_path: Path, monkeyp
     file = tmp_path / "tierkit.toml"
     file.write_text(EXAMPLES[name])
     config = CacheConfig.load(file, environ={})
+    for listed in config.warm_files:
+        listed.parent.mkdir()
+        listed.write_text("proxy_url\nhttp://192.0.2.1:8080\n")
     with CacheManager(config) as cache:
         key = cache.put(ProxyEntry.from_url("http://user:pass@203.0.113.7:8080", source="free-list")).key
     with CacheManager(config) as cache:
         assert cache.get(key) is not None
+        assert cache.size() == 1 + len(config.warm_files)

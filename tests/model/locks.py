@@ -107,10 +107,10 @@ class Threading:
     def RLock(self) -> Lock:  # noqa: N802 - the name in `threading`
         return Lock(self.scheduler, reentrant=True, points=self.points)
 
-    def Lock(self) -> Lock:  # noqa: N802
+    def Lock(self) -> Lock:  # noqa: N802 - likewise
         return Lock(self.scheduler, reentrant=False, points=self.points)
 
-    def Condition(self) -> Condition:  # noqa: N802
+    def Condition(self) -> Condition:  # noqa: N802 - likewise
         return Condition(self.scheduler)
 
     def get_ident(self) -> int:

@@ -306,6 +306,6 @@ def work(world: World, index: int) -> None:
         task = scheduler.current
         assert isinstance(task, Task)
         task.process, task.operation = process, None
-        scheduler.wait_until(lambda process=process: process.manager is not None, None)  # type: ignore[misc]
+        scheduler.wait_until(lambda process=process: process.manager is not None, None)  # type: ignore[misc]  # its type cannot be inferred
         scheduler.point()
         perform(world, process, name, key)

@@ -79,7 +79,7 @@ def _play(world: World, profile: Profile) -> None:
         for _ in range(random.randrange(2, 7)):
             world.work[index].append((random.choice(operations), random.choice(keys)))
         for _ in range(random.choice(profile.threads)):
-            world.scheduler.spawn(process, lambda index=index: work(world, index))  # type: ignore[misc]
+            world.scheduler.spawn(process, lambda index=index: work(world, index))  # type: ignore[misc]  # its type cannot be inferred
     events = [random.choice(weighted(profile, "events")) for _ in range(random.randrange(profile.most_events + 1))]
 
     def event() -> bool:

@@ -26,7 +26,7 @@ def schedule(*tasks: Callable[[Scheduler], None], seed: int = 0) -> Scheduler:
     """Run `tasks`, each given the scheduler."""
     scheduler = Scheduler(Random(seed))
     for task in tasks:
-        scheduler.spawn(Machine(), lambda task=task: task(scheduler))  # type: ignore[misc]
+        scheduler.spawn(Machine(), lambda task=task: task(scheduler))  # type: ignore[misc]  # its type cannot be inferred
     scheduler.run()
     return scheduler
 
@@ -65,7 +65,7 @@ def test_a_violation_is_reported_with_its_seed_and_fails_the_command(
 
 @pytest.fixture(params=range(8))
 def seed(request: pytest.FixtureRequest) -> Iterator[int]:
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # pytest knows no type of it
 
 
 def test_who_wants_a_lock_that_another_task_holds_lets_others_go_on(seed: int) -> None:

@@ -157,7 +157,7 @@ class World:
     def crash(self, index: int) -> Process:
         """Kill a process where it stands; answer its next life."""
         self.history.uncounted = True
-        tasks = [task for task in self.scheduler.tasks if task.process.index == index]  # type: ignore[attr-defined]
+        tasks = [task for task in self.scheduler.tasks if task.process.index == index]  # type: ignore[attr-defined]  # the tasks of a world have one
         for task in tasks:
             task.process.dead = True
         self.processes[index].dead = True

@@ -1,15 +1,16 @@
+import re
 from pathlib import Path
 
 import pytest
-from scripts.requirements import main
+from scripts.requirements import ROOT, TABLE, known_ids, main, under
 
-TABLE = "| id | requirement |\n| --- | --- |\n| F-1 | one |\n| F-10 | ten |\n| US1-1 | other |\n"
+SMALL = "| id | requirement |\n| --- | --- |\n| F-1 | one |\n| F-10 | ten |\n| US1-1 | other |\n"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "docs/reference").mkdir(parents=True)
-    (tmp_path / "docs/reference/requirements.md").write_text(TABLE)
+    (tmp_path / "docs/reference/requirements.md").write_text(SMALL)
     (tmp_path / "tests").mkdir()
     return tmp_path
 
@@ -53,3 +54,9 @@ def test_a_strict_prefix_that_matches_nothing_is_an_error(project: Path) -> None
 
 def test_the_projects_own_marks_are_all_known() -> None:
     assert main([]) == 0
+
+
+def test_ci_fails_where_any_requirement_but_the_export_has_no_test() -> None:
+    (strict,) = re.findall(r"requirements\.py --strict (.+)", (ROOT / ".ci" / "run").read_text())
+    known = known_ids((ROOT / TABLE).read_text("utf-8"))
+    assert {name for name in known if not any(under(name, prefix) for prefix in strict.split())} == {"E-5"}

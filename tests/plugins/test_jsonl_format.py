@@ -324,7 +324,7 @@ def test_a_newer_format_is_refused_untouched(tmp_path: Path, name: str, read_onl
         with open_store(tmp_path, read_only=read_only) as tier:
             tier.get("a")
     if not read_only:
-        with pytest.raises(TierUnavailable, match="newer"):  # noqa: SIM117
+        with pytest.raises(TierUnavailable, match="newer"):  # noqa: SIM117 - likewise
             with open_store(tmp_path) as tier:
                 tier.put(row("b"))
     assert path.read_bytes() == newer

@@ -83,8 +83,8 @@ def test_an_interrupt_leaves_no_lock_behind(tmp_path: Path, call: Callable[[File
         with open_store(root, max_entries=1) as tier, open_store(root) as other:
             tier.put_many([row("a"), row("b")])
             other.put(row("c"))  # that `tier` has to read
-            more = interrupted(lambda tier=tier: call(tier), number)  # type: ignore[misc]
-            assert from_another_thread(lambda tier=tier: tier.put(row("d"))) is None  # type: ignore[misc]
+            more = interrupted(lambda tier=tier: call(tier), number)  # type: ignore[misc]  # its type cannot be inferred
+            assert from_another_thread(lambda tier=tier: tier.put(row("d"))) is None  # type: ignore[misc]  # likewise
             assert other.put(row("e")) is None, "as another process would"
             assert tier.put(row("f")) is None
             assert {"a", "c", "d", "e", "f"} <= set(held(tier))

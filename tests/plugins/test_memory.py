@@ -136,7 +136,7 @@ def test_an_unknown_policy_is_refused_by_name() -> None:
 
 def test_it_has_no_options() -> None:
     with pytest.raises(ValidationError):
-        MemoryOptions(path="somewhere")  # type: ignore[call-arg]
+        MemoryOptions(path="somewhere")  # type: ignore[call-arg]  # it is refused
 
 
 def test_the_plugin_offers_it() -> None:
@@ -253,7 +253,7 @@ def test_what_goes_while_the_overflow_waits_for_the_lock_is_not_missed() -> None
     tier = MemoryCacheTier(TierContext(max_entries=2))
     for version, key in enumerate("abc", 1):
         tier.put(make_entry(key, version))
-    tier.lock = Emptying()  # type: ignore[assignment]
+    tier.lock = Emptying()  # type: ignore[assignment]  # it is used as a lock is
     assert tier.overflow() == []
 
 
@@ -269,6 +269,6 @@ def test_a_purge_holds_the_lock_for_one_entry_at_a_time(clock: FakeClock) -> Non
     removed: list[int] = []
     tier = MemoryCacheTier(TierContext(now=clock.wall))
     tier.put_many([make_entry(f"key {n}", purge_at=clock.wall()) for n in range(60)])
-    tier.lock = Counting()  # type: ignore[assignment]
+    tier.lock = Counting()  # type: ignore[assignment]  # it is used as a lock is
     assert tier.purge(clock.wall()) == 60
     assert max(removed) == 1

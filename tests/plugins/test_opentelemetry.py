@@ -83,6 +83,8 @@ def test_every_metric_is_there_with_unit_and_description(sdk: Sdk) -> None:
     monotonic = {name for name, metric in found.items() if getattr(metric.data, "is_monotonic", False)}
     counters = {name for name, metric in plain.items() if metric.kind == "counter"}
     assert monotonic == counters | {name for name in parts if not name.endswith("latency")}
+    up_and_down = {name for name, metric in found.items() if getattr(metric.data, "is_monotonic", None) is False}
+    assert up_and_down == {"tierkit.records", "tierkit.intents"}
 
 
 def test_latencies_are_told_by_count_time_and_quantile(sdk: Sdk) -> None:
@@ -130,6 +132,36 @@ def test_without_a_provider_the_global_one_is_used_once_for_all(monkeypatch: pyt
     finally:
         instruments._global.cache_clear()
         sdk.provider.shutdown()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["global", "given"])
+def test_instruments_are_made_by_one_thread_at_a_time(sdk: Sdk, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
+    def meter(*args: Any) -> Any:
+        assert instruments._lock.locked()
+        return real(*args)
+
+    real = sdk.provider.get_meter
+    instruments._global.cache_clear()
+    monkeypatch.setattr(sdk.provider if given else instruments, "get_meter", meter)
+    try:
+        with open_cache(sdk if given else None) as cache:
+            cache.get("a")
+            assert sdk.values()["tierkit.requests", "notes"] == 1
+    finally:
+        instruments._global.cache_clear()
+
+
+def test_a_provider_that_is_none_is_refused() -> None:
+    with pytest.raises(
+        CacheConfigError, match=r"opentelemetry.meter_provider = 'console' \(code\): must be a MeterProvi"
+    ):
+        CacheManager(
+            CacheConfig(
+                tiers=({"backend": "memory"},),
+                observers=["opentelemetry"],
+                observer_options={"opentelemetry": {"meter_provider": "console"}},
+            )
+        )
 
 
 def test_where_nobody_takes_them_nothing_happens() -> None:

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 def sqlite_error(code: int, kind: type[Exception] = sqlite3.OperationalError) -> Exception:
     error = kind("what SQLite says")
-    error.sqlite_errorcode = code  # type: ignore[attr-defined]
+    error.sqlite_errorcode = code  # type: ignore[attr-defined]  # Python's own has it
     return error
 
 

@@ -94,7 +94,7 @@ def test_a_rotten_version_does_not_keep_a_row_from_being_purged(path: Path) -> N
     with open_tier(path) as tier:
         tier.put_many([proxy(n) for n in range(3)])
         with raw(path) as connection:
-            connection.execute(f"UPDATE {NAMESPACE} SET version = 'text' WHERE key = 'key 1'")  # noqa: S608
+            connection.execute(f"UPDATE {NAMESPACE} SET version = 'text' WHERE key = 'key 1'")  # noqa: S608 - a name of our own
         assert tier.purge(NOW) == 3
         assert tier.size() == 0
 

@@ -215,7 +215,7 @@ def test_the_format_is_marked_in_the_file(path: Path) -> None:
 
 
 def plan(tier: CacheTier[Row], sql: str, values: tuple[Any, ...] = ()) -> str:
-    connection = own_connection(tier)  # type: ignore[arg-type]
+    connection = own_connection(tier)  # type: ignore[arg-type]  # it is one of SQLite
     return "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))
 
 
@@ -292,7 +292,7 @@ def test_each_setting_reaches_sqlite(path: Path) -> None:
     (spec,) = register_tiers()
     options = SQLiteOptions(path=path, busy_timeout_seconds=0.25, cache_size_mb=3)
     with spec.factory(TierContext(), options) as tier:
-        connection = own_connection(tier)  # type: ignore[arg-type]
+        connection = own_connection(tier)  # type: ignore[arg-type]  # likewise
         assert connection.execute("PRAGMA busy_timeout").fetchone() == (250,)
         assert connection.execute("PRAGMA cache_size").fetchone() == (-3072,)
         assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (2000,)

@@ -26,6 +26,7 @@ from tierkit.level_config import (
     Count,
     ResolvedTier,
     level_from,
+    name_with,
     no_bool,
     none_by_name,
     resolved,
@@ -72,7 +73,7 @@ class CacheConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(default="tierkit", pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    name: Annotated[str, name_with("-_.")] = "tierkit"
     cache_enabled: bool = True
     tiers: tuple[CacheTierConfig, ...] = ()
     default_ttl_seconds: Annotated[AnySeconds, Field(ge=60)] = 3600.0
@@ -94,7 +95,7 @@ class CacheConfig(BaseModel):
     durability: Durability = "process"
     tier_failure_threshold: Count = 3
     recovery_initial_seconds: Seconds = 1.0
-    recovery_longest_seconds: Seconds = 60.0
+    recovery_longest_seconds: Seconds = Field(default=60.0, validate_default=True)
     flush_interval_seconds: Seconds = 1.0
     late_seconds: Seconds = 10.0
     tombstone_seconds: AnySeconds = Field(default=900.0, validate_default=True)
@@ -159,6 +160,29 @@ class CacheConfig(BaseModel):
         if seconds <= least:
             raise ValueError(f"must be more than {least:g}, which is late_seconds and {CLOCK_DIFFERENCE_SECONDS:g}")
         return seconds
+
+    @field_validator("recovery_longest_seconds")
+    @classmethod
+    def _check_longest(cls, seconds: float, info: ValidationInfo) -> float:
+        least = info.data.get("recovery_initial_seconds", 0.0)
+        if seconds < least:
+            raise ValueError(f"must not be less than {least:g}, which is recovery_initial_seconds")
+        return seconds
+
+    @field_validator("latency_histograms")
+    @classmethod
+    def _check_counting(cls, measured: bool, info: ValidationInfo) -> bool:
+        if measured and not info.data.get("enable_statistics", True):
+            raise ValueError("has no effect with enable_statistics = false: turn that on, or this off")
+        return measured
+
+    @field_validator("observers")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+        return names
 
     @property
     def origins(self) -> dict[str, str]:
@@ -235,7 +259,7 @@ class CacheConfig(BaseModel):
         self.check_observers(registry)
         made: dict[str, Any] = {}
         try:
-            for name in dict.fromkeys(self.observers):
+            for name in self.observers:
                 made[name] = self._observer(name, registry)
         except BaseException:
             Observers(made).close()

@@ -2,16 +2,16 @@
 
 ```
 TierkitError
-├── CacheConfigError (ValueError)          a setting is wrong; nothing was opened
+├── CacheConfigError (ValueError)          a setting is wrong; what was opened is closed again
 │   ├── UnknownTierError (LookupError)     no plugin offers that kind of tier
 │   └── PluginError                        a plugin is broken, or two offer one kind
 ├── CacheValidationError (ValueError)      a key, an entry or an argument was refused at the door
 ├── CacheClosedError (RuntimeError)        the cache has been closed
-├── CacheStorageError (OSError)            a tier could not do its work: the breaker's business
-│   ├── TierUnavailable                    out of reach, broken, or taken out of service
+├── CacheStorageError (OSError)            a tier could not do its work
+│   ├── TierUnavailable                    out of reach, broken, or taken out of service *
 │   ├── TierFull                           no room left
 │   ├── TierReadOnly (PermissionError)     cannot be written
-│   └── TierTimeout (TimeoutError)         did not answer in time
+│   └── TierTimeout (TimeoutError)         did not answer in time *
 ├── CacheCorruptionError (ValueError)      one record is not what was written
 │   └── TierCorrupt                        raised by a tier that cannot decode a record
 ├── SealingError (ValueError)              a secret cannot be sealed or opened
@@ -24,6 +24,10 @@ TierkitError
 
 Each also is the built-in exception that a caller would think of. A message says what was wrong,
 with which value, and what to do; none ever holds a secret.
+
+* Counts towards taking the level of that tier out of service; so does a bare `CacheStorageError`, and
+whatever else a tier lets through, which becomes `TierUnavailable`. A level that is full or read-only
+stays in service: it is read, and written again when a write succeeds (docs/adr/0011).
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ class TierkitError(Exception):
 
 
 class CacheConfigError(TierkitError, ValueError):
-    """A setting is unknown, unused, or has a value that cannot work."""
+    """A setting is unknown, without effect, or has a value that cannot work."""
 
 
 class UnknownTierError(CacheConfigError, LookupError):
@@ -54,23 +58,27 @@ class CacheClosedError(TierkitError, RuntimeError):
 
 
 class CacheStorageError(TierkitError, OSError):
-    """A tier failed. Only these errors count towards taking a tier out of service."""
+    """A tier failed. Raise one of the four below.
+
+    `TierUnavailable` and `TierTimeout` count towards taking its level out of service, `TierFull` and `TierReadOnly` do
+    not. An exception of another library that a tier lets through counts, as `TierUnavailable`.
+    """
 
 
 class TierUnavailable(CacheStorageError):
-    """The storage is out of reach, broken, or its level has been taken out of service."""
+    """The storage is out of reach or broken, which counts, or its level has been taken out of service."""
 
 
 class TierFull(CacheStorageError):
-    """The storage has no room left."""
+    """The storage has no room left. What it holds is still read, so this takes no level out of service."""
 
 
 class TierReadOnly(CacheStorageError, PermissionError):
-    """The storage, or the way it was opened, does not allow writing."""
+    """The storage, or the way it was opened, does not allow writing. It is still read: as `TierFull`."""
 
 
 class TierTimeout(CacheStorageError, TimeoutError):
-    """The storage, or a lock on it, did not answer in time."""
+    """The storage, or a lock on it, did not answer in time, which counts."""
 
 
 class CacheCorruptionError(TierkitError, ValueError):

@@ -2,6 +2,15 @@
 
 A plugin is a module named by an entry point in the group `tierkit`; it marks its functions with `tierkit.hookimpl`.
 Hooks run while a cache is being built, never while it serves.
+
+What they speak of is imported from `tierkit`. Where it is written down:
+
+- `tier.py`: `TierSpec`, `CacheTier`, `TierContext`, `Trait`; `row.py`: `Row`; `errors.py`: what a tier raises.
+- `blob.py`: `BlobTier`, the short way for backends that keep plain bytes by key.
+- `eviction/policy.py`: `EvictionPolicy`, an order of keys. `eviction/key_order.py`: `KeyOrder`, which keeps one for a
+  tier that outlives the process.
+- `admission.py`: `AdmissionPolicy`, the door of a level.
+- `observers.py`: `CacheObserver`, what is told of events.
 """
 
 from __future__ import annotations
@@ -23,7 +32,7 @@ hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
 
 @hookspec
-def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
+def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]  # a hook has no body
     """The kinds of tier that this plugin offers.
 
     Called once, at discovery. Import backends inside the factories: every cache start pays for what is imported here.
@@ -31,7 +40,7 @@ def register_tiers() -> Sequence[TierSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]
+def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]  # likewise
     """The eviction policies that this plugin offers, by the name that a configuration uses.
 
     Called once, at discovery. Each is a subclass of `EvictionPolicy`, or what makes one for a number of keys. It serves
@@ -40,7 +49,7 @@ def register_eviction_policies() -> Mapping[str, PolicyFactory]:  # type: ignore
 
 
 @hookspec
-def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:  # type: ignore[empty-body]
+def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:  # type: ignore[empty-body]  # likewise
     """What is to watch the cache called `cache_name`.
 
     Called when a cache opens whose `observers` name this plugin, by its entry point. `options` are those that the
@@ -50,7 +59,7 @@ def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
 
 
 @hookspec
-def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ignore[empty-body]
+def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ignore[empty-body]  # likewise
     """The admission policies that this plugin offers, by the name that a configuration uses.
 
     Called once, at discovery. Each is a subclass of `AdmissionPolicy`, or what makes one for a number of entries.

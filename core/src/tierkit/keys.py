@@ -180,13 +180,13 @@ def resolve_key_ring(
     """
     ring = find_key_ring(explicit, env_names, environ, key_file)
     if ring is None:
+        place = env_names[0] if env_names else "encryption_key"
         why_not = _why_not_generate(may_generate, key_policy, ciphertext_present)
         # Looked for again: another process may have generated it, and stored what it sealed, since the first look.
-        ring = _generated(key_file) if why_not is None else _from_file(key_file)
+        ring = _generated(key_file, place) if why_not is None else _from_file(key_file)
         if ring is None:
-            places = " or ".join(env_names[:1]) or "encryption_key"
             raise EncryptionKeyError(
-                f"there is no encryption key, and {why_not}: set {places} to the key, or put it into {key_file}"
+                f"there is no encryption key, and {why_not}: set {place} to the key, or put it into {key_file}"
                 " (chmod 600)"
             )
     return ring
@@ -324,13 +324,13 @@ def _why_not_generate(may_generate: bool, key_policy: KeyPolicy, ciphertext_pres
 # -- generating a key file ---------------------------------------------------------------------------------------------
 
 
-def _generated(path: Path) -> KeyRing:
+def _generated(path: Path, instead: str) -> KeyRing:
     try:
         _make_directories(path.parent)
         created = _create(path)
     except OSError as error:
         raise EncryptionKeyError(
-            f"no key file can be made at {path} ({error.strerror}): set {KEY_VARIABLES[0]} to a key instead"
+            f"no key file can be made at {path} ({error.strerror}): set {instead} to a key instead"
         ) from None
     if created:
         logger.warning(

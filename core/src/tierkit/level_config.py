@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+)
 
 from tierkit.admission import AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError
@@ -32,6 +42,20 @@ def none_by_name(value: Any) -> Any:
 
 def _timeout(value: Any) -> Any:
     return none_by_name(no_bool(value))
+
+
+def name_with(signs: str) -> AfterValidator:
+    """For a name: a letter, and then letters, digits and `signs`."""
+    form = re.compile(f"[A-Za-z][A-Za-z0-9{re.escape(signs)}]*")
+
+    def check(name: str) -> str:
+        if not form.fullmatch(name):
+            raise ValueError(
+                f"must begin with a letter from A to Z, and have after it only such, digits, and {' '.join(signs)}"
+            )
+        return name
+
+    return AfterValidator(check)
 
 
 ALWAYS: Final = "always"
@@ -59,7 +83,7 @@ class CacheTierConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
-    name: str = Field(default="", pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    name: Annotated[str, name_with("-_")] = ""
     backend: str = ""
     enabled: bool = True
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
@@ -226,8 +250,10 @@ def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: 
     known = _option_fields(spec)
     for option in level.options.keys() - known.keys():
         meant = nearest(option, [*known, *TIER_SETTINGS])
+        guess = f"did you mean {meant!r}? Backend" if meant else "backend"
         offered = f"has the options {', '.join(known)}" if known else "has no options"
-        text = f"there is no such option; did you mean {meant!r}? Backend {spec.kind!r} {offered}"
+        every = "" if meant else f", and every level has the settings {', '.join(TIER_SETTINGS)}"
+        text = f"there is no such option; {guess} {spec.kind!r} {offered}{every}"
         yield problem((*at, option), givens, text)
 
 

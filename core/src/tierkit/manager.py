@@ -48,7 +48,14 @@ class CacheManager(Generic[E]):
     """A stack of tiers that holds one type of entry.
 
     Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.
-    Those that go below L1 block on I/O. After `close` every call raises `CacheClosedError`.
+    Those that go below L1 block on I/O. After `close` every call raises `CacheClosedError`, and whatever would write to
+    a cache that was opened read-only raises `TierReadOnly`.
+
+    Attributes:
+        config: What it was opened by.
+        entry_type: The class of its entries.
+        read_only: Whether it was opened so.
+        ttl: The rules that give deadlines; they may be changed while it runs, for what is put from then on.
     """
 
     @overload
@@ -91,7 +98,7 @@ class CacheManager(Generic[E]):
             plugins: Plugin modules or objects besides those that are installed.
 
         Raises:
-            CacheConfigError: The configuration cannot work; nothing was opened.
+            CacheConfigError: The configuration cannot work. What was opened is closed again.
             CacheValidationError: The entry type cannot be stored.
             EncryptionKeyError: There is no usable encryption key.
             CacheStorageError: A tier could not be opened.
@@ -176,25 +183,56 @@ class CacheManager(Generic[E]):
         return (None, None) if found is None else (found.entry, found.level.name)
 
     def get_many(self, keys: Iterable[str], *, allow_stale: bool = False) -> dict[str, E]:
-        """What `get` finds of `keys`, by key."""
+        """What `get` finds of `keys`, by key. One after another: no picture of a single moment.
+
+        Blocks on I/O for what is not in L1.
+
+        Args:
+            keys: Each counts as a read.
+            allow_stale: As for `get`.
+
+        Raises:
+            CacheValidationError: A key cannot be one.
+        """
         get = partial(self.get, allow_stale=True) if allow_stale else self.get
         return {key: entry for key in keys if (entry := get(key)) is not None}
 
     def keys(self) -> Iterator[str]:
-        """The keys of the records that may be returned, from the authority. Touches neither usage nor statistics."""
+        """The keys of the records that may be returned: of what `scan` finds, and at the cost of that.
+
+        Every row is read and opened, since what has expired or is damaged is left out.
+
+        Raises:
+            CacheStorageError: On the way: the level failed.
+        """
         return (entry.key for entry in self.scan())
 
     def scan(self, *, include_expired: bool = False) -> Iterator[E]:
-        """Every entry, from the authority, in any order. Touches neither usage nor statistics.
+        """Every entry, in any order, from the authority or, while that is out, the lowest level in service.
 
-        Damaged records are evicted, unless the cache is read-only, and left out.
+        Touches neither usage nor statistics. Blocks on I/O at each step and holds no lock between two. What is written
+        or removed meanwhile may or may not be seen. Damaged records are evicted, unless the cache is read-only, and
+        left out.
+
+        Args:
+            include_expired: Also those that expired and are still held.
+
+        Raises:
+            CacheStorageError: On the way: the level failed.
         """
         self._check_open()
         now = self._time.now
         return (entry for entry in self._stack.scan() if include_expired or now() < entry._deadline)
 
     def size(self) -> int:
-        """How many records the authority holds, expired ones that were not swept yet included."""
+        """How many records the authority holds, expired ones that were not swept yet included. Blocks on I/O.
+
+        What waits for the authority, under write-behind and demote-only or after an outage, is not counted before it
+        has it.
+
+        Raises:
+            CacheStorageError: The authority failed.
+        """
         self._check_open()
         authority = self._stack.authority
         return 0 if authority is None else authority.call(authority.tier.size)
@@ -202,19 +240,21 @@ class CacheManager(Generic[E]):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, entry: E) -> E:
-        """Write `entry` to every level, the authority first; what it held for the key is replaced.
+        """Write `entry`, to the authority first and then to the levels above; what is held for the key is replaced.
 
         An entry whose deadline has passed is refused: put `entry.renewed()`.
 
-        When it returns, the authority has the record as durably as `durability` says, and the bounds of all levels
-        hold.
+        When it returns, the record is kept as durably as `durability` says: in the authority or, under write-behind and
+        demote-only and while the authority cannot be written, in the level that stands in for it; with
+        `durability = "none"` that may be memory. `docs/explanation/reliability.md` has the table. The bounds of all
+        levels hold, but for what waits for the authority. Blocks on I/O.
 
         Returns:
             The entry as stored: with version, deadline and times.
 
         Raises:
             CacheValidationError: The entry cannot be stored. Nothing was written.
-            CacheStorageError: The authority did not take it. It may or may not be there.
+            CacheStorageError: Nobody took it. It may or may not be there.
         """
         self._check_writable()
         return self._writer.put(check_entry(entry, self.entry_type))
@@ -235,7 +275,7 @@ class CacheManager(Generic[E]):
 
         Raises:
             CacheValidationError: An entry cannot be stored.
-            CacheStorageError: The authority failed; earlier batches are there.
+            CacheStorageError: Nobody took a batch or, with `merge`, the authority did not; earlier batches are there.
         """
         self._check_writable()
         bulk = Merging(self._comparing, on_invalid) if merge else Bulk(self._writer, on_invalid)
@@ -244,8 +284,15 @@ class CacheManager(Generic[E]):
     def delete(self, key: str) -> bool:
         """Remove `key` from every level, the authority first. No late write brings the record back.
 
+        Where `put` would leave the record with a level that stands in for the authority, the deletion is held there.
+        Atomic in each level, not over all of them. Blocks on I/O.
+
         Returns:
             Whether there was a record, as seen just before: another process may have come between.
+
+        Raises:
+            CacheValidationError: `key` cannot be a key.
+            CacheStorageError: Nobody took it. The record may or may not be there.
         """
         self._check_writable()
         check_key(key)
@@ -255,11 +302,26 @@ class CacheManager(Generic[E]):
         return present
 
     def delete_many(self, keys: Iterable[str]) -> int:
-        """Delete each of `keys`. Answers how many there were."""
+        """Delete each of `keys`, one after another. Atomic one by one, not as a whole. Blocks on I/O.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            CacheValidationError: A key cannot be one. Those before it are deleted.
+            CacheStorageError: Nobody took a deletion. Those before it are deleted.
+        """
         return sum(self.delete(key) for key in keys)
 
     def clear(self) -> None:
-        """Remove every record from every level."""
+        """Remove every record from every level, the authority first. Blocks on I/O.
+
+        Not atomic: what is put meanwhile may stay. The keys of all records are held in memory.
+
+        Raises:
+            TierUnavailable: The authority is out of service, or did not take what it is owed. Nothing was removed.
+            CacheStorageError: It failed on the way. Some records may be gone.
+        """
         self._check_writable()
         self._writer.clear()
 
@@ -456,7 +518,11 @@ class CacheManager(Generic[E]):
         return recover(self._stack)
 
     def flush(self) -> None:
-        """Bring usage (counts and times of reads), and writes that wait, to the levels that they are for."""
+        """Bring usage (counts and times of reads), and writes that wait, to the levels that they are for.
+
+        Blocks on I/O. What a level does not take now is kept, and tried again: that raises nothing. A cache that was
+        opened read-only has nothing to bring.
+        """
         self._check_open()
         self._stack.flush()
         if not self.read_only:
@@ -472,7 +538,14 @@ class CacheManager(Generic[E]):
         return self._stack.sweep(paced=False)
 
     def close(self) -> None:
-        """Stop the sweeper, flush usage, close the tiers. May be called twice."""
+        """Stop the background thread, bring down usage and writes that wait, close the tiers, the authority last.
+
+        Checks that are under way apply what they found and end. Blocks on I/O, and until a sweep has ended its step.
+        May be called twice, and by many threads: the first closes.
+
+        Raises:
+            CacheStorageError: A tier could not be closed. The others are, and so is the cache.
+        """
         with self._close_lock:
             if self._closed:
                 return

@@ -21,6 +21,7 @@ class Metric(NamedTuple):
         unit: What is counted.
         help: What it means, in a line.
         labels: Besides `cache`, which every metric has.
+        additive: Of a gauge: whether its values may be added up, over caches or levels. Those of a counter may.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Metric(NamedTuple):
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+    additive: bool = False
 
 
 class Sample(NamedTuple):
@@ -51,7 +53,9 @@ _LEVEL: Final = ("level",)
 _OF_CACHE: Final = (
     Metric("requests", "counter", "reads", "Reads asked of the cache"),
     Metric("answered", "counter", "reads", "Reads that some level answered"),
-    Metric("intents", "gauge", "writes", "Writes that are held for the authority and wait to be replayed"),
+    Metric(
+        "intents", "gauge", "writes", "Writes that are held for the authority and wait to be replayed", additive=True
+    ),
 )
 _OF_LEVEL: Final = (
     Metric("hits", "counter", "reads", "Reads that the level answered", _LEVEL),
@@ -62,11 +66,13 @@ _OF_LEVEL: Final = (
     Metric("failures", "counter", "calls", "Calls that the tier failed", _LEVEL),
     Metric("corruptions", "counter", "records", "Records that were found damaged", _LEVEL),
     Metric("unreadable", "counter", "reads", "Reads of records left untouched, as no key or class fits them", _LEVEL),
-    Metric("recoveries", "counter", "times", "Times that the level came back into service", _LEVEL),
-    Metric("degraded", "gauge", "flag", "Whether the level was taken out of service", _LEVEL),
-    Metric("writable", "gauge", "flag", "Whether the level takes writes", _LEVEL),
+    Metric(
+        "recoveries", "counter", "times", "Times that the level came back into service or was written again", _LEVEL
+    ),
+    Metric("degraded", "gauge", "flag", "Whether the level is out of service or takes no writes", _LEVEL),
+    Metric("writable", "gauge", "flag", "Whether its storage took writes when it was last asked", _LEVEL),
 )
-_RECORDS: Final = Metric("records", "gauge", "records", "Records that the level holds", _LEVEL)
+_RECORDS: Final = Metric("records", "gauge", "records", "Records that the level holds", _LEVEL, additive=True)
 _EVICTIONS: Final = Metric("evictions", "counter", "records", "Records that left the level", (*_LEVEL, "cause"))
 _STATE: Final = Metric("breaker_state", "gauge", "flag", "1 for the state of the level's breaker", (*_LEVEL, "state"))
 _CALLS: Final = Metric("call_seconds", "histogram", "seconds", "How long calls of the cache took", ("operation",))

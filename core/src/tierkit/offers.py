@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from tierkit.errors import CacheConfigError, PluginError
 
 T = TypeVar("T")
+
+_LIKE: Final = 0.5
+"""How like a name must be to be taken for what was meant, by the ratio of `difflib`: less is a guess that misleads."""
 
 
 class Offers(Generic[T]):
@@ -21,9 +24,11 @@ class Offers(Generic[T]):
         self,
         sort: str,
         check: Callable[[str], None],
+        *,
         unknown: type[CacheConfigError] = CacheConfigError,
         shipped: Mapping[str, T] | None = None,
         package: str = "tierkit",
+        apart: Mapping[str, str] | None = None,
     ) -> None:
         """Know of what ships.
 
@@ -33,11 +38,13 @@ class Offers(Generic[T]):
             unknown: The error for a name that nobody offers.
             shipped: What tierkit itself offers.
             package: What to install where none is offered.
+            apart: What to install for a name that ships apart.
         """
         self.sort = sort
         self._check = check
         self._unknown = unknown
         self._package = package
+        self._apart = apart or {}
         self._offers: dict[str, list[tuple[T, str]]] = {}
         for name, thing in (shipped or {}).items():
             self.add(name, thing, "tierkit itself")
@@ -71,13 +78,17 @@ class Offers(Generic[T]):
         raise self._unknown(f"no plugin offers the {self.sort} {name!r}: {self._known(name)}")
 
     def _known(self, name: str) -> str:
+        if name in self._apart:
+            return f"it comes with `pip install {self._apart[name]}`"
         if not self._offers:
             return f"none is installed; try `pip install {self._package}`"
-        return f"did you mean {nearest(name, self)!r}? Installed are {', '.join(self)}"
+        meant = nearest(name, self)
+        guess = f"did you mean {meant!r}? Installed" if meant else "installed"
+        return f"{guess} are {', '.join(self)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The one of `known` that is most like `name`, however unlike; empty if none is known."""
+    """The one of `known` that is most like `name`; empty if none is like it."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)), "")
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=_LIKE)), "")

@@ -35,6 +35,9 @@ TIER_SETTINGS: Final = (
 )
 """What every level can be told, whatever its kind; no option of a kind may have one of these names."""
 
+_OBSERVERS: Final = {name: f"'tierkit[{name}]'" for name in ("opentelemetry", "prometheus")}
+"""The observers that are extras of tierkit, and what to install for each."""
+
 __all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]
 
 _log = logging.getLogger("tierkit.plugins")
@@ -137,7 +140,7 @@ class PluginRegistry:
             "eviction policy", self._raise_broken("eviction policy"), shipped=EVICTION_POLICIES
         )
         self._observers: Offers[tuple[object, _Plugin]] = Offers(
-            "observer", self._raise_broken("observer"), package="'tierkit[prometheus]'"
+            "observer", self._raise_broken("observer"), package=_OBSERVERS["prometheus"], apart=_OBSERVERS
         )
         self.admission_policies: Offers[AdmissionFactory] = Offers(
             "admission policy", self._raise_broken("admission policy"), shipped=ADMISSION_POLICIES
@@ -293,7 +296,7 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
         registry.add(_Plugin(entry_point.name, declared, entry_point.load, entry_point))
     for plugin in extra:
         name = getattr(plugin, "__name__", type(plugin).__name__)
-        registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]
+        registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]  # its type cannot be inferred
     return registry
 
 

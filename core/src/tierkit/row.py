@@ -30,7 +30,7 @@ class Record(Protocol):
 
     @property
     def key(self) -> str:
-        """Names the record."""
+        """Names the record: 1 to 4096 characters of any kind."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class Record(Protocol):
 
     @property
     def purge_at(self) -> float:
-        """When a tier may drop it, in POSIX seconds; kept exactly."""
+        """When a tier may drop it, in POSIX seconds; kept exactly. Infinite for never."""
         ...
 
 
@@ -48,9 +48,10 @@ class Row(msgspec.Struct, frozen=True, eq=False, array_like=True):
     """An entry as a persistent tier stores it.
 
     Attributes:
-        key: Names the record.
+        key: Names the record: 1 to 4096 characters of any kind.
         version: The stamp of the write that made it; fits a signed 64-bit integer.
-        purge_at: When a tier may drop it, in POSIX seconds; kept exactly.
+        purge_at: When a tier may drop it, in POSIX seconds; kept exactly. Infinite for never: a row that the authority
+            is owed has no end.
         check: Covers key, version, purge_at and columns; written and verified by the core.
         columns: By name, secrets as ciphertext. None and absent mean the same.
         access_count: Usage, outside version and check: how often the record was read.

@@ -236,7 +236,10 @@ class Sealer(HoldsKeys):
     def _primary(self) -> Key:
         if self._ring is None:
             name = self.schema.entry_type.__name__
-            raise EncryptionKeyError(f"{name} has secrets and there is no encryption key: set {KEY_VARIABLES[0]}")
+            raise EncryptionKeyError(
+                f"{name} has secrets and there is no encryption key: set encryption_key, or the variable that "
+                "encryption_key_env names"
+            )
         return self._ring.primary
 
     # -- checks -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ setting are a table here.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,8 +85,7 @@ class Source:
         """Take one setting as it is spelled in the source."""
         head = str(spelled[0])
         if head not in self._known and head not in SPELLINGS:
-            meant = _meant(head, self._known)
-            self.problems.append(f"{dotted(spelled)} ({origin}): there is no such setting; did you mean {meant!r}?")
+            self.problems.append(f"{dotted(spelled)} ({origin}): {_unknown(head, self._known)}")
             return
         target = SPELLINGS.get(head, (head,)) + spelled[1:]
         if target == ("encryption_key",) and isinstance(value, str):
@@ -201,13 +200,28 @@ def _json(text: str) -> Any:
     return json.loads(text)
 
 
+def _unknown(name: str, known: Collection[str], written: Callable[[str], str] = str) -> str:
+    """What is said of a setting that there is not: what may have been meant, else what there is."""
+    meant = _meant(name, known)
+    guess = f"did you mean {written(meant)!r}?" if meant else f"the settings are {', '.join(known)}"
+    return f"there is no such setting; {guess}"
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
 def _meant(name: str, known: Collection[str]) -> str:
-    """The setting that is most like `name`; another spelling of one only if that is much more like it."""
+    """The setting that is most like `name`, or none; another spelling of one only if it is much more like that.
+
+    Whoever begins with "cache_" means such a spelling, as nearly all of them do.
+    """
     from difflib import SequenceMatcher
 
     proper, other = nearest(name, known), nearest(name, SPELLINGS)
     likeness = {meant: SequenceMatcher(None, name, meant).ratio() for meant in (proper, other)}
-    return other if likeness[other] > likeness[proper] + 0.15 else proper
+    margin = 0.0 if name.startswith("cache_") else 0.15
+    return other if likeness[other] > likeness[proper] + margin else proper
 
 
 def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
@@ -274,8 +288,7 @@ def _give_variable(source: Source, variable: str, text: str, known: Collection[s
     origin = ENVIRONMENT + variable
     spelled = _spelled(variable, {*known, *SPELLINGS})
     if spelled is None:
-        meant = PREFIX + _meant(variable.removeprefix(PREFIX).lower(), known).upper()
-        source.problems.append(f"{origin}: there is no such setting; did you mean {meant!r}?")
+        source.problems.append(f"{origin}: {_unknown(variable.removeprefix(PREFIX).lower(), known, _variable)}")
         return
     try:
         value = _value(SPELLINGS.get(str(spelled[0]), spelled[:1]) + spelled[1:], text)

@@ -226,17 +226,17 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def l1_degraded(self) -> bool:
-        """Whether the level L1 was taken out of service."""
+        """Whether the level L1 is out of service, or takes no writes."""
         return self._degraded("L1")
 
     @property
     def l2_degraded(self) -> bool:
-        """Whether the level L2 was taken out of service."""
+        """Whether the level L2 is out of service, or takes no writes."""
         return self._degraded("L2")
 
     @property
     def l3_degraded(self) -> bool:
-        """Whether the level L3 was taken out of service."""
+        """Whether the level L3 is out of service, or takes no writes."""
         return self._degraded("L3")
 
     def to_metrics_dict(self) -> dict[str, float]:

@@ -58,19 +58,27 @@ class Trait(enum.Flag):
 
     NONE = 0
     PERSISTENT = enum.auto()
-    """What it holds outlives the tier object."""
+    """What it holds outlives the tier object. Where any level has it the lowest must: that is the authority."""
     CRASH_SAFE = enum.auto()
-    """An acknowledged write outlives kill -9 of the process."""
+    """An acknowledged write outlives kill -9 of the process.
+
+    The engine lets such a tier stand in for an authority below that cannot be written, and hold the writes that wait
+    under write-behind and demote-only. The authority of a cache with `durability = "full"` must have it.
+    """
     SHARED = enum.auto()
-    """Many processes may open it at once; put, delete and replace are atomic between them."""
+    """Many processes may open it at once; put, delete and replace are atomic between them.
+
+    The engine looks into such a tier for writes that another process left there for the authority. Where the authority
+    has it, a victim is compared with it before it is copied down into a level between.
+    """
     LIVE = enum.auto()
-    """It holds live entries of this process, not rows."""
+    """It holds live entries of this process, not rows. It must stand above all tiers that store rows."""
     NATIVE_TTL = enum.auto()
-    """It drops records at `purge_at` by itself."""
+    """It drops records at `purge_at` by itself. Nothing in the engine depends on it yet."""
     QUERYABLE = enum.auto()
-    """It can answer filters on columns with an index."""
+    """It can answer filters on columns with an index. Nothing depends on it yet."""
     WATCHABLE = enum.auto()
-    """It can tell of writes made by other processes."""
+    """It can tell of writes made by other processes. Nothing depends on it yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +139,27 @@ class TierContext:
 class CacheTier(ABC, Generic[R]):
     """A storage backend. `R` is `Row`, or `CacheEntry` for a tier with the trait `LIVE`.
 
-    The defaults are atomic between threads of one process, by `self.lock`; a tier with the trait `SHARED` makes put,
+    **Locks.** Any thread may call any method at any time. The defaults that look and then write (`replace`, `discard`,
+    `evict`, `touch_many`) hold `self.lock`, which is reentrant. They are atomic between the threads of a process only
+    where `put` and `delete` hold it too: do so, or override `replace`, `discard` and `touch_many` as well. Read
+    `self.lock` each time and keep no copy: after a fork it may be another. A tier with the trait `SHARED` makes put,
     delete and replace atomic between processes. Methods may block on I/O but not without a time limit.
+
+    **Limits.** A key has 1 to 4096 characters of any kind and is compared exactly. The text and the bytes of a record
+    are at most 960 * 1024 characters and bytes, before secrets are sealed, which makes these a third longer. Versions
+    and marks have up to 63 bits, more than a double holds. `purge_at` may be infinite.
+
+    Attributes:
+        traits: What its tiers claim about themselves; the `TierSpec` says the same.
+        context: What it was told when it was made.
+        lock: Held by the defaults: see above.
+
+    Raises:
+        TierUnavailable: From any method: the storage is out of reach or broken, or the tier has been closed.
+        TierTimeout: From any method: the storage, or a lock on it, did not answer in time.
+        TierFull: From a method that writes: there is no room left.
+        TierReadOnly: From a method that writes: the storage does not allow it, or `context.read_only` is true.
+        TierCorrupt: From `get` and, by way of it, from the defaults of `replace` and `discard`: one record is damaged.
     """
 
     traits: ClassVar[Trait] = Trait.NONE
@@ -343,7 +370,9 @@ class TierSpec:
     Attributes:
         kind: The name by which a configuration asks for it (`backend = "..."`).
         factory: Makes the tier; imports what it needs when it is called, not before.
-        options: A pydantic model of the settings of this kind; unknown ones are refused.
+        options: A pydantic model of the settings of this kind; unknown ones are refused. None may be called as a
+            setting of every level is: name, backend, enabled, max_entries, eviction_policy, admission, write_policy,
+            timeout_seconds.
         traits: The traits of the tiers it makes.
         api: The version of the contract that it was written for, as a number: `api=1`. Never `API_VERSION`:
             that is of the tierkit which it happens to be installed with.

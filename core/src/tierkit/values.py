@@ -69,7 +69,7 @@ def _secret(value: Any) -> SecretStr:
     if problem:
         del value  # a traceback may show the locals of the frame that raises
         raise Unfit(problem)
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # anything else is a problem
 
 
 def _integer(value: Any) -> int:

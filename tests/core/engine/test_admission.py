@@ -7,6 +7,7 @@ from tests.core.engine.support import Note, World, note, tier, where
 
 from tierkit import AdmissionPolicy, CacheConfig, CacheConfigError, CacheManager, PluginError, hookimpl
 from tierkit.admission import Always, SecondUse
+from tierkit.plugins import discover
 
 
 class Door(AdmissionPolicy):
@@ -132,5 +133,11 @@ def test_what_cannot_work_is_refused(world: World, levels: list[str], plugins: l
         opened(world, tiers, *plugins)
 
 
-def test_an_answer_that_is_no_mapping_is_recorded(world: World) -> None:
-    opened(world, [{"backend": "disk"}], Brought(["door"]))
+def test_an_answer_that_is_no_mapping_is_recorded_and_keeps_no_cache_from_opening(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert opened(world, [{"backend": "disk"}], Brought(["door"])).get("a") is None
+    said = "register_admission_policies returned list, not a mapping of names"
+    assert f"plugin Brought (code) cannot be used: TypeError: {said}" in caplog.text
+    (broken,) = discover([Brought(["door"])], installed=()).broken
+    assert said in broken.error

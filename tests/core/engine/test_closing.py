@@ -95,7 +95,7 @@ def test_a_tier_that_cannot_be_closed_keeps_no_other_open(world: World) -> None:
     def fail() -> None:
         raise OSError("no")
 
-    tier(cache, "L2").close = fail  # type: ignore[method-assign]
+    tier(cache, "L2").close = fail  # type: ignore[method-assign]  # the fault
     with pytest.raises(TierUnavailable, match="L2"):
         cache.close()
     with pytest.raises(TierUnavailable):

@@ -44,7 +44,7 @@ def test_a_removal_is_counted_in_the_levels_that_held_the_record(world: World) -
 
     assert remove("a") == [0, 0, 1]
     assert remove("c") == [1, 1, 1]
-    cache.levels[1].tier.fail("get_many", times=1)  # type: ignore[attr-defined]
+    cache.levels[1].tier.fail("get_many", times=1)  # type: ignore[attr-defined]  # it is a scripted one
     assert remove("b") == [0, 0, 1]
     assert where(cache, "b") == {}
 

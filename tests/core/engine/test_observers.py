@@ -112,12 +112,6 @@ def test_an_observer_that_is_not_named_is_not_asked(world: World) -> None:
     assert (plugin.asked, cache.observers) == ([], {})
 
 
-def test_an_observer_named_twice_is_made_once(world: World) -> None:
-    plugin = Watching()
-    open_watched(world, plugin, observers=("diary", "diary"))
-    assert len(plugin.asked) == 1
-
-
 def test_a_plugin_need_not_take_options(world: World) -> None:
     assert list(open_watched(world, Simple()).observers) == ["simple"]
     with pytest.raises(CacheConfigError, match=r"'simple' \(code\) has no options, and was given port"):

@@ -221,7 +221,7 @@ def test_a_tier_that_answers_with_another_record_is_not_believed(world: World) -
     cache = world.reopen("live", "disk")
     inner = tier(cache, "L2").tier
     right = inner.get
-    inner.get = lambda key: right("b" if key == "a" else key)  # type: ignore[method-assign]
+    inner.get = lambda key: right("b" if key == "a" else key)  # type: ignore[method-assign]  # the fault
     assert cache.get("a") is None
     assert cache.levels[1].counters.corruptions == 1
     assert held(cache, "L1", "a") is None

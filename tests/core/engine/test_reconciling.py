@@ -85,13 +85,13 @@ def test_a_level_that_cannot_be_reconciled_is_not_read(world: World) -> None:
     fails = TierUnavailable("gone")
     original = world._disk
 
-    def failing(context, options):  # type: ignore[no-untyped-def]
+    def failing(context, options):  # type: ignore[no-untyped-def]  # as `World._disk`
         tier: Any = original(context, options)
         if context.name == "L1":
             tier.fail("scan", error=fails)
         return tier
 
-    world._disk = failing  # type: ignore[method-assign]
+    world._disk = failing  # type: ignore[method-assign]  # the fault
     again = world.open(*TWO)
     assert [level.in_service for level in again.levels] == [False, True]
     assert again.get_with_level("a")[1] == "L2"
@@ -158,7 +158,7 @@ class Mismatched:
     def register_tiers(self) -> list[TierSpec]:
         return [
             TierSpec(kind="liar", factory=lambda c, _: MemoryCacheTier(c), options=NoOptions, traits=Trait.NONE, api=1),
-            TierSpec(kind="none", factory=lambda *_: None, options=NoOptions, traits=Trait.NONE, api=1),  # type: ignore[arg-type]
+            TierSpec(kind="none", factory=lambda *_: None, options=NoOptions, traits=Trait.NONE, api=1),  # type: ignore[arg-type]  # the fault
             TierSpec(kind="broken", factory=_broken, options=NoOptions, traits=Trait.NONE, api=1),
             TierSpec(kind="plain", factory=lambda c, _: DictBlobTier(c), options=NoOptions, traits=Trait.NONE, api=1),
         ]
@@ -208,7 +208,7 @@ def test_a_staleness_bound_loses_nothing_where_the_live_level_is_all_there_is(cl
 
 def test_a_short_answer_to_a_bulk_put_is_a_failure_and_acknowledges_nothing(world: World) -> None:
     cache = world.open("live", "disk")
-    cache.levels[1].tier.put_many = lambda records: []  # type: ignore[method-assign]  # noqa: ARG005
+    cache.levels[1].tier.put_many = lambda records: []  # type: ignore[method-assign]  # noqa: ARG005 - the fault
     with pytest.raises(TierUnavailable, match="given 2 rows, answered 0"):
         cache.put_many([note("a"), note("b")])
 
@@ -216,7 +216,7 @@ def test_a_short_answer_to_a_bulk_put_is_a_failure_and_acknowledges_nothing(worl
 def test_an_answer_that_is_no_record_counts_as_a_failure_of_the_level(world: World) -> None:
     cache = world.open("disk", "disk")
     cache.put(note("a"))
-    cache.levels[0].tier.get = lambda key: 42  # type: ignore[method-assign]  # noqa: ARG005
+    cache.levels[0].tier.get = lambda key: 42  # type: ignore[method-assign]  # noqa: ARG005 - the fault
     assert cache.get_with_level("a")[1] == "L2"
     assert cache.get_statistics().tiers[0].failures
 

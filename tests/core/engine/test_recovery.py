@@ -285,7 +285,7 @@ def test_an_authority_that_was_out_when_the_cache_opened_puts_the_others_right_w
 def test_after_a_write_of_unknown_outcome_no_copy_remains(world: World) -> None:
     cache = world.open(*THREE)
     cache.put(note("a", "old"))
-    cache._stack.owing.can_hold = lambda: False  # type: ignore[method-assign]
+    cache._stack.owing.can_hold = lambda: False  # type: ignore[method-assign]  # as if nobody could
     tier(cache, "L3").after("put", _raise)
     with pytest.raises(TierUnavailable):
         cache.put(note("a", "new"))

@@ -1,5 +1,6 @@
 """Every setting that the engine implements does something."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,18 @@ def test_key_policy_says_whether_a_key_may_be_made(world: World, no_keys: Path) 
     no_keys.unlink()
     with pytest.raises(EncryptionKeyError, match="already"):
         world.reopen("disk", entry_type=ProxyEntry)
+
+
+@pytest.mark.parametrize("policy", ["require", "generate"])
+def test_who_has_no_key_is_told_of_the_variable_that_is_configured(
+    world: World, no_keys: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", fails)
+    with pytest.raises(EncryptionKeyError, match="set MY_KEY to"):
+        world.open("disk", entry_type=ProxyEntry, key_policy=policy, encryption_key_env="MY_KEY")
 
 
 def test_a_cache_in_memory_alone_needs_no_key(world: World, no_keys: Path) -> None:

@@ -220,7 +220,6 @@ def test_enable_statistics_false_stops_all_counting(world: World, clock: FakeClo
         "disk",
         failure_threshold=1,
         enable_statistics=False,
-        latency_histograms=True,
     )
     workload(cache, world, clock)
     statistics = cache.get_statistics()

@@ -21,7 +21,7 @@ from tierkit.cli.text import clean
 class App(click.Group):
     """A group that never shows a traceback, unless it is asked to."""
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # ours never returns a value
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> None:
         """Run the command that `args` (by default those of this process) ask for, and exit."""

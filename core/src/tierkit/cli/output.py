@@ -30,7 +30,7 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     narrow = stream.isatty() or "COLUMNS" in os.environ
     made = Console(file=stream, width=None if narrow else _WIDE, highlight=False, markup=False, emoji=False)
-    made.on_broken_pipe = _raise_reader_gone  # type: ignore[method-assign]
+    made.on_broken_pipe = _raise_reader_gone  # type: ignore[method-assign]  # rich has no other way to say it
     return made
 
 

@@ -14,9 +14,9 @@ import pytest
 pytest.register_assert_rewrite(f"{__name__}.suite")
 
 from tierkit.testing.clock import FakeClock  # noqa: E402 - so that its asserts explain themselves
-from tierkit.testing.contract import TierContract  # noqa: E402
-from tierkit.testing.faulty import FaultyTier  # noqa: E402
-from tierkit.testing.records import (  # noqa: E402
+from tierkit.testing.contract import TierContract  # noqa: E402 - likewise
+from tierkit.testing.faulty import FaultyTier  # noqa: E402 - likewise
+from tierkit.testing.records import (  # noqa: E402 - likewise
     AWKWARD_KEYS,
     AWKWARD_TIMES,
     AWKWARD_VALUES,
@@ -26,7 +26,7 @@ from tierkit.testing.records import (  # noqa: E402
     make_row,
     stamp,
 )
-from tierkit.testing.storage import Storage  # noqa: E402
+from tierkit.testing.storage import Storage  # noqa: E402 - likewise
 
 __all__ = [
     "AWKWARD_KEYS",

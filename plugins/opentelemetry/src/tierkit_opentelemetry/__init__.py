@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from tierkit import CacheObserver, hookimpl
 
@@ -25,6 +25,17 @@ class OpenTelemetryOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     meter_provider: Any = None
+
+    @field_validator("meter_provider")
+    @classmethod
+    def _check_provider(cls, given: Any) -> Any:
+        from opentelemetry.metrics import MeterProvider
+
+        if given is not None and not isinstance(given, MeterProvider):
+            raise ValueError(
+                f"must be a MeterProvider of OpenTelemetry, given in code, not of type {type(given).__name__}"
+            )
+        return given
 
 
 @hookimpl

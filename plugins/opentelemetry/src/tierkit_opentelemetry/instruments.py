@@ -33,7 +33,7 @@ class Instruments:
             if metric.kind == "histogram":
                 self._make_histogram(meter, metric)
             else:
-                make = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
+                make = _maker(meter, metric)
                 make(f"tierkit.{metric.name}", [self._callback(metric, _value)], _unit(metric), metric.help)
 
     def _make_histogram(self, meter: Meter, metric: Metric) -> None:
@@ -74,7 +74,7 @@ class OpenTelemetryObserver(CacheObserver):
         """Use `provider`, by default the global one."""
         self._name = cache_name
         self._shown = ""
-        self._instruments = _global() if provider is None else _of(provider)
+        self._instruments = _of(provider)
 
     def on_open(self, statistics: Statistics) -> None:
         """Tell of the cache from now on."""
@@ -91,11 +91,20 @@ def _global() -> Instruments:
     return Instruments(get_meter("tierkit", tierkit.__version__))
 
 
-def _of(provider: MeterProvider) -> Instruments:
+def _of(provider: MeterProvider | None) -> Instruments:
+    """Those of `provider`, or of the global one; two caches that open at once must not make them twice."""
     with _lock:
+        if provider is None:
+            return _global()
         if provider not in _instruments:
             _instruments[provider] = Instruments(provider.get_meter("tierkit", tierkit.__version__))
         return _instruments[provider]
+
+
+def _maker(meter: Meter, metric: Metric) -> Callable[..., object]:
+    if metric.kind == "counter":
+        return meter.create_observable_counter
+    return meter.create_observable_up_down_counter if metric.additive else meter.create_observable_gauge
 
 
 def _unit(metric: Metric) -> str:
@@ -120,9 +129,9 @@ def _quantiles(sample: Sample) -> Iterable[Observation]:
 
 
 def _number(value: Any) -> float:
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # a sample of what is no histogram is a number
 
 
 def _latency(sample: Sample) -> LatencyStatistics:
     value: Any = sample.value
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # that of a histogram is its statistics
