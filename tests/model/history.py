@@ -17,7 +17,7 @@ from tests.model.cooperative import Violation
 from tests.model.storage import SharedDisk, shown
 
 from tierkit import CacheEntry, Row
-from tierkit.row import is_owed, is_owed_deletion
+from tierkit.row import GOES_BACK_TO, goes_back_to, is_owed, is_owed_deletion
 
 if TYPE_CHECKING:
     from tests.model.world import Process, World
@@ -33,6 +33,7 @@ class Write:
         acknowledged: The moment and the time at which the call had returned; None if it never did.
         visible: The same for other processes: later if a level above missed it, and must be put right first.
         heirs: The same write, stamped anew by others: it was refused by what had been compared and set without it.
+        origin: The stamp of the put that it goes back to, if it changed what was there by compare and set.
     """
 
     stamp: int
@@ -43,11 +44,12 @@ class Write:
     acknowledged: tuple[int, float] | None = None
     visible: tuple[int, float] | None = None
     heirs: list[Write] = field(default_factory=list)
+    origin: int = 0
 
     @property
-    def compared(self) -> bool:
-        """Whether it changed what was there, by compare and set: then its text goes back to an earlier put."""
-        return self.operation is not None and self.operation.name in COMPARING
+    def order(self) -> tuple[int, int]:
+        """What comes after what: a put that was not compared with comes after what was compared and set."""
+        return (self.origin or self.stamp, self.stamp)
 
     @property
     def deleted(self) -> bool:
@@ -91,8 +93,6 @@ class History:
         self._moment = 0
         self.doubtful: set[str] = set()
         """Keys of which a write raised that the authority had taken."""
-        self.unseen: set[str] = set()
-        """Keys that were compared and set by a process which could not see what others held for the authority."""
         self.counted_twice = False
         """Whether usage may have been, since a flush failed that had taken effect."""
         self.uncounted = False
@@ -124,11 +124,11 @@ class History:
             self._owed(row, held if replacing else None)
         elif disk is self.world.authority:
             operation = self.world.operation
-            if operation is not None and operation.name in COMPARING and operation.process.missed_writes:
-                self.unseen.add(row.key)
             if operation is not None and row.key in operation.verdicts and row.version * 2 not in self.writes[row.key]:
                 self._check_count(row, held, operation.verdicts[row.key])
             self._wrote(row.key, row.version * 2, row.columns["text"], row.purge_at, int(row.columns["failure_count"]))
+            if GOES_BACK_TO in row.columns:
+                self.writes[row.key][row.version * 2].origin = goes_back_to(row) * 2
 
     def _owed(self, row: Row, held: Row | None) -> None:
         """A level that stands in for the authority took a write: that counts as if the authority had.
@@ -212,7 +212,7 @@ class History:
         """The newest write that a read which began as `operation` did must know of."""
         newest = None
         for write in self.writes[key].values():
-            if (newest is None or write.stamp > newest.stamp) and self._known(write, operation):
+            if (newest is None or write.order > newest.order) and self._known(write, operation):
                 newest = write
         return newest
 
@@ -237,26 +237,10 @@ class History:
         cut_off = any(
             operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)
         )
-        if not cut_off:
-            self._check_origin(operation, key, entry)
-        if floor is not None and entry.version * 2 < floor.stamp and not cut_off and not self._is_same(floor, entry):
+        found = self.writes[key][entry.version * 2]
+        if floor is not None and found.order < floor.order and not cut_off and floor not in _with_heirs([found]):
             what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"
             raise Violation(f"{key} = {getattr(entry, 'text', '')!r} at {entry.version} {what} at {floor.stamp // 2}")
-
-    def _is_same(self, floor: Write, entry: Any) -> bool:
-        """Whether `floor` is what was read, stamped anew by others meanwhile."""
-        original = self.writes[entry.key].get(entry.version * 2)
-        return original is not None and floor in _with_heirs(original.heirs)
-
-    def _check_origin(self, operation: Operation, key: str, entry: Any) -> None:
-        """What was changed by compare and set must go back to the newest put, and to none before a deletion."""
-        puts = [write for write in self.writes[key].values() if not write.compared]
-        known = max((write.stamp for write in puts if self._known(write, operation)), default=0)
-        origin = max((write.stamp for write in puts if write.text == entry.text), default=0)
-        if origin < known <= entry.version * 2 and key not in self.unseen:
-            raise Violation(
-                f"{key} = {entry.text!r} at {entry.version} goes back to {origin // 2}, before {known // 2}"
-            )
 
     def _check_entry(self, operation: Operation, key: str, entry: Any) -> None:
         write = self.writes[key].get(entry.version * 2)
@@ -273,7 +257,7 @@ class History:
         """Whether a miss is right although `floor` must be known: something as new is a deletion, or has expired."""
         world = self.world
         latest = world.fastest_clock()
-        newer = [write for write in self.writes[key].values() if write.stamp >= floor.stamp]
+        newer = [write for write in self.writes[key].values() if write.order >= floor.order]
         return (
             any(write.deleted or write.purge_at <= latest for write in newer)
             or world.authority_bounded
@@ -304,10 +288,8 @@ class History:
             return
         if write is None or entry.version * 2 != write.stamp:
             raise Violation(f"{key}: a failure was counted at {entry.version}, and the authority knows nothing of it")
-        puts = [other for other in self.writes[key].values() if not other.compared]
-        origin = max((put.stamp for put in puts if put.text == write.text), default=0)
-        newest = max(self.writes[key]) == write.stamp and not any(put.stamp > origin for put in puts)
-        if entry.failure_count >= FAILURE_THRESHOLD and newest:
+        newest = max(self.writes[key].values(), key=lambda other: other.order)
+        if entry.failure_count >= FAILURE_THRESHOLD and newest is write:
             raise Violation(f"{key} has failed {entry.failure_count} times and was not removed")
 
     def _is_expiry(self, key: str, version: int) -> bool:
@@ -344,5 +326,4 @@ def _with_heirs(writes: Iterable[Write]) -> Iterator[Write]:
 
 
 FAILURE_THRESHOLD = 3
-COMPARING = frozenset({"count_failure", "count_success", "judge"})
 WRITING = frozenset({"put", "put_many", "delete", "clear", "count_failure", "count_success", "judge"})

@@ -142,10 +142,10 @@ class Comparing(Generic[E]):
         """Drop the copies above of what is to be removed; answers what is left to be removed."""
         held: dict[str, Row] = authority.call(authority.tier.get_many, list(versions))
         rows = [row for key, row in held.items() if row.version == versions[key]]  # else another writer came first
-        left: set[str] = set()
+        left = held.keys() - {row.key for row in rows}
         for level in reversed(self.stack.stored[:-1]):
             left |= self.copies.drop(level, rows)
-        return {row.key: row.version for row in rows if row.key not in left}
+        return {key: version for key, version in versions.items() if key not in left}
 
     def _end_removal(self, entry: E) -> None:
         self.writer.in_live(entry.key, lambda level: level.call(level.tier.delete, entry.key, entry.version))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError, TierUnavailable
 from tierkit.level import Level, Missed
-from tierkit.row import Row, is_owed
+from tierkit.row import Row, goes_back_to, is_owed
 from tierkit.stack import Stack
 
 logger = logging.getLogger("tierkit.stack")
@@ -53,7 +53,17 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
         compare(stack, level, authority)
         missed = Missed(missed.versions, False)
-    level.drop_missed(missed)
+    level.drop_missed(missed if level.live else _without_what_comes_after(stack, level, missed))
+
+
+def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -> Missed:
+    """`missed` but for keys of which `level` holds a write that is owed and that the authority was changed without."""
+    held: dict[str, Row] = level.call(level.tier.get_many, list(missed.versions)) if missed.versions else {}
+    owed = {key: row for key, row in held.items() if _adopted(stack, level, row)}
+    authority = stack.levels[-1]
+    there = authority.call(authority.tier.get_many, list(owed)) if owed and authority.in_service else {}
+    after = {key for key, row in owed.items() if key in there and goes_back_to(there[key]) < row.version}
+    return Missed({key: version for key, version in missed.versions.items() if key not in after}, missed.everything)
 
 
 def _reconcile_above(stack: Stack[Any], authority: Level) -> None:
