@@ -28,7 +28,7 @@ def test_it_is_closed_at_first_and_needs_no_probe(breaker: Breaker) -> None:
 
 
 def test_it_has_enough_of_the_threshold_of_failures_in_a_row(breaker: Breaker) -> None:
-    assert [breaker.failed() for _ in range(4)] == [False, False, True, True]
+    assert [breaker.failed("read") for _ in range(4)] == [False, False, True, True]
 
 
 def test_open_it_allows_a_probe_after_the_first_back_off(breaker: Breaker, clock: FakeClock) -> None:
@@ -48,7 +48,7 @@ def test_each_probe_that_fails_doubles_the_wait_up_to_a_limit(breaker: Breaker) 
 
 
 def test_closing_forgets_failures_and_the_long_wait(breaker: Breaker) -> None:
-    breaker.failed()
+    breaker.failed("read")
     breaker.open()
     fail_probe(breaker)
     breaker.half_open()
@@ -56,3 +56,14 @@ def test_closing_forgets_failures_and_the_long_wait(breaker: Breaker) -> None:
     assert (breaker.state, breaker.failures) == ("closed", 0)
     breaker.open()
     assert breaker.due_in == 1.0
+
+
+def test_reads_and_writes_are_counted_apart(breaker: Breaker) -> None:
+    for _ in range(2):
+        assert not breaker.failed("write")
+        breaker.succeeded("read")
+        assert not breaker.failed("read")
+    assert breaker.failures == 2
+    breaker.succeeded("read")
+    assert breaker.failed("write")
+    assert breaker.failures == 3

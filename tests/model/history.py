@@ -45,6 +45,7 @@ class Write:
     visible: tuple[int, float] | None = None
     heirs: list[Write] = field(default_factory=list)
     origin: int = 0
+    inherited: bool = False
 
     @property
     def order(self) -> tuple[int, int]:
@@ -148,6 +149,7 @@ class History:
     def _inherit(self, row: Row, original: Write) -> None:
         stamp = row.version * 2 + original.deleted
         heir = Write(stamp, original.text, original.purge_at, original.failures, original.operation)
+        heir.inherited = True
         heir.acknowledged, heir.visible = original.acknowledged, original.visible
         original.heirs.append(heir)
         self.writes[row.key][stamp] = heir
@@ -169,7 +171,7 @@ class History:
             write = self.writes[key][stamp] = Write(stamp, text, purge_at, failures, operation)
             if text:
                 self._check_life(key, text, purge_at)
-        own = write.operation is operation  # and no replay of another's, on the way
+        own = write.operation is operation and not write.inherited  # and no replay of another's, on the way
         if operation is not None and operation.name in WRITING and own:
             operation.writes[key] = write
 
@@ -254,12 +256,12 @@ class History:
             raise Violation(f"{key} = {entry.text!r} had expired when the read began")
 
     def _may_be_gone(self, operation: Operation, key: str, floor: Write) -> bool:
-        """Whether a miss is right although `floor` must be known: something as new is a deletion, or has expired."""
+        """Whether a miss is right though `floor` must be known: what is as new is a deletion, has expired or failed."""
         world = self.world
         latest = world.fastest_clock()
         newer = [write for write in self.writes[key].values() if write.order >= floor.order]
         return (
-            any(write.deleted or write.purge_at <= latest for write in newer)
+            any(write.deleted or write.purge_at <= latest or write.failures >= FAILURE_THRESHOLD for write in newer)
             or world.authority_bounded
             or any(
                 operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 State = Literal["closed", "open", "half-open"]
+Kind = Literal["read", "write"]
+"""What a call does to a storage: "write" for what needs room, "read" for all else."""
+KINDS: Final[tuple[Kind, ...]] = ("read", "write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +32,37 @@ class Backoff:
 class Breaker:
     """One breaker. Not thread-safe: its level holds a lock where it matters.
 
+    Reads and writes are counted apart: a storage that can be read and not written must not look well in between.
+
     Attributes:
         state: "closed", "open" or "half-open".
-        failures: Failures in a row.
     """
 
-    __slots__ = ("_backoff", "_monotonic", "_retry_at", "_threshold", "_wait_seconds", "failures", "state")
+    __slots__ = ("_backoff", "_in_a_row", "_monotonic", "_retry_at", "_threshold", "_wait_seconds", "state")
 
     def __init__(self, threshold: int, backoff: Backoff, monotonic: Callable[[], float]) -> None:
-        """Closed; it opens after `threshold` failures in a row."""
+        """Closed; it opens after `threshold` failures of a kind in a row."""
         self.state: State = "closed"
-        self.failures = 0
+        self._in_a_row = dict.fromkeys(KINDS, 0)
         self._threshold = threshold
         self._backoff = backoff
         self._monotonic = monotonic
         self._wait_seconds = backoff.initial_seconds
         self._retry_at = 0.0
 
-    def failed(self) -> bool:
-        """Count a failure. Answers whether there were enough of them in a row to open."""
-        self.failures += 1
-        return self.failures >= self._threshold
+    @property
+    def failures(self) -> int:
+        """Failures in a row, of the kind that has most."""
+        return max(self._in_a_row.values())
+
+    def failed(self, kind: Kind) -> bool:
+        """Count a failure. Answers whether there were enough of its kind in a row to open."""
+        self._in_a_row[kind] += 1
+        return self._in_a_row[kind] >= self._threshold
+
+    def succeeded(self, kind: Kind) -> None:
+        """A call did not fail."""
+        self._in_a_row[kind] = 0
 
     def open(self) -> None:
         """Ask nothing until the back-off is over; after a probe that failed, twice as long as before."""
@@ -65,7 +78,7 @@ class Breaker:
     def close(self) -> None:
         """Let calls through, and forget the past."""
         self.state = "closed"
-        self.failures = 0
+        self._in_a_row = dict.fromkeys(KINDS, 0)
         self._wait_seconds = self._backoff.initial_seconds
 
     @property

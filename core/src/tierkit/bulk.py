@@ -222,7 +222,7 @@ class Bulk(Generic[E]):
             self.writer.fill_or_drop(level, entry, raced, started)
 
         with stack.filling.locks[stripe]:
-            self.writer.live_step(level, entry.key, step)
+            self.writer.guarded_step(level, entry.key, step)
 
 
 def _put_all(level: Level, rows: list[Row]) -> list[int | None]:

@@ -11,7 +11,7 @@ from tierkit.copies import ComparedCopies
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import GOES_BACK_TO, Row, goes_back_to
+from tierkit.row import GOES_BACK_TO, ColumnValue, Row, goes_back_to
 from tierkit.stack import Stack
 from tierkit.writing import ATTEMPTS, Write, Writer
 
@@ -141,8 +141,8 @@ class Comparing(Generic[E]):
     def _drop_above(self, authority: Level, versions: dict[str, int]) -> dict[str, int]:
         """Drop the copies above of what is to be removed; answers what is left to be removed."""
         held: dict[str, Row] = authority.call(authority.tier.get_many, list(versions))
-        rows = [row for key, row in held.items() if row.version == versions[key]]  # else another writer came first
-        left = held.keys() - {row.key for row in rows}
+        rows = [_named(key, version, held.get(key)) for key, version in versions.items()]
+        left: set[str] = set()
         for level in reversed(self.stack.stored[:-1]):
             left |= self.copies.drop(level, rows)
         return {key: version for key, version in versions.items() if key not in left}
@@ -150,6 +150,12 @@ class Comparing(Generic[E]):
     def _end_removal(self, entry: E) -> None:
         self.writer.in_live(entry.key, lambda level: level.call(level.tier.delete, entry.key, entry.version))
         self.stack.ledger.pop(entry.key)
+
+
+def _named(key: str, version: int, held: Row | None) -> Row:
+    """A row that stands for a record: its version, and which put that goes back to, as far as is known."""
+    columns: dict[str, ColumnValue] = {GOES_BACK_TO: 0 if held is None else goes_back_to(held)}
+    return Row(key=key, version=version, purge_at=0.0, check="", columns=columns)
 
 
 def _marked(held: Row) -> Row:

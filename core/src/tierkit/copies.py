@@ -18,6 +18,7 @@ from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.level import Level
 from tierkit.row import GOES_BACK_TO, ColumnValue, Row, goes_back_to, is_owed
+from tierkit.tier import Trait
 from tierkit.writing import ATTEMPTS, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
@@ -92,12 +93,13 @@ class ComparedCopies(Copies[E]):
         self._guarded(level, versions, lambda: left.update(self._drop(level, rows, 0)))
         return left
 
-    @property
-    def _nothing_waits(self) -> bool:
-        return self.stack.owing.write_policy == "through" and not self.stack.owing.intents
+    def _nothing_waits(self, level: Level) -> bool:
+        """Whether `level` holds no write for the authority, neither of this process nor of another."""
+        owing = self.stack.owing
+        return owing.write_policy == "through" and not owing.intents and not level.tier.traits & Trait.SHARED
 
     def _failed(self, level: Level, versions: Mapping[str, int], error: TierkitError) -> None:
-        if self._nothing_waits:
+        if self._nothing_waits(level):
             super()._failed(level, versions, error)
         else:
             level.miss(error, versions)
@@ -108,9 +110,9 @@ class ComparedCopies(Copies[E]):
     def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """With marks: a row that has expired takes the place of what is there, and is discarded.
 
-        Where nothing is owed, and no level but the authority takes writes first, a deletion does it in one step.
+        Where nothing waits for the authority a deletion does it in one step.
         """
-        if self._nothing_waits:
+        if self._nothing_waits(level):
             return super()._drop(level, rows, before)
         stubs = {row.key: self._stub(row, row.version - before + 1) for row in rows}
         left = self._replace(level, stubs)
@@ -158,7 +160,9 @@ class MergedCopies(ComparedCopies[E]):
     """Copies of merged records, each a put in its own right: where nothing waits for the authority they go as puts."""
 
     def _put(self, level: Level, rows: Sequence[Row]) -> None:
-        put = Copies[E]._put if self._nothing_waits else ComparedCopies[E]._put
+        owing = self.stack.owing
+        waits = owing.write_policy != "through" or owing.intents
+        put = ComparedCopies[E]._put if waits else Copies[E]._put
         put(self, level, rows)
 
 

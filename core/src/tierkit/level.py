@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from math import inf
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
 from tierkit.admission import AdmissionPolicy
-from tierkit.breaker import Backoff, Breaker, State
+from tierkit.breaker import Backoff, Breaker, Kind, State
 from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
@@ -39,6 +40,10 @@ PROBE_KEY: Final = "tierkit-probe"
 """What a probe asks a tier for."""
 MOST_MISSED: Final = 10_000
 """Keys that passed a level by and that it notes one by one; beyond these it is brought in line as a whole."""
+DOUBTFUL: Final = 0
+"""Noted in place of a version, where it is not known whether a write has taken effect: no copy must remain."""
+ANY_VERSION: Final = 2**63
+"""Above every version."""
 _PATIENCE_SECONDS = 10.0
 _ROUNDS: Final = 8  # others may go on writing meanwhile; the last round keeps them out
 
@@ -118,6 +123,8 @@ class Level:
         self.returning: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.align: Callable[[Missed], None] = self.drop_missed
         self.reopen: Callable[[], CacheTier[Any]] | None = None
+        self._monotonic = monotonic
+        self._out_since = monotonic()
         self._breaker = Breaker(threshold, backoff, monotonic)
         self._room = Breaker(1, backoff, monotonic)
         self._workers = None if timeout_seconds is None else Workers(name, timeout_seconds)
@@ -139,6 +146,9 @@ class Level:
         Raises:
             CacheStorageError: The tier failed, or took longer than the level's time limit.
         """
+        return self._attempt("read", operation, *args, **kwargs)
+
+    def _attempt(self, kind: Kind, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             if self._workers is None:
                 result = operation(*args, **kwargs)
@@ -149,27 +159,45 @@ class Level:
             self._refuse_writes(error)
             raise
         except CacheStorageError as error:
-            self.handle_failure(error)
+            self.handle_failure(error, kind)
             raise
         except TierkitError:
             raise
         except Exception as error:
             failure = TierUnavailable(f"{self.name} ({self.kind}) failed: {type(error).__name__}: {error}")
-            self.handle_failure(failure)
+            self.handle_failure(failure, kind)
             raise failure from error
-        self._breaker.failures = 0
+        self._breaker.succeeded(kind)
         return result
 
     def write(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `call`, for what needs room: if it succeeds the storage can be written again."""
-        result = self.call(operation, *args, **kwargs)
+        result = self._attempt("write", operation, *args, **kwargs)
+        if self._room.state != "closed":
+            self._room.close()
+            self._found_room()
+        return result
+
+    def try_room(self) -> None:
+        """Write a mark, to see whether the storage has room again. Blocks on I/O.
+
+        Its back-off goes on until a record was written: room for a mark may not be room for that.
+        """
+        self._room.half_open()
+        try:
+            self.call(self.tier.delete, PROBE_KEY, 1)
+        except TierkitError as error:
+            logger.debug("%s (%s) takes no writes yet: %s", self.name, self.kind, error)
+            self._room.open()
+        else:
+            self._found_room()
+
+    def _found_room(self) -> None:
         if not self.writable:
             self.writable = True
-            self._room.close()
             self.counters.recoveries += self.counters.step
             logger.info("%s (%s) can be written again", self.name, self.kind)
             self.tell("on_level_back")
-        return result
 
     def takes_copy(self, key: str) -> bool:
         """Whether a write of `key` is copied into this level; else it drops the copy that it has."""
@@ -212,6 +240,16 @@ class Level:
         return self._breaker.state
 
     @property
+    def out_for_seconds(self) -> float:
+        """How long it has been out of service, if it is."""
+        return self._monotonic() - self._out_since
+
+    @property
+    def limited(self) -> bool:
+        """Whether its calls have a time limit."""
+        return self._workers is not None
+
+    @property
     def takes_writes(self) -> bool:
         """Whether a write should be tried: it is in service, and has room or may have it again."""
         return self.in_service and (self.writable or self._room.due_in <= 0)
@@ -219,12 +257,12 @@ class Level:
     @property
     def due_in(self) -> float:
         """Seconds until it should be probed or written again; infinite if it is well."""
-        return min(self._breaker.due_in, self._room.due_in)
+        return min(self._breaker.due_in, inf if self.writable else self._room.due_in)
 
-    def handle_failure(self, error: Exception) -> None:
-        """Count a failure; take the level out of service when there were enough of them in a row."""
+    def handle_failure(self, error: Exception, kind: Kind = "read") -> None:
+        """Count a failure; take the level out of service when there were enough of its kind in a row."""
         self.counters.failures += self.counters.step
-        if self._breaker.failed():
+        if self._breaker.failed(kind):
             self.take_out(error)
 
     def take_out(self, error: Exception) -> None:
@@ -232,6 +270,7 @@ class Level:
         with self._writes:  # a write that passes by has to wait until nobody reads here any more
             went, self.in_service = self.in_service, False
             if went:
+                self._out_since = self._monotonic()
                 self._breaker.open()
                 self._changed()
         if went:
@@ -313,6 +352,8 @@ class Level:
         finally:
             if not self.in_service:
                 self._breaker.open()
+            elif self.state == "half-open":  # another probe brought it back meanwhile
+                self._breaker.close()
         return self.in_service
 
     def _ask(self) -> None:
@@ -384,7 +425,9 @@ class Level:
         if missed.everything:
             self.empty()
         for key, version in missed.versions.items():
-            if self.live:
+            if version == DOUBTFUL:
+                self.drop_copy(key)
+            elif self.live:
                 self.drop(key, version)
             else:  # with a mark: another process may still have an older copy, and demote it
                 self.call(self.tier.delete, key, version)
@@ -398,6 +441,17 @@ class Level:
         for record in self.scan():
             if self.live or not is_owed(record):
                 self._discard(record)
+
+    def drop_copy(self, key: str) -> None:
+        """Discard what is held for `key`, unless the authority is owed it.
+
+        Raises:
+            CacheStorageError: The tier failed.
+        """
+        with suppress(CacheCorruptionError):  # the tier has set it aside
+            held = self.call(self.tier.get, key)
+            if held is not None and (self.live or not is_owed(held)):
+                self._discard(held)
 
     def drop(self, key: str, version: int) -> Record | None:
         """Discard what is held for `key` at `version` or older. Answers what was discarded.

@@ -19,7 +19,7 @@ from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
-from tierkit.errors import CacheClosedError, TierReadOnly
+from tierkit.errors import CacheClosedError, TierReadOnly, TierUnavailable
 from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
@@ -235,7 +235,11 @@ class CacheManager(Generic[E]):
         """
         self._check_open()
         authority = self._stack.authority
-        return 0 if authority is None else authority.call(authority.tier.size)
+        if authority is None:
+            return 0
+        if not authority.in_service:
+            raise TierUnavailable(f"{authority.name} ({authority.kind}) is out of service; it is tried again by itself")
+        return authority.call(authority.tier.size)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -524,9 +528,9 @@ class CacheManager(Generic[E]):
         opened read-only has nothing to bring.
         """
         self._check_open()
-        self._stack.flush()
         if not self.read_only:
-            self._stack.owing.replay_all()
+            self._stack.owing.replay_all()  # first: there is no usage of what the authority does not have
+        self._stack.flush()
 
     def sweep(self) -> int:
         """Remove what expired from every level now, as the background sweeper does, but without resting.
@@ -608,7 +612,7 @@ class CacheManager(Generic[E]):
     def _find_hot_path(self) -> None:
         top = self._stack.levels[0] if self._stack.levels else None
         with self._hot_lock:  # the last one to come sees the latest state, and leaves what fits it
-            serves = top is not None and top.live and top.in_service and not self._closed
+            serves = top is not None and top.live and top.in_service and not top.limited and not self._closed
             self._hot = top.tier.get if top and serves else _nothing
             if self._sliding is not None:
                 self._hot = self._sliding.unless_due(self._hot)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from tierkit.admission import UNBOUNDED_ENTRIES, AdmissionPolicy
 from tierkit.breaker import Backoff
 from tierkit.clock import CacheTime, VersionClock
-from tierkit.config import CacheConfig, ResolvedTier
+from tierkit.config import CLOCK_DIFFERENCE_SECONDS, CacheConfig, ResolvedTier
 from tierkit.entry import CacheEntry
 from tierkit.errors import (
     CacheConfigError,
@@ -32,6 +32,7 @@ from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.stack import Stack, StackSettings
 from tierkit.tier import CacheTier, Durability, TierContext, Trait
+from tierkit.workers import Workers
 
 logger = logging.getLogger("tierkit")
 
@@ -73,6 +74,7 @@ def open_stack(
             counting=config.enable_statistics,
             volatile=config.durability == "none",
             flush_interval_seconds=config.flush_interval_seconds,
+            marks_seconds=config.tombstone_seconds - config.late_seconds - CLOCK_DIFFERENCE_SECONDS,
         )
         _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
@@ -113,7 +115,7 @@ def _level(
     """The level of a tier. One above the authority, or any to be read only, may fail to open: it is out of service."""
     failure = None
     try:
-        tier = _open_tier(resolved, context)
+        tier = _open_in_time(resolved, context)
     except CacheStorageError as error:
         if lowest and not context.read_only:
             raise
@@ -133,7 +135,7 @@ def _level(
         counting=config.enable_statistics,
     )
     if failure is not None:
-        level.reopen = partial(_open_tier, resolved, context)
+        level.reopen = partial(_open_in_time, resolved, context)
         level.miss(failure)
     return level
 
@@ -155,6 +157,18 @@ def _admission(resolved: ResolvedTier) -> AdmissionPolicy | None:
     if not isinstance(policy, AdmissionPolicy):
         raise PluginError(f"{resolved.name}: its admission policy is a {type(policy).__name__}, no AdmissionPolicy")
     return policy
+
+
+def _open_in_time(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
+    """Open a tier, within the time limit of its level if it has one."""
+    if resolved.timeout_seconds is None:
+        return _open_tier(resolved, context)
+    workers = Workers(resolved.name, resolved.timeout_seconds)
+    try:
+        tier: CacheTier[Any] = workers.call(_open_tier, resolved, context)
+        return tier
+    finally:
+        workers.close()
 
 
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:

@@ -13,7 +13,7 @@ two processes, or again after a crash. If the authority refuses, it has somethin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
@@ -66,12 +66,18 @@ class Owing:
         late_seconds: float = 10.0,
         flush_interval_seconds: float = 1.0,
         on_first: Callable[[], object] = lambda: None,
+        on_came_after: Callable[[str], object] = lambda _: None,
+        on_paid: Callable[[], object] = lambda: None,
     ) -> None:
         """Owe nothing yet to the last of `stored`; hold writes in memory only if `volatile`.
 
-        `on_first` is called when something is owed and nothing was before.
+        `on_first` is called when something is owed and nothing was before; `on_came_after` with the key of a write that
+        was stamped anew, above what the authority has and this process may have read; `on_paid` when the authority got
+        something.
         """
         self.intents = Intents(on_first)
+        self._on_came_after = on_came_after
+        self._on_paid = on_paid
         self.write_policy = stored[-1].write_policy if stored else "through"
         self._above = tuple(reversed(stored[:-1]))
         self._authority = stored[-1] if stored else None
@@ -135,7 +141,14 @@ class Owing:
 
     def put_many(self, holder: Level | None, rows: Sequence[Row]) -> list[int | None]:
         """As `put`, for each of `rows`."""
-        return self._hold(holder, [self._owed(row) for row in rows])
+        answers: list[int | None] = []
+        for start in range(0, len(rows), most := self._most(holder)):
+            answers += self._hold(holder, [self._owed(row) for row in rows[start : start + most]])
+        return answers
+
+    def _most(self, holder: Level | None) -> int:
+        """How many writes may wait."""
+        return MOST_OWED if holder is None or holder.max_entries is None else max(1, 2 * holder.max_entries)
 
     def _owed(self, row: Row) -> Row:
         columns = {**row.columns, OWED: "put", OWED_PURGE_AT: row.purge_at}
@@ -168,13 +181,13 @@ class Owing:
         return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
-        limit = MOST_OWED if holder is None or holder.max_entries is None else 2 * holder.max_entries
+        limit = self._most(holder)
         count = sum([row.key not in self.intents for row in rows])
-        if count and len(self.intents) + count > max(limit, count) and not self.replay_all():
+        if count and len(self.intents) + count > limit and not self.replay_all():
             name = "memory" if holder is None else holder.name
             raise TierFull(
                 f"{name} holds {len(self.intents)} writes for the authority, which cannot be written; at most {limit} "
-                "may wait"
+                "may wait: make the authority writable, and they go to it by themselves"
             )
 
     def adopt(self, level: Level, row: Row) -> None:
@@ -232,6 +245,8 @@ class Owing:
         try:
             row: Row | None = level.call(level.tier.get, key)
             if row is None or not is_owed(row):
+                if intent.landed:  # then another process has replayed it
+                    self.intents.settle(key, intent.version)
                 return None
             self._sealer.verify(row)
         except TierkitError:
@@ -241,13 +256,6 @@ class Owing:
     def owed(self, level: Level, row: Row) -> Owed:
         """What `row` says, which `level` holds for the authority, and which was verified."""
         return Owed(level, None if is_owed_deletion(row) else self.paid(row))
-
-    def rows(self) -> Iterator[Row]:
-        """The rows that the authority is to get; deletions, and what cannot be read now, are left out."""
-        for key in self.intents:
-            owed = self.look(key)
-            if owed is not None and owed.row is not None:
-                yield owed.row
 
     # -- replay ------------------------------------------------------------------------------------------------------
 
@@ -287,25 +295,28 @@ class Owing:
         """
         authority = self._authority
         owed = iter([(key, intent) for key in keys if (intent := self.intents.get(key)) is not None and intent.landed])
-        again: list[str] = []
-        while batch := list(islice(owed, _BATCH)):
+        again: list[str] | None = []
+        paid = False
+        while again is not None and (batch := list(islice(owed, _BATCH))):
             left = self._replay(authority, batch) if authority and (authority.in_service or probing) else None
-            if left is None:
-                return False
-            again += left
-        return not again or self.replay(again, probing=probing)
+            paid = paid or left is not None
+            again = None if left is None else again + left
+        if paid:
+            self._on_paid()
+        return again is not None and (not again or self.replay(again, probing=probing))
 
     def _found(self, batch: Sequence[tuple[str, Intent]]) -> list[tuple[str, Intent, Row | None]]:
         """What is held for each intent, just read: later, a newer write may have come and been forgotten again."""
         for _ in range(_ATTEMPTS):
             started = self._time.monotonic()
             found = [(key, intent, self._row_of(key, intent)) for key, intent in batch]
-            if self._time.monotonic() - started <= self._late_seconds:
+            if not self._late(started):
                 return found
         raise TierUnavailable(f"what is owed could not be read {_ATTEMPTS} times within {self._late_seconds} seconds")
 
     def _replay(self, authority: Level, batch: Sequence[tuple[str, Intent]]) -> list[str] | None:
         """Bring a batch to the authority. Answers which keys have to be replayed again; None if it failed."""
+        started = self._time.monotonic()
         try:
             found = self._found(batch)
             puts = [(intent, row) for _, intent, row in found if row is not None and self._is_put(row)]
@@ -323,10 +334,13 @@ class Owing:
             if key in again:
                 continue
             if row is not None and intent.level is not None:
-                self._replace(intent.level, row, taken.get(key))
+                self._replace(intent.level, row, taken.get(key), started)
             self.intents.settle(key, intent.version if row is None else row.version)
         logger.debug("%s got %d writes that it was owed", authority.name, len(found) - len(again))
         return again
+
+    def _late(self, started: float) -> bool:
+        return self._time.monotonic() - started > self._late_seconds
 
     def _let_come_after(self, authority: Level, refused: Sequence[tuple[str, Intent, Row | None]]) -> list[str]:
         """Stamp anew what was refused by a record that was compared and set without it. Answers the keys of these."""
@@ -336,6 +350,7 @@ class Owing:
             there = held.get(key)
             if there is not None and row is not None and goes_back_to(there) < row.version < there.version:
                 self._restamp(intent, row, self._versions.above(there.version))
+                self._on_came_after(key)
                 again.append(key)
         return again
 
@@ -373,10 +388,10 @@ class Owing:
             return None
         return row
 
-    def _replace(self, level: Level, owed: Row, paid: Row | None) -> None:
-        """Put an ordinary copy in the place of an owed row, or none, if the authority has something newer."""
+    def _replace(self, level: Level, owed: Row, paid: Row | None, started: float) -> None:
+        """Put an ordinary copy in the place of an owed row; none if that is late, or the authority has a newer one."""
         try:
-            if level.call(level.tier.discard, owed) and paid is not None:
+            if level.call(level.tier.discard, owed) and paid is not None and not self._late(started):
                 level.write(level.tier.put, paid)
         except TierkitError as error:
             logger.debug("%s could not be told that a write is not owed any more: %s", level.name, error)

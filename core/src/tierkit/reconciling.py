@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from tierkit.errors import CacheCorruptionError, KeyNotHeldError, TierkitError, TierUnavailable
+from tierkit.errors import CacheCorruptionError, CacheStorageError, KeyNotHeldError, TierkitError, TierUnavailable
 from tierkit.level import Level, Missed
 from tierkit.row import Row, goes_back_to, is_owed
 from tierkit.stack import Stack
@@ -45,13 +45,15 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
         CacheStorageError: Its tier failed to, or the authority, with which it is compared.
     """
     authority = stack.levels[-1]
+    if stack.settings.read_only:
+        return  # what it holds is not ours to change, and nothing of ours passed it by
     if level is authority and not level.live:
         _reconcile_above(stack, authority)
         return
     if missed.everything and not level.live:
         if not authority.in_service:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
-        compare(stack, level, authority)
+        compare(stack, level, authority, restoring=level.out_for_seconds < stack.settings.marks_seconds)
         missed = Missed(missed.versions, False)
     level.drop_missed(missed if level.live else _without_what_comes_after(stack, level, missed))
 
@@ -73,12 +75,26 @@ def _reconcile_above(stack: Stack[Any], authority: Level) -> None:
         elif level.persistent:
             try:
                 compare(stack, level, authority)
+            except _AuthorityFailed as error:
+                authority.miss(error)  # so that the levels above are compared with it when it is back
+                adopt_all(stack)
+                return
             except TierkitError as error:
                 level.miss(error)
 
 
-def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
+class _AuthorityFailed(CacheStorageError):
+    """It was the authority that failed, and not the level that was compared with it."""
+
+
+def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: bool = True) -> None:
     """Discard what the authority has in another version, or has deleted; put down what it has lost.
+
+    Args:
+        stack: Of both.
+        level: What it holds is compared.
+        authority: With what this holds.
+        restoring: Whether the authority still knows what it has deleted. If not, what it does not have is discarded.
 
     Raises:
         CacheStorageError: One of the two failed.
@@ -86,11 +102,12 @@ def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
     restored = dropped = 0
     for rows in _batches(level):
         copies = [row for row in rows if not _adopted(stack, level, row)]
-        held = authority.call(authority.tier.get_many, [row.key for row in copies])
+        held = _held_by(authority, [row.key for row in copies])
         for row in copies:
             there = held.get(row.key)
             if there is None or there.version != row.version:
-                put_down = (there is None or there.version < row.version) and put_down_again(stack, row)
+                lost = restoring and (there is None or there.version < row.version)
+                put_down = lost and put_down_again(stack, row)
                 restored += put_down
                 dropped += not put_down and level.call(level.tier.discard, row)
     stack.owing.replay_all()
@@ -102,6 +119,13 @@ def compare(stack: Stack[Any], level: Level, authority: Level) -> None:
             authority.name,
             dropped,
         )
+
+
+def _held_by(authority: Level, keys: list[str]) -> dict[str, Row]:
+    try:
+        return authority.call(authority.tier.get_many, keys)
+    except TierkitError as error:
+        raise _AuthorityFailed(str(error)) from error
 
 
 def adopt_all(stack: Stack[Any]) -> None:
@@ -137,7 +161,10 @@ def put_down_again(stack: Stack[Any], row: Row) -> bool:
         return True  # not ours to judge
     except CacheCorruptionError:
         return False
-    return authority.call(authority.tier.put, row) is None
+    try:
+        return authority.call(authority.tier.put, row) is None
+    except TierkitError as error:
+        raise _AuthorityFailed(str(error)) from error
 
 
 def _batches(level: Level) -> Iterator[list[Row]]:

@@ -180,7 +180,7 @@ class Stack(Upkeep, Generic[E]):
             in_service = level.in_service
             record, owed = self._read(level, key)
             if owed is not None:
-                return self._answer_owed(owed, depth, floor, expected, started)
+                return self._answer_owed(owed, depth, (floor, stale), expected, started)
             if not in_service:
                 continue
             entry = None if record is None else self._kept(level, record)
@@ -226,16 +226,23 @@ class Stack(Upkeep, Generic[E]):
             self.owing.adopt(level, row)
         return self.owing.owed(level, row)
 
-    def _answer_owed(self, held: Owed, depth: int, floor: int, expected: int, started: float) -> Found[E] | None:
-        """Answer with a write that the authority is owed: what lies below is older, and is not asked."""
-        if held.row is not None:
-            holder = held.holder or self.levels[depth]
-            entry = self.open_row(holder, held.row)
-            if entry is not None and self._is_fresh(entry) and entry.version >= floor:
+    def _answer_owed(
+        self, held: Owed, depth: int, above: tuple[int, Found[E] | None], expected: int, started: float
+    ) -> Found[E] | None:
+        """Answer with a write that the authority is owed: what lies below is older, and is not asked.
+
+        `above` is what the levels above had: the version below which nothing may be returned, and what is stale.
+        """
+        floor, stale = above
+        holder = held.holder or self.levels[depth]
+        entry = None if held.row is None else self.open_row(holder, held.row)
+        if entry is not None and entry.version >= floor:
+            if self._is_fresh(entry):
                 holder.counters.hits += holder.counters.step
                 return self._answer(entry, held.row, depth, expected, started)
+            floor, stale = entry.version, Found(entry, holder, stale=True)
         self.counters.misses += self.counters.step
-        return None
+        return stale if entry is not None and stale is not None and stale.entry.version == floor else None
 
     def _expired_version(self, level: Level, record: Any, entry: E | None) -> int:
         """The version below which nothing may be returned, since this newer record has expired; 0 if it has not."""
@@ -353,7 +360,15 @@ class Stack(Upkeep, Generic[E]):
             rows = (row for row in level.scan() if row.key not in owed)
             yield from self._opened(level, rows)
         if level is not None:
-            yield from self._opened(level, self.owing.rows())
+            yield from self._owed_or_paid(level, owed)
+
+    def _owed_or_paid(self, level: Level, keys: Iterable[str]) -> Iterator[E]:
+        """The entries of `keys`, which `level` was owed when the scan began."""
+        for key in keys:
+            owed = self.owing.look(key)
+            row = self.fetch(level, key) if owed is None else owed.row
+            if row is not None:
+                yield from self._opened(level, [row])
 
     def _opened(self, level: Level, rows: Iterable[Row]) -> Iterator[E]:
         for row in rows:
@@ -375,7 +390,7 @@ class Stack(Upkeep, Generic[E]):
         return any(level.live for level in taken)
 
     def _copy_up(self, level: Level, entry: E, row: Row | None, expected: int, started: float) -> bool:
-        if self.late(started) or not level.admits(entry.key):
+        if self.late(started) or not level.takes_copy(entry.key):
             return False
         try:
             if level.live:

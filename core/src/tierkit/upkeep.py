@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.filling import Filling
-from tierkit.level import Level
+from tierkit.level import ANY_VERSION, Level
 from tierkit.observers import Observers
 from tierkit.owing import Owing
 from tierkit.row import Record, Row, is_owed, key_digest, with_usage
@@ -45,6 +46,8 @@ class StackSettings:
     counting: bool = True
     volatile: bool = False
     flush_interval_seconds: float = 1.0
+    marks_seconds: float = inf
+    """For how long every level knows what was deleted, whatever its clock says."""
 
 
 class Upkeep:
@@ -79,6 +82,8 @@ class Upkeep:
             late_seconds=settings.late_seconds,
             flush_interval_seconds=settings.flush_interval_seconds,
             on_first=self._wake,
+            on_came_after=self._forget_live,
+            on_paid=self._settle_authority,
         )
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
@@ -88,6 +93,15 @@ class Upkeep:
 
     def _wake(self) -> None:
         self.alarm()
+
+    def _forget_live(self, key: str) -> None:
+        """Let no live level hold `key`, nor be filled by who reads it now."""
+        stripe = self.filling.stripe(key)
+        with self.filling.locks[stripe]:
+            for level in self.live:
+                with suppress(TierkitError):  # then it leaves service soon
+                    self.drop(level, key, ANY_VERSION)
+            self.filling.bump(stripe, key)
 
     @property
     def authority(self) -> Level | None:
@@ -110,7 +124,8 @@ class Upkeep:
 
         The authority gets what it is owed before it is read.
         """
-        if returning is self.authority and not self.owing.replay_all(probing=True):
+        owes = returning is self.authority and not self.settings.read_only
+        if owes and not self.owing.replay_all(probing=True):
             raise TierUnavailable(f"{returning.name} did not take the {len(self.owing.intents)} writes that it is owed")
         for level in self.live if self.stored else ():
             self._collect(level)  # it may be about to be emptied
@@ -118,6 +133,8 @@ class Upkeep:
             self.filling.reset()  # what was read before it is emptied must not fill it afterwards,
             yield
             self.filling.reset()  # nor what was read within a write that passed it by
+        if returning is self.authority:
+            self._settle_authority()
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 
@@ -163,6 +180,10 @@ class Upkeep:
             if level.in_service and (levels is None or level in levels):
                 self._settle_level(level)
         self.flush_full_ledger()
+
+    def _settle_authority(self) -> None:
+        """After it got what it was owed."""
+        self.settle(self.levels[-1:])
 
     def _settle_level(self, level: Level) -> None:
         try:
@@ -267,7 +288,7 @@ class Upkeep:
 
     def flush_full_ledger(self) -> None:
         """Flush the ledger if it holds many keys."""
-        if len(self.ledger) >= LEDGER_KEYS:
+        if len(self.ledger) >= LEDGER_KEYS + len(self.owing.intents):
             self.flush_ledger()
 
     def flush(self) -> None:
@@ -287,10 +308,13 @@ class Upkeep:
             logger.debug("%s could not tell its usage: %s", level.name, error)
 
     def flush_ledger(self) -> None:
-        """Bring the ledger to the stored levels; what the authority does not take stays in it."""
+        """Bring the ledger to the stored levels; what the authority does not take, or is owed itself, stays in it."""
         if not self.stored or not self.stored[-1].in_service or not len(self.ledger):
             return
         deltas = self.ledger.take()
+        if owed := {key: delta for key, delta in deltas.items() if key in self.owing.intents}:
+            self.ledger.put_back(owed)
+            deltas = {key: delta for key, delta in deltas.items() if key not in owed}
         authority, *above = reversed(self.stored)
         taken = False
         try:
@@ -349,8 +373,8 @@ class Upkeep:
         self.observers.close()
         failures = []
         try:
+            self._pay()  # first: there is no usage of what the authority does not have
             self.flush()
-            self._pay()
             for level in self.stored[:-1]:
                 self._leave(level)
         finally:
@@ -365,7 +389,7 @@ class Upkeep:
 
     def _pay(self) -> None:
         """Replay all that is owed; say what is left."""
-        if self.settings.read_only or self.owing.replay_all():
+        if self.settings.read_only or self.owing.replay_all() or self._pays_after_a_probe():
             return
         left = [intent.level for _, intent in self.owing.intents.items()]
         lost = sum(level is None for level in left)
@@ -373,6 +397,10 @@ class Upkeep:
             logger.error("%d writes that were held in memory are lost: the authority could not be written", lost)
         if len(left) > lost:
             logger.warning("%d writes wait for the authority; the next opening brings them there", len(left) - lost)
+
+    def _pays_after_a_probe(self) -> bool:
+        authority = self.stored[-1]
+        return not authority.in_service and authority.probe() and self.owing.replay_all()
 
     def _leave(self, level: Level) -> None:
         try:

@@ -13,7 +13,7 @@ import msgspec
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
 from tierkit.expiry import TTLManager
-from tierkit.level import Level
+from tierkit.level import ANY_VERSION, DOUBTFUL, Level
 from tierkit.row import Row, is_owed, key_digest
 from tierkit.stack import Stack
 
@@ -33,7 +33,6 @@ BATCH: Final = 1000
 """Records that go to a tier in one call."""
 ATTEMPTS: Final = 64
 """How often a write is repeated; each time another writer came first, or a call was late."""
-_ANY_VERSION: Final = 2**63
 
 
 class Writer(Generic[E]):
@@ -261,19 +260,22 @@ class Writer(Generic[E]):
     def store_above(self, write: Write[E], started: float, holder: Level | None = None) -> int | None:
         """Write to the stored levels but `holder`, which has it; where that fails, is late or not admitted, drop older.
 
+        Where a level has something newer, those above it only drop what they have.
+
         Returns:
             The version of a newer write that one of them holds and that the authority is owed; else None.
         """
         entry, row = write
-        refused = None
+        refused, outdated = None, False
         for level in self._copies(holder):
-            older = entry.version - 1
-            if self.stack.late(started) or not level.takes_copy(entry.key):
+            older = entry.version - (not outdated)
+            if outdated or self.stack.late(started) or not level.takes_copy(entry.key):
                 answer = self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
             else:
                 answer = self.guarded(level, entry.key, older, level.tier.put, row)
             if answer is not None and self._is_owed(level, entry.key):
                 refused = max(refused or 0, answer)
+            outdated = outdated or answer is not None
         return refused
 
     def _copies(self, holder: Level | None) -> Iterator[Level]:
@@ -332,33 +334,41 @@ class Writer(Generic[E]):
         """After a write of unknown outcome: let no copy remain, so that the next read fetches the truth."""
         self.drop_live(key)
         for level in self._copies(None):
-            held = self.stack.fetch(level, key) if level.in_service else None
-            if held is not None and not is_owed(held):
-                self.stack.discard(level, held)
+            if level.begin_write({key: DOUBTFUL}):
+                try:
+                    level.drop_copy(key)
+                except TierkitError as error:
+                    level.miss(error, {key: DOUBTFUL})
+                finally:
+                    level.end_write()
 
     def drop_live(self, key: str) -> None:
         """Let no copy remain in the live levels."""
         if self.stack.stored:
-            self.in_live(key, lambda level: self.stack.drop(level, key, _ANY_VERSION))
+            self.in_live(key, lambda level: self.stack.drop(level, key, ANY_VERSION))
 
     def in_live(self, key: str, step: Callable[[Level], Any]) -> None:
         """End a write: do `step` on every live level and bump the counter, as one step to readers."""
         filling = self.stack.filling
         stripe = filling.stripe(key)
         with filling.locks[stripe]:
-            counter = filling.counters[stripe]
             try:
                 for level in reversed(self.stack.live):
-                    self.live_step(level, key, step)
-                    if filling.counters[stripe] != counter and level is not self.stack.authority:
-                        # A signal handler wrote, in the midst of it.
-                        self.live_step(level, key, lambda level: self.stack.drop(level, key, _ANY_VERSION))
+                    self.guarded_step(level, key, step)
             finally:
                 filling.bump(stripe, key)
 
+    def guarded_step(self, level: Level, key: str, step: Callable[[Level], Any]) -> None:
+        """As `live_step`; the stripe's lock is held, and yet a signal handler may write, in the midst of it."""
+        counters, stripe = self.stack.filling.counters, self.stack.filling.stripe(key)
+        counter = counters[stripe]
+        self.live_step(level, key, step)
+        if counters[stripe] != counter and level is not self.stack.authority:
+            self.live_step(level, key, lambda level: self.stack.drop(level, key, ANY_VERSION))
+
     def live_step(self, level: Level, key: str, step: Callable[[Level], Any]) -> None:
         """Do `step` on a live level; if it fails drop its copy, or else take the level out."""
-        if not level.begin_write({key: _ANY_VERSION}):
+        if not level.begin_write({key: ANY_VERSION}):
             return
         try:
             step(level)
@@ -366,9 +376,9 @@ class Writer(Generic[E]):
             if level is self.stack.authority:
                 raise
             try:
-                self.stack.drop(level, key, _ANY_VERSION)
+                self.stack.drop(level, key, ANY_VERSION)
             except TierkitError:
-                level.miss(error, {key: _ANY_VERSION})
+                level.miss(error, {key: ANY_VERSION})
         finally:
             level.end_write()
 
@@ -443,7 +453,9 @@ class Writer(Generic[E]):
             return
         try:
             for keys in _batches(list(deleted)):
-                level.call(level.tier.delete_many, {key: deleted[key] for key in keys})
+                for key in level.call(level.tier.delete_many, {key: deleted[key] for key in keys}):
+                    if self._is_owed(level, key):  # by another process, whose clock is ahead
+                        self.delete(key)
         except TierkitError as error:
             level.miss(error, deleted)
         finally:

@@ -249,3 +249,19 @@ def test_clear_also_keeps_out_of_the_authority_what_only_a_level_above_has(world
     cache.clear()
     assert authority.put(row) is not None
     assert cache.get("a") is None
+
+
+def test_a_write_that_is_outdated_in_a_level_does_not_go_to_those_above(world: World) -> None:
+    cache = world.open("disk", "disk", "disk")
+    lowest, middle = tier(cache, "L3"), tier(cache, "L2")
+
+    def deleted_by_one_who_dies() -> None:
+        row: Any = lowest.tier.get("a")
+        for level in (lowest.tier, middle.tier):
+            assert level.delete("a", row.version + 1) is None
+
+    lowest.after("put", deleted_by_one_who_dies)
+    cache.put(note("a", "outdated"))
+    assert where(cache, "a") == {}
+    cache.put(note("a", "new"))
+    assert where(cache, "a") == {"L1": "new", "L2": "new", "L3": "new"}
