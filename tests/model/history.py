@@ -114,6 +114,16 @@ class History:
         operation.well = operation.process.is_well(operation.window)
         self.active.append(operation)
 
+    def cut_off(self, operation: Operation) -> None:
+        """Its process died."""
+        self.leave(operation)
+        if operation.name.startswith("get"):
+            self.hits[operation.key] += 1  # perhaps: it was counted, and never answered
+        others = [other for other in self.active if other.process.index != operation.process.index]
+        self.doubtful.update(
+            key for other in others for key in operation.writes.keys() & {other.key, *other.writes, *other.verdicts}
+        )
+
     def leave(self, operation: Operation) -> None:
         """It returned, raised, or died."""
         if operation in self.active:

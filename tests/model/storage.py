@@ -75,7 +75,7 @@ class StepTier(CacheTier[Row]):
         self.scheduler = world.scheduler
 
     def _step(self, method: str, what: object, effect: Callable[[], T], *, writes: bool = False) -> T:
-        if method == "put":
+        if method in {"put", "replace"}:
             self.scheduler.decide()
         self.scheduler.point()
         if self.process.dead:  # it was before its task began: it is being opened or closed outside of any task

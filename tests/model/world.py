@@ -163,7 +163,7 @@ class World:
         self.processes[index].dead = True
         for task in tasks:
             if task.operation is not None:
-                self.history.leave(task.operation)
+                self.history.cut_off(task.operation)
             self.scheduler.kill(task)
         for disk in self.disks.values():
             disk.overfull = True

@@ -165,7 +165,7 @@ class Bulk(Generic[E]):
             if level in self.waiting:
                 self._refresh(level, writes, started)
             else:
-                self.copies.put(level, _rows(writes), late=self.stack.late(started))
+                self.copies.put(level, _rows(writes), started)
 
     def _refresh(self, level: Level, writes: list[Write[E]], started: float) -> None:
         """Write at once what the level holds already, so that it is never the older one; let the rest wait."""
@@ -173,11 +173,11 @@ class Bulk(Generic[E]):
         try:
             held = level.call(level.tier.get_many, [row.key for row in rows]) if level.in_service else {}
         except TierkitError:
-            self.copies.put(level, rows, late=True)
+            self.copies.keep_out(level, rows)
             return
-        self.copies.put(level, [row for row in rows if row.key in held], late=self.stack.late(started))
+        self.copies.put(level, [row for row in rows if row.key in held], started)
         absent = [(write, started) for write in writes if write.entry.key not in held]
-        self.copies.put(level, _rows(write for write, _ in self._make_wait(level, absent)), late=True)
+        self.copies.keep_out(level, _rows(write for write, _ in self._make_wait(level, absent)))
 
     def _make_wait(self, level: Level, writes: Sequence[Waiting[E]]) -> list[Waiting[E]]:
         """Let `writes` wait for the end; answers those for which there is no room any more."""
@@ -186,9 +186,11 @@ class Bulk(Generic[E]):
         return waiting[: len(waiting) - len(self.waiting[level])]
 
     def _store_waiting(self, level: Level) -> None:
-        for late in (True, False):
-            writes = (write for write, started in self.waiting[level] if self.stack.late(started) is late)
-            self.copies.put(level, _rows(writes), late=late)
+        by_start: dict[float, list[Write[E]]] = {}
+        for write, started in self.waiting[level]:
+            by_start.setdefault(started, []).append(write)
+        for started, writes in by_start.items():
+            self.copies.put(level, _rows(writes), started)
 
     # -- live levels -------------------------------------------------------------------------------------------------
 

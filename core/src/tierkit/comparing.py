@@ -105,7 +105,7 @@ class Comparing(Generic[E]):
                 self.writer.drop_live(stamped.key)
                 return None
             for level in reversed(stack.stored[:-1]):
-                self.copies.put(level, [row] if row else [], late=stack.late(started))
+                self.copies.put(level, [row] if row else [], started)
             self.writer.fill_live(stamped, expected, started, done=authority)
         except BaseException:
             self.writer.doubt(stamped.key)

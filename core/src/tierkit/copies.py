@@ -17,7 +17,7 @@ from typing import Generic, TypeVar, cast
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.level import Level
-from tierkit.row import GOES_BACK_TO, ColumnValue, Row, goes_back_to, is_owed
+from tierkit.row import GOES_BACK_TO, ColumnValue, Row, comes_after, goes_back_to, is_owed
 from tierkit.tier import Trait
 from tierkit.writing import ATTEMPTS, Write, Writer
 
@@ -32,21 +32,26 @@ class Copies(Generic[E]):
         self.writer = writer
         self.stack = writer.stack
 
-    def put(self, level: Level, rows: Sequence[Row], *, late: bool) -> None:
-        """Put `rows` into `level`, or only drop what is older if it is too late or the level does not admit them."""
+    def put(self, level: Level, rows: Sequence[Row], started: float) -> None:
+        """Put `rows` into `level`, or only drop what is older if that is late or the level does not admit them."""
         older = {row.key: row.version - 1 for row in rows}
-        taken = [] if late else [row for row in rows if level.takes_copy(row.key)]
+        taken = [] if self.stack.late(started) else [row for row in rows if level.takes_copy(row.key)]
         kept_out = {row.key for row in rows} - {row.key for row in taken}
 
         def put() -> None:
             if taken:
-                self._put(level, taken)
+                self._put(level, taken, started)
             if kept_out:
                 self._drop(level, [row for row in rows if row.key in kept_out], 1)
 
         self._guarded(level, older, put)
 
-    def _guarded(self, level: Level, versions: Mapping[str, int], act: Callable[[], None]) -> None:
+    def keep_out(self, level: Level, rows: Sequence[Row]) -> None:
+        """Put none of `rows` into `level`: drop what is older, and leave marks against older copies on their way."""
+        older = {row.key: row.version - 1 for row in rows}
+        self._guarded(level, older, lambda: self._drop(level, rows, 1))
+
+    def _guarded(self, level: Level, versions: Mapping[str, int], act: Callable[[], object]) -> None:
         if not level.begin_write(versions):
             return
         try:
@@ -62,7 +67,7 @@ class Copies(Generic[E]):
         except TierkitError as error:
             level.miss(error, versions)
 
-    def _put(self, level: Level, rows: Sequence[Row]) -> None:
+    def _put(self, level: Level, rows: Sequence[Row], _: float) -> None:
         answers = level.write(level.tier.put_many, rows)
         refused = {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None}
         held = level.call(level.tier.get_many, list(refused)) if refused else {}
@@ -104,8 +109,8 @@ class ComparedCopies(Copies[E]):
         else:
             level.miss(error, versions)
 
-    def _put(self, level: Level, rows: Sequence[Row]) -> None:
-        self._replace(level, {row.key: row for row in rows})
+    def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
+        self._replace(level, {row.key: row for row in rows}, started)
 
     def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """With marks: a row that has expired takes the place of what is there, and is discarded.
@@ -115,7 +120,7 @@ class ComparedCopies(Copies[E]):
         if self._nothing_waits(level):
             return super()._drop(level, rows, before)
         stubs = {row.key: self._stub(row, row.version - before + 1) for row in rows}
-        left = self._replace(level, stubs)
+        left = self._replace(level, stubs, None)
         for key, stub in stubs.items():
             if key not in left:
                 level.call(level.tier.discard, stub)
@@ -125,8 +130,12 @@ class ComparedCopies(Copies[E]):
         columns: dict[str, ColumnValue] = {GOES_BACK_TO: goes_back_to(row)}
         return self.stack.sealer.remade(Row(key=row.key, version=version, purge_at=0.0, check="", columns=columns))
 
-    def _replace(self, level: Level, rows: Mapping[str, Row]) -> set[str]:
-        """Let `rows` take the place of older copies, but of no write that comes after. Answers the keys of such."""
+    def _replace(self, level: Level, rows: Mapping[str, Row], started: float | None) -> set[str]:
+        """Let `rows` take the place of older copies, but of no write that comes after. Answers the keys of such.
+
+        Raises:
+            TierUnavailable: It is too late for that, by `started`; or others write the same all the time.
+        """
         left: set[str] = set()
         absent: set[str] = set()
         for _ in range(ATTEMPTS):
@@ -134,6 +143,8 @@ class ComparedCopies(Copies[E]):
             left |= {key for key, row in held.items() if self._comes_after(level, row, rows[key])}
             older = [row for key, row in rows.items() if key not in left and _version(held, key) < row.version]
             replacements = [(row, _version(held, row.key)) for row in older]
+            if started is not None and self.stack.late(started):
+                raise TierUnavailable(f"{level.name}: what it holds could not be read in time to be replaced")
             done = level.write(level.tier.replace_many, replacements) if replacements else []
             pending = {row.key: row for row, replaced in zip(older, done, strict=True) if not replaced}
             marked = absent - held.keys()  # twice there was nothing, and it was refused: by a mark that is newer
@@ -144,8 +155,8 @@ class ComparedCopies(Copies[E]):
         raise TierUnavailable(f"{level.name}: {ATTEMPTS} other writers of one record came first: try again")
 
     def _comes_after(self, level: Level, held: Row, row: Row) -> bool:
-        """Whether `held` is a write that the authority is owed and that `row` was not compared with."""
-        if not is_owed(held) or held.version <= goes_back_to(row):
+        """Whether `held` can be trusted to be a write that `row` was not compared with."""
+        if not comes_after(held, row):
             return False
         try:
             self.stack.sealer.verify(held)
@@ -159,11 +170,11 @@ class ComparedCopies(Copies[E]):
 class MergedCopies(ComparedCopies[E]):
     """Copies of merged records, each a put in its own right: where nothing waits for the authority they go as puts."""
 
-    def _put(self, level: Level, rows: Sequence[Row]) -> None:
+    def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         owing = self.stack.owing
         waits = owing.write_policy != "through" or owing.intents
         put = ComparedCopies[E]._put if waits else Copies[E]._put
-        put(self, level, rows)
+        put(self, level, rows, started)
 
 
 def _version(held: Mapping[str, Row], key: str) -> int:

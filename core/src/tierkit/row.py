@@ -113,6 +113,11 @@ def goes_back_to(row: Row) -> int:
     return version if isinstance(version, int) else row.version
 
 
+def comes_after(held: Row, row: Row) -> bool:
+    """Whether `held` is a write that the authority is owed, and `row` was compared and set without it."""
+    return is_owed(held) and GOES_BACK_TO in row.columns and held.version > goes_back_to(row)
+
+
 def is_owed_deletion(row: Row) -> bool:
     """Whether `row` stands for a deletion that the authority may not know of yet."""
     return row.columns.get(OWED) == "delete"

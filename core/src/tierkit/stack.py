@@ -395,17 +395,17 @@ class Stack(Upkeep, Generic[E]):
         try:
             if level.live:
                 return self._fill_if(level, entry, expected, None if row is None else started)
-            return self._store_if(level, row, expected)
+            return self._store_if(level, row, expected, started)
         except TierkitError as error:
             logger.debug("%s did not take a promotion: %s", level.name, error)
             return False
 
-    def _store_if(self, level: Level, row: Any, expected: int) -> bool:
+    def _store_if(self, level: Level, row: Any, expected: int, started: float) -> bool:
         if not self.filling.begin_promotion(row.key, expected):
             return False
         try:
             # As just read: else it would be the coldest there, and the first to go.
-            return level.call(level.tier.put, with_usage(row, row.access_count, self.time.now())) is None
+            return self.put_copy(level, with_usage(row, row.access_count, self.time.now()), started)
         finally:
             self.filling.end_promotion()
 

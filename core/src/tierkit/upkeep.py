@@ -22,9 +22,9 @@ from tierkit.filling import Filling
 from tierkit.level import ANY_VERSION, Level
 from tierkit.observers import Observers
 from tierkit.owing import Owing
-from tierkit.row import Record, Row, is_owed, key_digest, with_usage
+from tierkit.row import GOES_BACK_TO, Record, Row, comes_after, is_owed, key_digest, with_usage
 from tierkit.sealing import Sealer
-from tierkit.tier import Trait, purge_steps
+from tierkit.tier import purge_steps
 from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")
@@ -219,33 +219,52 @@ class Upkeep:
     def _demote(self, below: Level, victims: Sequence[Any], expected: Sequence[int]) -> None:
         """Copy `victims` down, each unless a write came since it was named; if that fails they are only evicted."""
         try:
-            for victim in self._current(victims):
-                self._copy_down(below, victim, expected[self.filling.stripe(victim.key)])
+            started = self.time.monotonic()
+            for row in self._current(victims):
+                self._copy_down(below, row, expected[self.filling.stripe(row.key)], started)
         except TierkitError as error:
             logger.debug("%s did not take a victim: %s", below.name, error)
         if below.max_entries is not None:
             self._settle_level(below)
 
-    def _copy_down(self, below: Level, victim: Any, expected: int) -> None:
-        if not self.filling.begin_promotion(victim.key, expected):
+    def _copy_down(self, below: Level, row: Row, expected: int, started: float) -> None:
+        if not self.filling.begin_promotion(row.key, expected):
             return
         try:
-            row = victim if isinstance(victim, Row) else self.sealer.seal(victim)
-            below.write(below.tier.put, with_usage(row, row.access_count, _last_used(victim)))
+            self.put_copy(below, row, started)
         finally:
             self.filling.end_promotion()
 
-    def _current(self, victims: Sequence[Any]) -> Sequence[Any]:
-        """Those of `victims` that are what the authority has: another process may have written what it shares.
+    def put_copy(self, level: Level, row: Row, started: float) -> bool:
+        """Put a copy of what the authority has into a level above it, unless that holds a write that comes after.
+
+        Returns:
+            Whether it was taken.
+
+        Raises:
+            CacheStorageError: The tier failed.
+        """
+        if GOES_BACK_TO not in row.columns:
+            return level.write(level.tier.put, row) is None
+        held = level.call(level.tier.get, row.key)
+        if self.late(started) or (held is not None and comes_after(held, row)):
+            return False
+        return level.write(level.tier.replace, row, 0 if held is None else held.version)
+
+    def _current(self, victims: Sequence[Any]) -> list[Row]:
+        """What the authority has of `victims`, those that are still what it has.
 
         A copy of this process may be older than that, for as long as its age is allowed; in a level that others read
         it would be for ever.
         """
         authority = self.stored[-1]
-        if not authority.tier.traits & Trait.SHARED:
-            return victims
-        held = authority.call(authority.tier.get_many, [victim.key for victim in victims])
-        return [victim for victim in victims if victim.key in held and held[victim.key].version == victim.version]
+        used = {victim.key: victim for victim in victims}
+        held: dict[str, Row] = authority.call(authority.tier.get_many, list(used))
+        return [
+            with_usage(row, row.access_count, _last_used(used[key]))
+            for key, row in held.items()
+            if row.version == used[key].version
+        ]
 
     def _evict(self, level: Level, victim: Any) -> bool:
         held = level.call(level.tier.get, victim.key) if level.live else victim
