@@ -34,7 +34,6 @@ class Copies(Generic[E]):
 
     def put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         """Put `rows` into `level`, or only drop what is older if that is late or the level does not admit them."""
-        older = {row.key: row.version - 1 for row in rows}
         taken = [] if self.stack.late(started) else [row for row in rows if level.takes_copy(row.key)]
         kept_out = {row.key for row in rows} - {row.key for row in taken}
 
@@ -44,32 +43,34 @@ class Copies(Generic[E]):
             if kept_out:
                 self._drop(level, [row for row in rows if row.key in kept_out], 1)
 
-        self._guarded(level, older, put)
+        self._guarded(level, rows, 1, put)
 
     def keep_out(self, level: Level, rows: Sequence[Row]) -> None:
         """Put none of `rows` into `level`: drop what is older, and leave marks against older copies on their way."""
-        older = {row.key: row.version - 1 for row in rows}
-        self._guarded(level, older, lambda: self._drop(level, rows, 1))
+        self._guarded(level, rows, 1, lambda: self._drop(level, rows, 1))
 
-    def _guarded(self, level: Level, versions: Mapping[str, int], act: Callable[[], object]) -> None:
-        if not level.begin_write(versions):
+    def _guarded(self, level: Level, rows: Sequence[Row], before: int, act: Callable[[], object]) -> None:
+        if not level.begin_write(_versions(rows, before)):
             return
         try:
             act()
         except TierkitError as error:
-            self._failed(level, versions, error)
+            self._failed(level, rows, before, error)
         finally:
             level.end_write()
 
-    def _failed(self, level: Level, versions: Mapping[str, int], _: TierkitError) -> None:
+    def _failed(self, level: Level, rows: Sequence[Row], before: int, _: TierkitError) -> None:
         try:
-            level.call(level.tier.delete_many, versions)
+            self._drop(level, rows, before)
         except TierkitError as error:
-            level.miss(error, versions)
+            level.miss(error, _versions(rows, before))
 
     def _put(self, level: Level, rows: Sequence[Row], _: float) -> None:
         answers = level.write(level.tier.put_many, rows)
-        refused = {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None}
+        self._outdo(level, {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None})
+
+    def _outdo(self, level: Level, refused: Mapping[str, Row]) -> None:
+        """Write again, above it, what `level` refused since it holds a newer write that the authority is owed."""
         held = level.call(level.tier.get_many, list(refused)) if refused else {}
         for key, owed in held.items():
             if is_owed(owed):
@@ -80,7 +81,8 @@ class Copies(Generic[E]):
 
     def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """Drop what is as old as `rows`, or older by as much, and let nothing so old come back."""
-        level.call(level.tier.delete_many, {row.key: row.version - before for row in rows})
+        refused = level.call(level.tier.delete_many, _versions(rows, before))
+        self._outdo(level, {row.key: row for row in rows if row.key in refused})
         return set()
 
 
@@ -94,8 +96,7 @@ class ComparedCopies(Copies[E]):
             The keys of writes that were left there, since they come after.
         """
         left: set[str] = set()
-        versions = {row.key: row.version for row in rows}
-        self._guarded(level, versions, lambda: left.update(self._drop(level, rows, 0)))
+        self._guarded(level, rows, 0, lambda: left.update(self._drop(level, rows, 0)))
         return left
 
     def _nothing_waits(self, level: Level) -> bool:
@@ -103,11 +104,11 @@ class ComparedCopies(Copies[E]):
         owing = self.stack.owing
         return owing.write_policy == "through" and not owing.intents and not level.tier.traits & Trait.SHARED
 
-    def _failed(self, level: Level, versions: Mapping[str, int], error: TierkitError) -> None:
+    def _failed(self, level: Level, rows: Sequence[Row], before: int, error: TierkitError) -> None:
         if self._nothing_waits(level):
-            super()._failed(level, versions, error)
+            super()._failed(level, rows, before, error)
         else:
-            level.miss(error, versions)
+            level.miss(error, _versions(rows, before))
 
     def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         self._replace(level, {row.key: row for row in rows}, started)
@@ -118,7 +119,8 @@ class ComparedCopies(Copies[E]):
         Where nothing waits for the authority a deletion does it in one step.
         """
         if self._nothing_waits(level):
-            return super()._drop(level, rows, before)
+            level.call(level.tier.delete_many, _versions(rows, before))
+            return set()
         stubs = {row.key: self._stub(row, row.version - before + 1) for row in rows}
         left = self._replace(level, stubs, None)
         for key, stub in stubs.items():
@@ -179,3 +181,7 @@ class MergedCopies(ComparedCopies[E]):
 
 def _version(held: Mapping[str, Row], key: str) -> int:
     return held[key].version if key in held else 0
+
+
+def _versions(rows: Sequence[Row], before: int) -> dict[str, int]:
+    return {row.key: row.version - before for row in rows}

@@ -301,7 +301,7 @@ class Writer(Generic[E]):
             return level.write(operation, *args)
         except TierkitError as error:
             try:
-                level.call(level.tier.delete, key, version)
+                return level.call(level.tier.delete, key, version)
             except TierkitError:
                 level.miss(error, {key: version})
             return None

@@ -105,6 +105,8 @@ class World:
         self.calls: list[Call] = []
         self.caches: list[CacheManager[Any]] = []
         self.policies = frozenset({"lru", "fifo"})
+        self.before_opening: dict[str, Callable[[ScriptedTier], object]] = {}
+        """What is done to the next tier of this name before the cache has it."""
 
     @hookimpl
     def register_tiers(self) -> list[TierSpec]:
@@ -131,7 +133,15 @@ class World:
         return ScriptedTier(MemoryCacheTier(context), self.calls)
 
     def _disk(self, context: TierContext, options: object) -> CacheTier[Any]:
-        return ScriptedTier(Disk(context, self.disks[context.name]), self.calls)
+        made = ScriptedTier(Disk(context, self.disks[context.name]), self.calls)
+        self.before_opening.pop(context.name, id)(made)
+        return made
+
+    def hang_opening(self, name: str) -> threading.Event:
+        """Let the next opening of this tier hang, until the event is set."""
+        go_on = threading.Event()
+        self.before_opening[name] = lambda _: go_on.wait(PATIENCE)
+        return go_on
 
     def open(self, *levels: str | tuple[str, int], **settings: Any) -> CacheManager[Any]:
         """A cache over `levels`: "live" or "disk", or one of these with its bound; named L1, L2, ... from the top."""

@@ -262,3 +262,27 @@ def test_a_deletion_that_nobody_took_is_none(world: World) -> None:
         cache.delete("a")
     entry = cache.get("a")
     assert entry is not None
+
+
+@pytest.mark.parametrize("way", ["put", "put_many"])
+@pytest.mark.parametrize("bound", [None, 1])
+def test_a_write_to_the_authority_itself_is_above_what_waits_for_it_by_a_clock_that_is_ahead(
+    world: World, clock: FakeClock, way: str, bound: int | None
+) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"backend": "live"},
+        {"backend": "disk", "max_entries": bound},
+        {"backend": "disk", "write_policy": "behind"},
+    ]
+    cache, other = world.open_config(tiers), world.open_config(tiers)
+    other._stack.versions.observe(int((clock.wall() + 30) * 1e6) * 1024)
+    other.put(note("a", "theirs"))
+    tier(cache, "L2").fail("put", "put_many", error=TierFull("no room"))
+    given = note("a", "ours")
+    _ = cache.put(given) if way == "put" else cache.put_many([given])
+    tier(cache, "L2").heal()
+    other.flush()
+    cache.levels[0].empty()
+    entry = cache.get("a")
+    assert entry is not None
+    assert entry.text == "ours"
