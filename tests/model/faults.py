@@ -6,6 +6,13 @@ from typing import Final
 
 from tests.model.planting import Fault
 
+ENGINE: Final = "tests/core/engine"
+TAKEN_AWAY: Final = f"{ENGINE}/test_rules_taken_away.py"
+TOGETHER: Final = f"{ENGINE}/test_rules_that_hold_together.py"
+IN_LINE: Final = f"{ENGINE}/test_back_in_line.py"
+GIVING_WAY: Final = f"{ENGINE}/test_giving_way.py"
+WRITE_POLICIES: Final = f"{ENGINE}/test_write_policies.py"
+
 READING: Final = [
     Fault(
         "an expired record is returned",
@@ -71,7 +78,7 @@ READING: Final = [
         "stack:Stack._search",
         "if not in_service:",
         "if False:",
-        ("tests/core/engine/test_failures.py",),
+        (TAKEN_AWAY,),
     ),
 ]
 
@@ -81,18 +88,13 @@ PROMOTION: Final = [
         "stack:Stack._fill_if",
         "self.filling.counters[stripe] == expected and ",
         "",
-        (
-            "tests/core/engine/test_filling.py",
-            "tests/core/engine/test_put_many.py",
-            "tests/core/engine/test_threads.py",
-        ),
+        (TAKEN_AWAY,),
     ),
     Fault(
         "a promotion overwrites a newer put",
         "stack:Stack._store_if",
-        "return level.call(level.tier.put, with_usage(row",
-        "row = self.sealer.restamp(row, self.versions.next())\n"
-        "        return level.call(level.tier.put, with_usage(row",
+        "return self.put_copy(level, with_usage(row",
+        "row = self.sealer.restamp(row, self.versions.next())\n        return self.put_copy(level, with_usage(row",
     ),
     Fault(
         "a late promotion is made all the same, and brings back what was deleted",
@@ -149,9 +151,9 @@ WRITING: Final = [
     ),
     Fault(
         "a stamp is not above the version that refused",
-        "writing:Writer.above",
-        "return stamp if stamp > refused else (refused // 1024 + 1) * 1024 + stamp % 1024",
-        "return min(stamp, refused - 1)",
+        "clock:VersionClock.above",
+        "return stamp if stamp > version else (version // _SEQUENCE + 1) * _SEQUENCE + stamp % _SEQUENCE",
+        "return min(stamp, version - 1)",
     ),
     Fault(
         "a late write is not stamped again, and is lost under a newer mark",
@@ -181,13 +183,13 @@ WRITING: Final = [
     ),
     Fault(
         "a deletion reaches only the top and the authority",
-        "writing:Writer.delete_by",
+        "writing:Writer._delete",
         "refused = self._delete_above(key, version, holder)",
         "refused = None",
     ),
     Fault(
         "a deletion leaves the first level as it is",
-        "writing:Writer.delete_by",
+        "writing:Writer._delete",
         "self.in_live(key, lambda level: level.call(level.tier.delete, key, version))",
         "pass",
     ),
@@ -252,13 +254,13 @@ WRITING: Final = [
     Fault(
         "a record for which a bounded level has no room leaves no mark in it",
         "bulk:Bulk._refresh",
-        "self._store_above(level, [write.row for write, _ in self._make_wait(level, absent)], late=True)",
+        "self.copies.keep_out(level, _rows(write for write, _ in self._make_wait(level, absent)))",
         "self._make_wait(level, absent)",
     ),
     Fault(
         "a bulk write leaves old copies in a bounded level",
         "bulk:Bulk._refresh",
-        "self._store_above(level, [row for row in rows if row and row.key in held], self.stack.late(started))",
+        "self.copies.put(level, [row for row in rows if row.key in held], started)",
         "pass",
     ),
     Fault(
@@ -266,7 +268,7 @@ WRITING: Final = [
         "bulk:Bulk.end",
         "self.stack.filling.counters[stripe] != self.expected[stripe]",
         "False",
-        ("tests/core/engine/test_put_many.py",),
+        (TAKEN_AWAY,),
     ),
 ]
 
@@ -274,8 +276,8 @@ FAILURE: Final = [
     Fault(
         "a level that failed a write keeps its older copy and stays in service",
         "writing:Writer.guarded",
-        "level.call(level.tier.delete, key, version)",
-        "pass",
+        "return level.call(level.tier.delete, key, version)",
+        "return None",
     ),
     Fault(
         "a level that could not even drop its older copy stays in service",
@@ -341,14 +343,14 @@ HEALTH: Final = [
     Fault(
         "a changed record does not reach the levels above",
         "comparing:Comparing._replace",
-        "self.writer.store_above(write, started)",
+        "self.copies.put(level, [row] if row else [], started)",
         "pass",
     ),
     Fault(
         "the removal of a failed record takes a record that was put meanwhile",
-        "comparing:Comparing.remove",
-        "authority.call(authority.tier.delete, entry.key, entry.version)",
-        "authority.call(authority.tier.delete, entry.key, self.stack.versions.next() + 2**40)",
+        "comparing:Comparing.remove_many",
+        "authority.call(authority.tier.delete_many, versions) if versions else {}",
+        "authority.call(authority.tier.delete_many, dict.fromkeys(versions, stack.versions.next() + 2**40))",
     ),
     Fault(
         "a record is removed one failure too late",
@@ -445,8 +447,8 @@ INTENTS: Final = [
     Fault(
         "a deletion that is owed is replayed as nothing",
         "owing:Owing._replay",
-        "if deletions:",
-        "if False:",
+        "authority.write(authority.tier.delete_many, deletions) if deletions else {}",
+        "{}",
     ),
     Fault(
         "a stand-in keeps the write without its intent",
@@ -457,8 +459,10 @@ INTENTS: Final = [
     Fault(
         "what is owed is forgotten when the authority failed to take it",
         "owing:Owing._replay",
-        "return False\n    taken = ",
-        "[self.intents.settle(key, intent.version) for key, intent in batch]\n        return True\n    taken = ",
+        "authority.name, error)\n        return None",
+        "authority.name, error)\n"
+        "        [self.intents.settle(key, intent.version) for key, intent in batch]\n"
+        "        return []",
     ),
     Fault(
         "an owed write is dropped from the level that holds it and not copied to the authority",
@@ -477,13 +481,302 @@ INTENTS: Final = [
         "writing:Writer.authority",
         "not self.stack.owing.replay(keys)",
         "False",
+        (TAKEN_AWAY,),
     ),
     Fault(
         "an authority comes back and is read before it has what it is owed",
         "owing:Owing.look",
         "if intent is None:",
         "if True:",
+        (TAKEN_AWAY,),
     ),
 ]
 
-FAULTS: Final = [*READING, *PROMOTION, *WRITING, *FAILURE, *HEALTH, *UPKEEP, *INTENTS]
+COMPARED: Final = [
+    Fault(
+        "what was compared and set replaces a write that the authority is owed",
+        "copies:ComparedCopies._comes_after",
+        "if not comes_after(held, row):",
+        "if True:",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "what was compared and set takes the place of a newer copy",
+        "copies:ComparedCopies._replace",
+        "replacements = [(row, _version(held, row.key)) for row in older]",
+        "level.write(level.tier.put_many, older)\n        replacements = []",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "a replay that is refused by what was compared and set without it is dropped",
+        "owing:Owing._let_come_after",
+        "goes_back_to(there) < row.version < there.version",
+        "False",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "a record does not say which put it goes back to",
+        "comparing:_marked",
+        "return msgspec.structs.replace(held, columns={**held.columns, GOES_BACK_TO: goes_back_to(held)})",
+        "return held",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "a promotion replaces a write that comes after",
+        "upkeep:Upkeep.put_copy",
+        "or (held is not None and comes_after(held, row))",
+        "",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "the removal of a failed record takes a write that waits above",
+        "copies:ComparedCopies._drop",
+        "if self._nothing_waits(level):",
+        "if True:",
+        (GIVING_WAY,),
+    ),
+    Fault(
+        "a level that returns drops what comes after",
+        "reconciling:_without_what_comes_after",
+        "if key not in after",
+        "if True",
+        (GIVING_WAY,),
+    ),
+]
+
+AFTERWARDS: Final = [
+    Fault(
+        "a level that returns when marks are forgotten brings back what was deleted",
+        "reconciling:align",
+        "level.out_for_seconds < stack.settings.marks_seconds",
+        "True",
+        (IN_LINE,),
+    ),
+    Fault(
+        "a bounded authority is overfull when it has what it was owed",
+        "owing:Owing.replay",
+        "self._on_paid()",
+        "pass",
+        (IN_LINE,),
+    ),
+    Fault(
+        "reads that succeed keep a level in service whose writes fail",
+        "level:Level._attempt",
+        "self._breaker.succeeded(kind)",
+        "self._breaker.close()",
+        (IN_LINE,),
+    ),
+    Fault(
+        "a storage that was full is never tried while nobody writes",
+        "recovery:recover",
+        "if level.in_service and not level.writable:",
+        "if False:",
+        (IN_LINE,),
+    ),
+    Fault(
+        "an authority that fails at open takes the level above out of service",
+        "reconciling:_reconcile_above",
+        "except _AuthorityFailed as error:",
+        "except ZeroDivisionError as error:",
+        (IN_LINE,),
+    ),
+    Fault(
+        "a scan leaves out what was brought down meanwhile",
+        "stack:Stack.scan",
+        "yield from self._owed_or_paid(level, owed)",
+        "pass",
+        (IN_LINE,),
+    ),
+    Fault(
+        "reads of what waits for the authority are lost",
+        "upkeep:Upkeep.flush_ledger",
+        "for key, delta in deltas.items() if key in self.owing.intents",
+        "for key, delta in deltas.items() if False",
+        (IN_LINE,),
+    ),
+    Fault(
+        "a write of unknown outcome leaves a copy in a level that fails",
+        "writing:Writer.doubt",
+        "level.miss(error, {key: DOUBTFUL})",
+        "pass",
+        (IN_LINE,),
+    ),
+    Fault(
+        "an outdated write goes on to the levels above",
+        "writing:Writer.store_above",
+        "outdated = outdated or answer is not None",
+        "pass",
+        (f"{ENGINE}/test_writing.py",),
+    ),
+    Fault(
+        "a demotion forgets to copy",
+        "upkeep:Upkeep._copy_down",
+        "self.put_copy(below, row, started)",
+        "pass",
+        (WRITE_POLICIES,),
+    ),
+    Fault(
+        "the reads of a victim that came back are lost",
+        "upkeep:Upkeep._evict",
+        "self._keep_usage(level, held)",
+        "pass",
+        (WRITE_POLICIES,),
+    ),
+    Fault(
+        "nobody wakes the thread that brings down what waits",
+        "intents:Intents.note",
+        "self._on_first()",
+        "pass",
+        (WRITE_POLICIES,),
+    ),
+    Fault(
+        "a copy of what was brought down comes late, and back from the dead",
+        "owing:Owing._replace",
+        " and not self._late(started)",
+        "",
+        (TOGETHER,),
+    ),
+]
+
+TOGETHER_WITH_OTHERS: Final = [
+    Fault(what, where, old, new, (test,))
+    for what, where, old, new, test in (
+        (
+            "a bulk put leaves an old copy in a bounded first level",
+            "bulk:Bulk.end_in",
+            "self.stack.drop(level, write.entry.key, write.entry.version)",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "what is tried next may be older than what was tried",
+            "writing:Writer._in_truth",
+            "newest = version  # it",
+            "pass  # it",
+            TOGETHER,
+        ),
+        (
+            "no stamp is above what was read",
+            "stack:Stack.open_row",
+            "self.versions.observe(row.version)",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "no stamp is above what was held at open",
+            "stack:Stack._observe_highest",
+            "self.versions.observe(level.call(level.tier.highest_version))",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "a level that is emptied loses what the authority is owed",
+            "level:Level.empty",
+            "if self.live or not is_owed(record):",
+            "if True:",
+            TOGETHER,
+        ),
+        (
+            "what is owed is replayed though it was read too long ago",
+            "owing:Owing._found",
+            "if not self._late(started):",
+            "if True:",
+            TOGETHER,
+        ),
+        (
+            "a replay forgets what became owed within it",
+            "owing:Owing._replay",
+            "intent.version if row is None else row.version",
+            "2**63",
+            TOGETHER,
+        ),
+        (
+            "a level that holds what is owed and is out hides nothing",
+            "owing:Owing.look",
+            "if not level.in_service:\n        return Owed(level, None)",
+            "if not level.in_service:\n        return None",
+            TAKEN_AWAY,
+        ),
+        (
+            "compare and set does not look for what others hold",
+            "owing:Owing.adopt_from_above",
+            "for level in self._above if keys else ():",
+            "for level in ():",
+            TOGETHER,
+        ),
+        (
+            "an owed write returns from under a newer one that has expired",
+            "stack:Stack._answer_owed",
+            "entry is not None and entry.version >= floor",
+            "entry is not None",
+            TOGETHER,
+        ),
+        (
+            "a copy that another process has replaced is demoted",
+            "upkeep:Upkeep._current",
+            "if row.version == used[key].version",
+            "if True",
+            TOGETHER,
+        ),
+        (
+            "a write between naming and demotion is ignored",
+            "upkeep:Upkeep._copy_down",
+            "if not self.filling.begin_promotion(row.key, expected):",
+            "self.filling._promoting += 1\n    if False:",
+            TOGETHER,
+        ),
+        (
+            "a demotion makes no room below",
+            "upkeep:Upkeep._demote",
+            "if below.max_entries is not None:",
+            "if False:",
+            TOGETHER,
+        ),
+        (
+            "a level returns before promotions into it have ended",
+            "filling:Filling.promotions_aside",
+            "self._promotions.wait_for(lambda: self._promoting == 0, self._patience_seconds)",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "what was read within a write that passed a level by fills it afterwards",
+            "upkeep:Upkeep._returning",
+            "self.filling.reset()  # nor",
+            "pass  # nor",
+            TOGETHER,
+        ),
+        (
+            "a level that is out while the others are compared is not compared later",
+            "reconciling:_reconcile_above",
+            "level.missed_writes = True",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "reads counted in the first level are lost when it returns",
+            "upkeep:Upkeep._returning",
+            "self._collect(level)",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "clear keeps reads for the next record of a key",
+            "writing:Writer.clear",
+            "stack.ledger.take()",
+            "pass",
+            TOGETHER,
+        ),
+        (
+            "what expired while it waited is not swept",
+            "upkeep:Upkeep.sweep",
+            "self.owing.replay_expired(self.time.now())",
+            "pass",
+            TOGETHER,
+        ),
+    )
+]
+
+FAULTS: Final = [
+    *READING, *PROMOTION, *WRITING, *FAILURE, *HEALTH, *UPKEEP, *INTENTS, *COMPARED, *AFTERWARDS, *TOGETHER_WITH_OTHERS
+]  # fmt: skip

@@ -213,6 +213,19 @@ def test_reads_of_what_waits_for_the_authority_are_counted(world: World, policy:
     assert row.access_count == 3
 
 
+@pytest.mark.req("US4-4")
+@pytest.mark.parametrize("policy", ["behind", "demote"])
+def test_reads_of_what_waits_in_memory_are_counted(world: World, policy: str) -> None:
+    tiers: list[dict[str, Any]] = [{"backend": "live"}, {"backend": "disk", "write_policy": policy}]
+    cache = world.open_config(tiers, durability="none")
+    cache.put(note("a"))
+    cache.get("a")
+    cache._stack.flush()  # of usage alone, as a sweep does
+    cache.flush()
+    row: Any = tier(cache, "L2").tier.get("a")
+    assert row.access_count == 1
+
+
 # -- health of levels --------------------------------------------------------------------------------------------------
 
 

@@ -34,13 +34,21 @@ WRITES: dict[str, tuple[Callable[[Cache], object], str | None]] = {
 }
 
 
+def behind(world: World) -> World:
+    """Another process over the same disks, whose clock is half a minute behind."""
+    other = World(FakeClock(world.clock.wall() - 30.0))
+    other.disks = world.disks
+    return other
+
+
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("comparing", COMPARING)
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("moment", ["get", "get_many", "replace", "replace_many"])
 @pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("whose", ["of this process", "of another, whose clock is behind"])
 def test_a_write_that_came_between_is_neither_lost_nor_undone(  # noqa: PLR0917 - as many things are combined
-    world: World, clock: FakeClock, stack: str, comparing: str, write: str, moment: str, place: str
+    world: World, clock: FakeClock, stack: str, comparing: str, write: str, moment: str, place: str, whose: str
 ) -> None:
     cache = world.open_config(
         STACKS[stack],
@@ -51,13 +59,15 @@ def test_a_write_that_came_between_is_neither_lost_nor_undone(  # noqa: PLR0917 
     cache.put_many([note("k", "old", ttl_seconds=100.0), note("other", "old", ttl_seconds=100.0)])
     cache.flush()
     clock.advance(50.0)
+    writer = cache if whose == "of this process" else behind(world).open_config(STACKS[stack])
+    world.caches += [writer] if writer is not cache else []
     act, expected = WRITES[write]
     came: list[bool] = []
 
     def come_between() -> None:
         if not came:
             came.append(True)
-            act(cache)
+            act(writer)
 
     getattr(tier(cache, "L3"), place)(moment, come_between)
     COMPARING[comparing](cache)
@@ -67,9 +77,12 @@ def test_a_write_that_came_between_is_neither_lost_nor_undone(  # noqa: PLR0917 
     also = {"merging": "merged", "the last failures in bulk": None}.get(
         comparing, expected
     )  # the one or the other first
+    if writer is not cache:
+        cache.levels[0].empty()  # of what others write, it may have an older copy
     entry = cache.get("k")
     found = entry and entry.text
     assert found in {expected, also}
+    writer.flush()
     cache.flush()
     cache.levels[0].empty()
     entry = cache.get("k")
@@ -92,3 +105,51 @@ def test_many_of_the_moments_happen(world: World) -> None:
                 world.close()
                 world.disks.clear()
     assert happened >= 20
+
+
+def two_processes(world: World, **settings: Any) -> tuple[Cache, Cache]:
+    """Two caches over the same disks, of which the second has a clock that is behind."""
+    cache, other = world.open_config(STACKS["behind"], **settings), behind(world).open_config(STACKS["behind"])
+    world.caches.append(other)
+    cache.put(note("k", "old"))
+    cache.flush()
+    other.get("k")  # so that what it writes is stamped above this, by however little
+    world.clock.advance(10.0)
+    return cache, other
+
+
+def assert_new(cache: Cache, other: Cache) -> None:
+    other.flush()
+    cache.flush()
+    cache.levels[0].empty()
+    entry = cache.get("k")
+    assert (entry and entry.text) == "new"
+
+
+def test_a_promotion_does_not_replace_a_write_that_comes_after(world: World) -> None:
+    cache, other = two_processes(world)
+    cache.invalidate_by_health("k")
+    world.disks["L2"].clear()
+    cache.levels[0].empty()
+    tier(cache, "L3").after("get", lambda: other.put(note("k", "new")))
+    cache.get("k")
+    assert_new(cache, other)
+
+
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_the_removal_of_a_failed_record_does_not_take_a_write_that_comes_after(world: World, in_bulk: bool) -> None:
+    cache, other = two_processes(world, failure_threshold=1)
+    method = "replace_many" if in_bulk else "replace"
+    tier(cache, "L3").after(method, lambda: other.put(note("k", "new")))
+    _ = cache.record_health({"k": False}) if in_bulk else cache.invalidate_by_health("k")
+    assert_new(cache, other)
+
+
+def test_a_level_that_returns_keeps_a_write_that_comes_after(world: World, clock: FakeClock) -> None:
+    cache, other = two_processes(world)
+    cache.levels[1].take_out(OSError("away"))
+    other.put(note("k", "new"))
+    cache.invalidate_by_health("k")
+    clock.advance(100.0)
+    assert cache.recover() == 1
+    assert_new(cache, other)

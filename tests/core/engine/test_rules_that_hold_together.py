@@ -353,7 +353,7 @@ def test_a_victim_that_was_written_past_the_level_below_is_not_demoted(
         cache.put(note("a", "new"))
         cache.levels[1].reset_failures()
 
-    tier(cache, "L1").after("overflow", meanwhile)
+    tier(cache, "L3").after("get_many", meanwhile)  # which shows what the authority has of the victim
     cache.put(note("b"))
     assert held(cache, "L2", "a") in (None, "new")
 
@@ -366,3 +366,11 @@ def test_a_read_that_makes_a_victim_leaves_room_where_that_goes(world: World) ->
     for key in "abcabc":
         assert cache.get(key) is not None
         assert [level.tier.size() for level in cache.levels] == [1, 1, 3]
+
+
+def test_what_was_brought_down_is_not_copied_back_when_that_took_too_long(world: World, clock: FakeClock) -> None:
+    cache = world.open_config([{"backend": "disk"}, {"backend": "disk", "write_policy": "behind"}])
+    cache.put(note("a"))
+    tier(cache, "L1").after("discard", lambda: clock.advance(11.0))
+    cache.flush()
+    assert where(cache, "a") == {"L2": ""}
