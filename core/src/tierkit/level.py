@@ -135,6 +135,7 @@ class Level:
         """Forget whoever is writing: in a forked child they do not exist."""
         self._writes = threading.Condition()
         self._writing = 0
+        self._aligning = False
         if self._workers is not None:
             self._workers.renew()
 
@@ -385,6 +386,7 @@ class Level:
     def _come_back(self) -> bool:
         """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
         with self._writes:
+            self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS)  # another may be at it
             missed = Missed(self._missed, self.missed_writes)
             self._missed, self.missed_writes = {}, False
             if not missed:
@@ -393,13 +395,16 @@ class Level:
                     self.in_service = True
                     self._changed()
                 return True
+            self._aligning = True
         aligned = False
         try:
             self.align(missed)
             aligned = True
         finally:
-            if not aligned:
-                with self._writes:
+            with self._writes:
+                self._aligning = False
+                self._writes.notify_all()
+                if not aligned:
                     self.missed_writes |= missed.everything
                     self._note_missed(missed.versions)
         return False

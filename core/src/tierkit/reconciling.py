@@ -100,16 +100,18 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
         CacheStorageError: One of the two failed.
     """
     restored = dropped = 0
+    started = stack.time.monotonic()
     for rows in _batches(level):
         copies = [row for row in rows if not _adopted(stack, level, row)]
         held = _held_by(authority, [row.key for row in copies])
         for row in copies:
             there = held.get(row.key)
             if there is None or there.version != row.version:
-                lost = restoring and (there is None or there.version < row.version)
+                lost = restoring and not stack.late(started) and (there is None or there.version < row.version)
                 put_down = lost and put_down_again(stack, row)
                 restored += put_down
                 dropped += not put_down and level.call(level.tier.discard, row)
+        started = stack.time.monotonic()
     stack.owing.replay_all()
     if restored or dropped:
         logger.warning(

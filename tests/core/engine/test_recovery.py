@@ -294,3 +294,40 @@ def test_after_a_write_of_unknown_outcome_no_copy_remains(world: World) -> None:
 
 def _raise() -> None:
     raise TierUnavailable("after it took effect")
+
+
+def test_a_level_that_two_bring_back_at_once_serves_when_it_is_in_line(world: World, clock: FakeClock) -> None:
+    cache = world.open("live", "disk", "disk")
+    cache.put(note("a", "old"))
+    disk = cache.levels[1]
+    disk.take_out(OSError("gone"))
+    cache.put(note("a", "new"))
+    second = threading.Thread(target=disk.reset_failures)
+    served = []
+
+    def meanwhile() -> None:
+        second.start()
+        second.join(0.2)  # it waits for the first, which has not dropped the old copy yet
+        served.append(disk.in_service)
+
+    tier(cache, "L2").before("delete", meanwhile)
+    disk.reset_failures()
+    second.join()
+    assert (served, disk.in_service) == ([False], True)
+
+
+def test_what_was_read_too_long_ago_is_not_put_down_again_when_a_cache_is_opened(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("disk", "disk", tombstone_seconds=100.0)
+    cache.put(note("a"))
+    cache.levels[0].take_out(OSError("gone"))  # so that it keeps its copy
+    world.before_opening["L2"] = lambda opened: opened.before("get_many", meanwhile)
+
+    def meanwhile() -> None:
+        cache.delete("a")
+        clock.advance(200.0)
+        cache.sweep()
+
+    again = world.open("disk", "disk", tombstone_seconds=100.0)
+    assert again.get("a") is None
