@@ -576,8 +576,8 @@ AFTERWARDS: Final = [
     Fault(
         "an authority that fails at open takes the level above out of service",
         "reconciling:_reconcile_above",
-        "except _AuthorityFailed as error:",
-        "except ZeroDivisionError as error:",
+        "except _AuthorityFailed:",
+        "except ZeroDivisionError:",
         (IN_LINE,),
     ),
     Fault(

@@ -35,7 +35,11 @@ def reconcile(stack: Stack[Any]) -> None:
     if not authority.in_service:
         authority.missed_writes = True
         return
-    _reconcile_above(stack, authority)
+    try:
+        _reconcile_above(stack, authority)
+    except _AuthorityFailed as error:
+        authority.miss(error)  # so that the levels above are compared with it when it is back
+        adopt_all(stack)
 
 
 def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
@@ -75,10 +79,8 @@ def _reconcile_above(stack: Stack[Any], authority: Level) -> None:
         elif level.persistent:
             try:
                 compare(stack, level, authority)
-            except _AuthorityFailed as error:
-                authority.miss(error)  # so that the levels above are compared with it when it is back
-                adopt_all(stack)
-                return
+            except _AuthorityFailed:
+                raise
             except TierkitError as error:
                 level.miss(error)
 

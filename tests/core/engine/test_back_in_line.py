@@ -290,6 +290,22 @@ def test_a_restart_while_the_authority_fails_leaves_the_level_above_in_service(w
     assert [held(again, "L3", key) for key in "abc"] == ["old", "waits", ""]
 
 
+@pytest.mark.req("E-3")
+def test_an_authority_that_answers_a_probe_and_then_fails_stays_out_until_it_is_well(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a"))
+    cache.close()
+    world.before_opening["L3"] = lambda opened: opened.fail("get_many", "scan")
+    again = world.open(*THREE)
+    for _ in range(3):
+        clock.advance(100.0)
+        assert again.recover() == 0
+        assert [entry and entry.key for entry in [again.get("a")]] == ["a"]
+    back(world, again, clock)
+
+
 def test_a_read_only_cache_whose_authority_was_out_serves_again_and_writes_nothing(
     world: World, clock: FakeClock
 ) -> None:
