@@ -117,9 +117,9 @@ class CheckRun(Generic[E]):
         self._monotonic = health.stack.time.monotonic
         self._results: SimpleQueue[Done | None] = SimpleQueue()
         self._runner: Runner = (
-            Tasks(checker, self._results)
+            Tasks(checker, self._results, self._monotonic)
             if is_async(checker)
-            else Threads(checker, self._results, settings.concurrency)
+            else Threads(checker, self._results, self._monotonic, settings.concurrency)
         )
         self._under_way: set[Check] = set()
         self._known: dict[str, bool] = {}
@@ -177,25 +177,37 @@ class CheckRun(Generic[E]):
         self._runner.start(check)
 
     def _collect(self) -> None:
-        try:
-            done = self._results.get(timeout=None if self._settings.timeout_seconds is None else _LOOK_SECONDS)
-        except Empty:
-            done = None
-        if done is not None and done[0] in self._under_way:
-            self._settle(*done)
+        for check, verdict in self._finished():
+            if check.late and isinstance(verdict, bool):
+                self._time_out(check)
+            else:
+                self._settle(check, verdict)
         if self._settings.timeout_seconds is not None:
             self._abandon_late()
+
+    def _finished(self) -> Iterator[Done]:
+        """What has finished, all of it, for we may have been held up. Waits a while for the first."""
+        patience = None if self._settings.timeout_seconds is None else _LOOK_SECONDS
+        try:
+            while not self._ends() and (done := self._results.get(timeout=patience)) is not None:
+                yield done
+                patience = 0
+        except Empty:
+            return
 
     def _abandon_late(self) -> None:
         now = self._monotonic()
         for check in [check for check in self._under_way if check.deadline is not None and check.deadline <= now]:
-            self._runner.abandon(check)
-            self._counts["timed_out"] += 1
-            logger.debug("the check of %s took too long", key_digest(check.entry.key))
-            self._settle(check, False)
+            if not self._ends() and self._runner.abandon(check):
+                self._time_out(check)
         if self._runner.stuck() > MOST_STUCK:
             logger.error("checks stop: %d of them never returned", self._runner.stuck())
             self._cancelled = True
+
+    def _time_out(self, check: Check) -> None:
+        self._counts["timed_out"] += 1
+        logger.debug("the check of %s took too long", key_digest(check.entry.key))
+        self._settle(check, False)
 
     def _settle(self, check: Check, verdict: bool | BaseException) -> None:
         self._under_way.discard(check)

@@ -5,12 +5,14 @@ import logging
 import subprocess
 import sys
 import threading
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from tests.core.engine.support import PATIENCE, Note, World, note, tier
 
 from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierUnavailable
+from tierkit.check_runners import Check, Runner, Tasks, Threads
 from tierkit.testing import FakeClock
 
 pytestmark = pytest.mark.req("US3-2")
@@ -246,6 +248,104 @@ def test_tasks_under_way_are_cancelled_when_the_run_stops(world: World) -> None:
         cache.check_all(check, concurrency=3)
     assert sorted(cancelled) == ["k1", "k2"]
     assert sum(failures(cache).values()) == 0
+
+
+# -- a run that is held up ---------------------------------------------------------------------------------------------
+
+
+class StampClock(FakeClock):
+    """Lets a test wait until checks have finished, each of which looks at the clock when it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished = threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        now = super().monotonic()
+        if threading.current_thread().name == "tierkit-check":
+            self.finished.release()
+        return now
+
+    def hold_up(self, checks: int) -> None:
+        """Return when so many more checks have finished, and long afterwards."""
+        for _ in range(checks):
+            assert self.finished.acquire(timeout=PATIENCE)
+        self.advance(31)
+
+
+async def _good_later(_: Note) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("checker", [lambda _: True, _good_later], ids=["function", "coroutine"])
+@pytest.mark.parametrize("where", ["on_progress", "apply"])
+def test_checks_that_finished_in_time_count_though_the_run_was_held_up(world: World, checker: Any, where: str) -> None:
+    world.clock = clock = StampClock()
+    cache = filled(world, count=20, failure_threshold=1)
+
+    def be_held_up(checked: int, _: int | None) -> None:
+        if checked == 1:
+            clock.hold_up(4)
+
+    if where == "apply":
+        tier(cache, "L2").before("replace_many", lambda: clock.hold_up(4))
+        result = cache.check_all(checker, concurrency=4, timeout_seconds=30, batch_size=1)
+    else:
+        result = cache.check_all(checker, concurrency=4, timeout_seconds=30, on_progress=be_held_up)
+    assert result == CheckResult(checked=20, healthy=20)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_check_that_finishes_late_counts_as_timed_out_whoever_looks_first(world: World, failing: bool) -> None:
+    clock = world.clock
+    cache = filled(world, count=3)
+
+    def check(_: Note) -> bool:
+        clock.advance(31)
+        if failing:
+            raise ValueError("late, too")
+        return True
+
+    result = cache.check_all(check, concurrency=1, timeout_seconds=30)
+    assert result == CheckResult(checked=3, unhealthy=3, timed_out=3)
+
+
+def test_what_has_finished_is_not_used_any_more_once_the_run_is_stopped(world: World) -> None:
+    world.clock = clock = StampClock()
+    cache = filled(world, count=9)
+
+    def stop(*_: object) -> None:
+        clock.hold_up(3)
+        cache.close()
+
+    result = cache.check_all(lambda _: False, concurrency=3, timeout_seconds=30, on_progress=stop)
+    assert result == CheckResult(checked=1, unhealthy=1, complete=False)
+
+
+@pytest.mark.parametrize("kind", [Threads, Tasks])
+def test_only_a_check_that_has_not_finished_can_be_abandoned(clock: FakeClock, kind: type[Runner]) -> None:
+    released, results = threading.Event(), SimpleQueue[Any]()
+
+    def check(entry: Note) -> bool:
+        return entry.key == "quick" or released.wait(PATIENCE)
+
+    async def check_later(entry: Note) -> bool:
+        while entry.key != "quick":
+            await asyncio.sleep(0)
+        return True
+
+    runner: Runner = (
+        Threads(check, results, clock.monotonic, 2) if kind is Threads else Tasks(check_later, results, clock.monotonic)
+    )
+    quick, slow = Check(note("quick"), None), Check(note("slow"), None)
+    runner.start(quick)
+    runner.start(slow)
+    assert results.get(timeout=PATIENCE) == (quick, True)
+    assert not runner.abandon(quick)
+    assert runner.abandon(slow)
+    released.set()
+    runner.stop(idle=True)
+    assert results.empty()
 
 
 STUCK = """
