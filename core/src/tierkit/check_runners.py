@@ -18,7 +18,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierkitError
 from tierkit.row import key_digest
 
@@ -35,10 +34,11 @@ class Check:
         deadline: When it is to be done, on the monotonic clock; None if it may take any time.
         finished_at: When it was done, on that clock; None while it is not.
         abandoned: Whether nobody waits for it any more.
+        raised: What the checker raised, if that counts as a failure of the record.
         runs: The thread or task that does it.
     """
 
-    __slots__ = ("abandoned", "deadline", "entry", "finished_at", "runs")
+    __slots__ = ("abandoned", "deadline", "entry", "finished_at", "raised", "runs")
 
     def __init__(self, entry: Any, deadline: float | None) -> None:
         """Of `entry`, to be done by `deadline`."""
@@ -46,6 +46,7 @@ class Check:
         self.deadline = deadline
         self.finished_at: float | None = None
         self.abandoned = False
+        self.raised: type[BaseException] | None = None
         self.runs: Any = None
 
     @property
@@ -141,7 +142,7 @@ class Threads(Runner):
 
     def _work(self) -> None:
         while (check := self._wanted.get()) is not None:
-            if self._taken(check) and not self.finish(check, self._verdict(check.entry)):
+            if self._taken(check) and not self.finish(check, self._verdict(check)):
                 return  # another has taken the place of this thread
 
     def _taken(self, check: Check) -> bool:
@@ -150,11 +151,11 @@ class Threads(Runner):
                 check.runs = threading.current_thread()
             return not check.abandoned
 
-    def _verdict(self, entry: Any) -> bool | BaseException:
+    def _verdict(self, check: Check) -> bool | BaseException:
         try:
-            return verdict_of(self.checker(entry))
+            return verdict_of(self.checker(check.entry))
         except BaseException as error:  # noqa: BLE001 - the run goes by it
-            return failure(entry, error)
+            return failure(check, error)
 
 
 class Tasks(Runner):
@@ -191,7 +192,7 @@ class Tasks(Runner):
         try:
             verdict = verdict_of(await self.checker(check.entry))
         except BaseException as error:  # noqa: BLE001 - the run goes by it
-            verdict = failure(check.entry, error)
+            verdict = failure(check, error)
         self.finish(check, verdict)
 
     def _work(self) -> None:
@@ -213,13 +214,14 @@ def verdict_of(answer: object) -> bool | BaseException:
     return CacheValidationError(f"the checker answered {type(answer).__name__}: it must answer True or False")
 
 
-def failure(entry: CacheEntry, error: BaseException) -> bool | BaseException:
+def failure(check: Check, error: BaseException) -> bool | BaseException:
     """What an exception of a checker means: a failure of the record, unless it is the cache's or an interrupt."""
     if isinstance(error, asyncio.CancelledError) or (
         isinstance(error, Exception) and not isinstance(error, TierkitError)
     ):
+        check.raised = type(error)
         # Its text may name a secret.
-        logger.debug("the check of %s raised %s", key_digest(entry.key), type(error).__name__)
+        logger.debug("the check of %s raised %s", key_digest(check.entry.key), type(error).__name__)
         return False
     return error
 

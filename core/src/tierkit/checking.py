@@ -124,6 +124,8 @@ class CheckRun(Generic[E]):
         self._under_way: set[Check] = set()
         self._known: dict[str, bool] = {}
         self._counts: Counter[str] = Counter()
+        self._raised: set[type[BaseException] | None] = set()
+        self._suspected = False
         self._unapplied: dict[str, bool] = {}
         self._error: CacheStorageError | None = None
         self._cancelled = False
@@ -214,6 +216,7 @@ class CheckRun(Generic[E]):
         if isinstance(verdict, BaseException):
             raise verdict
         self._known[check.entry.key] = verdict
+        self._raised.add(check.raised)
         self._counts["checked"] += 1
         if len(self._known) >= self._settings.batch_size:
             self._apply()
@@ -225,11 +228,24 @@ class CheckRun(Generic[E]):
         known, self._known = self._known, {}
         if not known:
             return
+        self._suspect_checker()
         result = self._health.sweep(known)
         for name in ("healthy", "unhealthy", "removed", "missing"):
             self._counts[name] += getattr(result, name)
         self._unapplied.update(result.unapplied)
         self._error = self._error or result.error
+
+    def _suspect_checker(self) -> None:
+        """Warn, once, if every check so far has raised the same: before the records that it failed go."""
+        raised, checked = next(iter(self._raised)), self._counts["checked"]
+        if self._suspected or raised is None or len(self._raised) > 1 or checked == 1:
+            return
+        self._suspected = True
+        logger.warning(
+            "each of the first %d checks raised %s: the checker itself may be wrong, and not the records",
+            checked,
+            raised.__name__,
+        )
 
     def _result(self, *, complete: bool) -> CheckResult:
         counts: dict[str, int] = dict(self._counts)

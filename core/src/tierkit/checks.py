@@ -1,7 +1,8 @@
-"""What is refused at the door, before anything is written: keys that are none, entries of another type."""
+"""What is refused at the door, before anything is written: keys that are none, entries of another type, checkers."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 from tierkit.entry import CacheEntry
@@ -60,3 +61,21 @@ def check_key(key: Any) -> None:
             key.encode()
         except UnicodeEncodeError as error:
             raise CacheValidationError(f"a key holds a lone surrogate at position {error.start}") from None
+
+
+def check_checker(checker: Any) -> None:
+    """Refuse what cannot be called with an entry: else every record would seem to fail.
+
+    Raises:
+        CacheValidationError: It cannot be called, or not with one argument.
+    """
+    if not callable(checker):
+        raise CacheValidationError(f"the checker must be a function of an entry, not {type(checker).__name__}")
+    try:
+        signature = inspect.signature(checker)
+    except (TypeError, ValueError):
+        return  # it has none that can be had
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise CacheValidationError(f"the checker must take one argument, an entry: {error}") from None

@@ -163,6 +163,81 @@ def test_an_exception_of_the_checker_is_a_failure_whose_text_is_not_logged(
     assert "canary-0451" not in caplog.text
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("checker", [_breaks, _breaks_later])
+def test_one_warning_says_that_the_checker_may_be_wrong_if_it_always_raised_the_same(
+    world: World, caplog: pytest.LogCaptureFixture, checker: Any
+) -> None:
+    cache = filled(world, count=9)
+    cache.check_all(checker, batch_size=3)
+    assert warnings_in(caplog) == [
+        "each of the first 3 checks raised ValueError: the checker itself may be wrong, and not the records"
+    ]
+    assert "canary-0451" not in caplog.text
+
+
+def _breaks_in_two_ways(entry: Note) -> bool:
+    raise KeyError if entry.key == "k0" else ValueError
+
+
+def _breaks_but_once(entry: Note) -> bool:
+    if entry.key == "k0":
+        return False
+    raise ValueError
+
+
+@pytest.mark.parametrize(("checker", "count"), [(_breaks_in_two_ways, 9), (_breaks_but_once, 9), (_breaks, 1)])
+def test_a_checker_that_raises_for_some_records_or_for_the_only_one_is_not_suspected(
+    world: World, caplog: pytest.LogCaptureFixture, checker: Any, count: int
+) -> None:
+    filled(world, count=count).check_all(checker)
+    assert warnings_in(caplog) == []
+
+
+def _takes_two(entry: Note, other: Note) -> bool:
+    return True
+
+
+async def _takes_none() -> bool:
+    return True
+
+
+def _takes_it_by_name(*, entry: Note) -> bool:
+    return True
+
+
+class TakesNone:
+    def check(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("checker", [_takes_two, _takes_none, TakesNone().check, _takes_it_by_name])
+def test_a_checker_that_does_not_take_one_entry_is_refused(world: World, checker: Any) -> None:
+    cache = filled(world, count=3)
+    with pytest.raises(CacheValidationError, match="must take one argument, an entry"):
+        cache.check_all(checker)
+    assert sum(failures(cache).values()) == 0
+
+
+@pytest.mark.parametrize("checker", [None, True, "is_good"])
+def test_a_checker_that_cannot_be_called_is_refused(world: World, checker: Any) -> None:
+    with pytest.raises(CacheValidationError, match=f"must be a function of an entry, not {type(checker).__name__}"):
+        filled(world, count=3).check_all(checker)
+
+
+def test_a_checker_whose_signature_cannot_be_had_is_tried(world: World) -> None:
+    class Odd:
+        __signature__ = "none"
+
+        def __call__(self, entry: Note) -> bool:
+            return True
+
+    assert filled(world, count=3).check_all(Odd()).healthy == 3
+
+
 @pytest.mark.parametrize("error", [TierUnavailable("another cache"), KeyboardInterrupt(), SystemExit(3)])
 def test_a_cache_error_or_an_interrupt_stops_the_run_and_what_is_known_is_applied(
     world: World, error: BaseException
