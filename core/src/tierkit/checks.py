@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
+from tierkit.row import key_digest
 
 CREDENTIALS_IN_SOURCE: Final = (
     "source holds a URL with credentials; it is stored and shown in the clear: name the source without them"
@@ -61,6 +63,34 @@ def check_key(key: Any) -> None:
             key.encode()
         except UnicodeEncodeError as error:
             raise CacheValidationError(f"a key holds a lone surrogate at position {error.start}") from None
+
+
+def check_keys(keys: Any) -> None:
+    """Refuse what does not hold keys; a string holds only letters.
+
+    Raises:
+        CacheValidationError: It is a string, or cannot be iterated over.
+    """
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise CacheValidationError(f"keys must be several keys, such as [key], not {type(keys).__name__}")
+
+
+def check_results(results: Any) -> None:
+    """Refuse what does not say of keys whether their records are good.
+
+    Raises:
+        CacheValidationError: It is no mapping, a key cannot be one, or a result is neither True nor False.
+    """
+    if not isinstance(results, Mapping):
+        raise CacheValidationError(
+            f"results must be a mapping that says, by key, True or False, not {type(results).__name__}"
+        )
+    for key, healthy in results.items():
+        check_key(key)
+        if not isinstance(healthy, bool):
+            raise CacheValidationError(
+                f"the result for {key_digest(key)} is {type(healthy).__name__}: it must be True or False"
+            )
 
 
 def check_checker(checker: Any) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
 from tierkit.bulk import Bulk, OnInvalid
-from tierkit.checks import check_checker, check_entry, check_key
+from tierkit.checks import check_checker, check_entry, check_key, check_keys, check_results
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
@@ -308,12 +308,12 @@ class CacheManager(Generic[E]):
             the way, to be given again.
 
         Raises:
-            CacheValidationError: A key cannot be one. Nothing was applied.
+            CacheValidationError: It is no mapping, a key cannot be one, or a result is neither True nor False. Nothing
+                was applied.
             TierUnavailable: The authority is out of service. Nothing was applied.
         """
         self._check_writable()
-        for key in results:
-            check_key(key)
+        check_results(results)
         return self._health.judge_all(results) if self._stack.levels else HealthResult(missing=len(results))
 
     def check_all(
@@ -359,6 +359,8 @@ class CacheManager(Generic[E]):
         self._check_writable()
         check_checker(checker)
         settings = CheckSettings(concurrency=concurrency, timeout_seconds=timeout_seconds, batch_size=batch_size)
+        if keys is not None:
+            check_keys(keys)
         if not self._stack.levels:
             return CheckResult()
         authority = self._writer.authority()

@@ -89,6 +89,12 @@ def test_only_the_named_keys_are_checked_each_once(world: World) -> None:
         cache.check_all(is_good, keys=[""])
 
 
+@pytest.mark.parametrize("keys", ["k1", b"k1", 5])
+def test_keys_that_are_no_collection_of_keys_are_refused(world: World, keys: Any) -> None:
+    with pytest.raises(CacheValidationError, match=rf"several keys, such as \[key\], not {type(keys).__name__}"):
+        filled(world).check_all(lambda _: pytest.fail("checked"), keys=keys)
+
+
 def test_no_more_run_at_once_than_is_said(world: World) -> None:
     cache = filled(world, count=40)
     lock, running, most = threading.Lock(), 0, 0
