@@ -83,8 +83,9 @@ class CheckSettings:
 
 def entries_now(stack: Stack[E], authority: Level, entries: Iterator[E]) -> Iterator[E]:
     """What there is of `entries` now, each at most once: what is written from now on is left for the next run."""
-    newest = authority.call(authority.tier.highest_version)
-    stack.versions.observe(newest)
+    held = authority.call(authority.tier.highest_version)
+    stack.versions.observe(held)
+    newest = max(held, stack.versions.next())  # what the authority is still owed is newer than what it holds
     return (entry for entry in entries if entry.version <= newest)
 
 

@@ -365,6 +365,7 @@ class CacheManager(Generic[E]):
             return CheckResult()
         authority = self._writer.authority()
         if keys is None:
+            self._stack.owing.replay_all()
             total: int | None = authority.call(authority.tier.size)
             entries: Iterator[E | None] = entries_now(self._stack, authority, self.scan())
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import PATIENCE, Note, World, note, tier
 
-from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierUnavailable
+from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierFull, TierUnavailable
 from tierkit.check_runners import Check, Runner, Tasks, Threads
 from tierkit.testing import FakeClock
 
@@ -140,6 +140,38 @@ def test_what_is_written_meanwhile_is_left_for_the_next_run(world: World) -> Non
 
     assert cache.check_all(check, concurrency=1).checked == 4
     assert len(cache) == 9
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("levels", "policy", "durability"),
+    [(3, "behind", "process"), (3, "demote", "process"), (2, "behind", "none"), (2, "demote", "none")],
+)
+def test_records_that_wait_for_the_authority_are_checked(
+    world: World, levels: int, policy: str, durability: str, named: bool
+) -> None:
+    tiers = [{"backend": "live"}, *[{"backend": "disk"}] * (levels - 1)]
+    tiers[-1] = {"backend": "disk", "write_policy": policy}
+    cache = world.open_config(tiers, durability=durability)
+    cache.put(note("old"))
+    cache.flush()
+    cache.put_many(note(f"k{n}") for n in range(5))
+    keys = ["old", *(f"k{n}" for n in range(5))] if named else None
+    told: list[int | None] = []
+    result = cache.check_all(lambda _: False, keys=keys, on_progress=lambda _, total: told.append(total))
+    assert result == CheckResult(checked=6, unhealthy=6)
+    assert set(failures(cache).values()) == {1}
+    assert told == [6] * 6
+
+
+def test_records_that_wait_since_an_outage_are_checked_and_counted_when_the_storage_is_well(world: World) -> None:
+    cache = filled(world, "live", "disk", "disk", count=3)
+    tier(cache, "L3").fail("put_many", "put", "replace_many", error=TierFull("full"))
+    cache.put(note("owed"))
+    result = cache.check_all(lambda _: False)
+    assert (result.checked, len(result.unapplied), result.complete) == (4, 4, False)
+    tier(cache, "L3").heal()
+    assert cache.check_all(lambda _: False) == CheckResult(checked=4, unhealthy=4)
 
 
 def test_a_record_that_goes_meanwhile_is_missing(world: World) -> None:
