@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -274,6 +274,8 @@ class CacheConfig(BaseModel):
             )
         for above, below in pairwise(levels):
             _check_order(above, below)
+        for upper, lower in combinations(levels, 2):
+            _check_storage(upper, lower)
         return levels
 
 
@@ -300,3 +302,18 @@ def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:
             f"level {below.name} ({below.spec.kind}) holds live entries and cannot stand below level"
             f" {above.name} ({above.spec.kind}), which stores rows: change their order"
         )
+
+
+def _check_storage(upper: ResolvedTier, lower: ResolvedTier) -> None:
+    path = _storage(upper)
+    if path is not None and upper.spec.kind == lower.spec.kind and path == _storage(lower):
+        raise CacheConfigError(
+            f"levels {upper.name} and {lower.name} ({upper.spec.kind}) have the same path, {path}: what one of them"
+            " drops would be gone from the other, too; give each a path of its own"
+        )
+
+
+def _storage(level: ResolvedTier) -> str | None:
+    """Where the level keeps what it holds, however its path is spelled; None if it has no such option."""
+    path = getattr(level.options, "path", None)
+    return os.path.realpath(path) if isinstance(path, Path) else None
