@@ -30,6 +30,7 @@ from tierkit.level_config import (
     none_by_name,
     resolved,
 )
+from tierkit.observer_config import wrong_options
 from tierkit.observers import Observers
 from tierkit.plugins import TIER_SETTINGS, PluginRegistry
 from tierkit.settings import (
@@ -202,10 +203,10 @@ class CacheConfig(BaseModel):
         return common | (dict(level.options) if level else tier.options)
 
     def check_observers(self, registry: PluginRegistry) -> None:
-        """See whether there is each observer that is named, and whether options are for one of these.
+        """See whether there is each observer that is named, and whether options are for one of these and fit it.
 
         Raises:
-            CacheConfigError: One is not there, is there twice, or options are for none of them.
+            CacheConfigError: One is not there, is there twice, or options are for none of them or wrong.
             PluginError: The plugin that offers one is broken, or there are two.
         """
         for name in self.observers:
@@ -224,6 +225,15 @@ class CacheConfig(BaseModel):
                 if known and name not in self.observers
             ]
         )
+        refuse(list(wrong_options(self.observers, self.observer_options, registry, self._givens)))
+
+    def check_observer_options(self, registry: PluginRegistry) -> None:
+        """See whether all options of observers fit, of those too that are not asked for now.
+
+        Raises:
+            CacheConfigError: One is not there, or has a wrong value; all such are listed.
+        """
+        refuse(list(wrong_options(self.observer_options, self.observer_options, registry, self._givens)))
 
     def make_observers(self, registry: PluginRegistry) -> dict[str, Any]:
         """The observers that are named, by name, each with its options.

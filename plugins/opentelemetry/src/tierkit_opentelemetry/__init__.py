@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tierkit import CacheObserver, hookimpl
 
-__all__ = ["OpenTelemetryOptions", "make_observer"]
+__all__ = ["OpenTelemetryOptions", "make_observer", "register_observer_options"]
 
 
 class OpenTelemetryOptions(BaseModel):
@@ -25,6 +25,12 @@ class OpenTelemetryOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     meter_provider: Any = None
+
+
+@hookimpl
+def register_observer_options() -> type[BaseModel]:
+    """What can be told."""
+    return OpenTelemetryOptions
 
 
 @hookimpl
