@@ -35,6 +35,7 @@ class Plugin:
         return [
             TierSpec(kind="live", factory=no_tier, options=NoOptions, traits=Trait.LIVE, api=1),
             TierSpec(kind="shelf", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT, api=1),
+            TierSpec(kind="box", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT, api=1),
             TierSpec(
                 kind="pile",
                 factory=no_tier,

@@ -131,3 +131,15 @@ def test_config_checks_that_the_observers_are_there(run: Run, place: Path, monke
     monkeypatch.setenv("TIERKIT_OBSERVERS", "promtheus")
     ran = run("config", code=2)
     assert "did you mean 'prometheus'?" in ran.stderr
+
+
+@pytest.mark.parametrize("observers", ["prometheus", ""])
+def test_config_checks_the_options_of_observers_named_or_not(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, observers: str
+) -> None:
+    monkeypatch.setenv("TIERKIT_OBSERVERS", observers)
+    monkeypatch.setenv("TIERKIT_OBSERVER_OPTIONS__PROMETHEUS__PORT", "many")
+    monkeypatch.setenv("TIERKIT_OBSERVER_OPTIONS__PROMETHEUS__ADRESS", "::1")
+    said = run("config", code=2).stderr
+    assert "did you mean 'address'?" in said
+    assert "observer_options.prometheus.port = 'many' (environment variable TIERKIT_OBSERVER_OPTIONS__PR" in said

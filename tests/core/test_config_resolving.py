@@ -49,6 +49,33 @@ def test_a_stack_that_cannot_work_is_refused_with_the_reason(levels: list[dict[s
     assert text in refused(lambda: CacheConfig(tiers=levels).resolve(REGISTRY))
 
 
+@pytest.mark.parametrize("spelled", ["one", "./two/../one", "link", "there/one"])
+def test_two_levels_of_one_kind_on_one_storage_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "there").symlink_to(tmp_path)
+    levels = [{"backend": "live"}, {"backend": "shelf", "path": "one"}, {"backend": "shelf", "path": spelled}]
+    text = refused(lambda: CacheConfig(tiers=levels).resolve(REGISTRY))
+    assert text == (
+        f"levels L2 and L3 (shelf) have the same path, {tmp_path / 'one'}: what one of them drops would be gone from"
+        " the other, too; give each a path of its own"
+    )
+
+
+def test_levels_on_storages_of_their_own_or_turned_off_are_not_refused() -> None:
+    levels = [
+        {"backend": "shelf", "path": "one"},
+        {"backend": "box", "path": "one"},
+        {"backend": "shelf", "path": "two"},
+        {"backend": "shelf", "path": "one", "enabled": False},
+        {"backend": "pile", "eviction_policy": "fifo"},
+        {"backend": "pile", "eviction_policy": "fifo"},
+    ]
+    assert len(CacheConfig(tiers=levels).resolve(REGISTRY)) == 5
+
+
 def test_a_policy_does_not_matter_without_a_bound() -> None:
     assert CacheConfig(tiers=[{"backend": "pile"}]).resolve(REGISTRY)[0].max_entries is None
 

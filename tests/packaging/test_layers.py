@@ -17,6 +17,7 @@ LAYERS = [
     {"settings"},
     {"settings_sources"},
     {"settings_layers", "level_config"},
+    {"observer_config"},
     {"config"},
     {"intents"},
     {"owing"},

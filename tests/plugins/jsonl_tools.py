@@ -23,6 +23,7 @@ CALLS = (
     "listdir",
     "lock",
     "mkdir",
+    "open_dir",
     "open_for_reading",
     "open_lock",
     "open_log",

@@ -126,7 +126,7 @@ def test_closing_in_the_midst_of_a_call_waits_for_its_end(
     def handler(*args: Any) -> Any:
         monkeypatch.setattr(files, step, real)
         tier.close()
-        assert tier._shards[0].lock._fd >= 0, "the lock is held to the end"
+        assert tier._store.shards[0].lock._fd >= 0, "the lock is held to the end"
         return real(*args)
 
     real = getattr(files, step)
@@ -134,6 +134,6 @@ def test_closing_in_the_midst_of_a_call_waits_for_its_end(
     tier.put(row("a"))
     monkeypatch.setattr(files, step, handler)
     assert from_another_thread(lambda: tier.put(row("a", 2))) is None
-    assert tier._shards[0].lock._fd == -1
+    assert tier._store.shards[0].lock._fd == -1
     with open_store(tmp_path) as tier:
         assert tier.get("a") == row("a", 2)

@@ -159,7 +159,7 @@ def test_a_child_of_a_fork_has_locks_of_its_own(tmp_path: Path) -> None:
     with open_store(tmp_path) as tier:
         tier.put(row("a"))
         held_lock = files.open_lock(str(shard(tmp_path).with_suffix(".lock")))
-        mutex = tier._shards[0].lock.mutex
+        mutex = tier._store.shards[0].lock.mutex
 
         def child(pipe: Connection) -> None:
             os.close(held_lock)
@@ -187,7 +187,7 @@ def test_a_child_does_not_write_while_the_parent_holds_the_lock(tmp_path: Path) 
                 tier.put(row("b"))
             send(pipe, 1)
 
-        lock = tier._shards[0].lock
+        lock = tier._store.shards[0].lock
         with lock.mutex:
             assert lock.try_file()
             with forked(child) as other:
@@ -216,7 +216,7 @@ def kept_by_another_thread(tier: FileCacheTier) -> Iterator[None]:
     taken, done = threading.Event(), threading.Event()
 
     def keep() -> None:
-        with tier._shards[0].lock.mutex:
+        with tier._store.shards[0].lock.mutex:
             taken.set()
             done.wait(60)
 
@@ -237,7 +237,7 @@ def test_closing_waits_only_so_long_for_another_thread(tmp_path: Path, opened: b
         tier.put(row("a"))
     with kept_by_another_thread(tier):
         tier.close()
-        assert tier._shards[0].lock._fd == -1
+        assert tier._store.shards[0].lock._fd == -1
         tier.close()
 
 

@@ -20,7 +20,7 @@ from tierkit import (
     TierUnavailable,
 )
 from tierkit.testing import make_row
-from tierkit_sqlite import SQLiteCacheTier, connections, files, library, opening
+from tierkit_sqlite import SQLiteCacheTier, connections, files, handles, library, opening
 from tierkit_sqlite.library import sqlite3
 
 
@@ -177,6 +177,8 @@ def test_a_new_file_waits_for_another_that_is_making_it(path: Path, monkeypatch:
     """SQLite itself does not wait when two switch a file to WAL mode."""
     path.touch(0o600)
     with raw(path) as other:
+        other.execute("CREATE TABLE made (x)")
+        other.execute("DROP TABLE made")
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr(opening, "sleep", lambda _: other.execute("ROLLBACK"))
         open_tier(path).close()
@@ -395,13 +397,13 @@ def test_a_new_thread_may_call_while_its_handle_is_being_made(path: Path, monkey
         first.start()
         first.join()
 
-        def drop(handle: connections.Handle) -> None:
+        def drop(handle: handles.Handle) -> None:
             monkeypatch.undo()
             sizes.append(tier.size())
             handle.drop()
 
         sizes: list[int] = []
-        monkeypatch.setattr(connections.Handle, "drop", drop)
+        monkeypatch.setattr(handles.Handle, "drop", drop)
         second = threading.Thread(target=lambda: sizes.append(tier.size()), daemon=True)
         second.start()
         second.join(30)
@@ -412,8 +414,8 @@ def test_a_new_thread_may_call_while_its_handle_is_being_made(path: Path, monkey
     ("owner", "step"),
     [
         (files.LockFile, "__exit__"),
-        (connections.Handle, "roll_back"),
-        (connections.Handle, "checkpoint_by_hand"),
+        (handles.Handle, "roll_back"),
+        (handles.Handle, "checkpoint_by_hand"),
         (connections.Connections, "_attempt"),
     ],
 )

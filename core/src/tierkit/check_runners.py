@@ -2,6 +2,9 @@
 
 A thread cannot be ended from outside. One whose check takes too long is left to itself: its result is not used, another
 takes its place, and since it is a daemon it does not hold up the end of the program. A task is cancelled.
+
+When a check has finished is noted where it runs: whoever waits for the result may be held up. From then on it cannot be
+abandoned.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ import inspect
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierkitError
 from tierkit.row import key_digest
 
@@ -24,16 +27,32 @@ _PATIENCE_SECONDS: Final = 10.0
 
 
 class Check:
-    """One check that is under way."""
+    """One check that is under way.
 
-    __slots__ = ("abandoned", "deadline", "entry", "runs")
+    Attributes:
+        entry: What is checked.
+        deadline: When it is to be done, on the monotonic clock; None if it may take any time.
+        finished_at: When it was done, on that clock; None while it is not.
+        abandoned: Whether nobody waits for it any more.
+        raised: What the checker raised, if that counts as a failure of the record.
+        runs: The thread or task that does it.
+    """
+
+    __slots__ = ("abandoned", "deadline", "entry", "finished_at", "raised", "runs")
 
     def __init__(self, entry: Any, deadline: float | None) -> None:
-        """Of `entry`, to be done by `deadline` on the monotonic clock."""
+        """Of `entry`, to be done by `deadline`."""
         self.entry = entry
         self.deadline = deadline
+        self.finished_at: float | None = None
         self.abandoned = False
+        self.raised: type[BaseException] | None = None
         self.runs: Any = None
+
+    @property
+    def late(self) -> bool:
+        """Whether it finished after its deadline."""
+        return self.deadline is not None and self.finished_at is not None and self.finished_at >= self.deadline
 
 
 Done = tuple[Check, bool | BaseException]
@@ -42,18 +61,36 @@ Done = tuple[Check, bool | BaseException]
 class Runner(ABC):
     """Where checks run. What they find comes through `results`: a verdict, or what must stop the run."""
 
-    def __init__(self, checker: Any, results: SimpleQueue[Done | None]) -> None:
-        """Run `checker`."""
+    def __init__(self, checker: Any, results: SimpleQueue[Done | None], monotonic: Callable[[], float]) -> None:
+        """Run `checker`, and note by `monotonic` when a check has finished."""
         self.checker = checker
         self.results = results
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
 
     @abstractmethod
     def start(self, check: Check) -> None:
         """Begin a check; the caller sees to it that there are not too many."""
 
+    def abandon(self, check: Check) -> bool:
+        """Wait no longer for a check. Answers False if it has finished: then its result is in `results`."""
+        with self._lock:
+            check.abandoned = check.finished_at is None
+            if check.abandoned:
+                self._leave(check)
+            return check.abandoned
+
+    def finish(self, check: Check, verdict: bool | BaseException) -> bool:
+        """Hand in what a check found. Answers whether anybody waited for it."""
+        with self._lock:
+            if not check.abandoned:
+                check.finished_at = self._monotonic()
+                self.results.put((check, verdict))
+            return not check.abandoned
+
     @abstractmethod
-    def abandon(self, check: Check) -> None:
-        """Wait no longer for a check."""
+    def _leave(self, check: Check) -> None:
+        """Let go of what an abandoned check occupies; the lock is held."""
 
     @abstractmethod
     def stop(self, *, idle: bool) -> None:
@@ -67,12 +104,13 @@ class Runner(ABC):
 class Threads(Runner):
     """A daemon thread for each check that is under way at once."""
 
-    def __init__(self, checker: Any, results: SimpleQueue[Done | None], concurrency: int) -> None:
+    def __init__(
+        self, checker: Any, results: SimpleQueue[Done | None], monotonic: Callable[[], float], concurrency: int
+    ) -> None:
         """Begin threads when they are wanted, up to `concurrency`."""
-        super().__init__(checker, results)
+        super().__init__(checker, results, monotonic)
         self._wanted: SimpleQueue[Check | None] = SimpleQueue()
         self._concurrency = concurrency
-        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._stuck: list[threading.Thread] = []
 
@@ -84,13 +122,11 @@ class Threads(Runner):
             thread.start()
         self._wanted.put(check)
 
-    def abandon(self, check: Check) -> None:
+    def _leave(self, check: Check) -> None:
         """Leave the thread to itself; another takes its place."""
-        with self._lock:
-            check.abandoned = True
-            if check.runs is not None:
-                self._threads.remove(check.runs)
-                self._stuck.append(check.runs)
+        if check.runs is not None:
+            self._threads.remove(check.runs)
+            self._stuck.append(check.runs)
 
     def stop(self, *, idle: bool) -> None:
         """Let threads end when they have nothing to do."""
@@ -106,10 +142,8 @@ class Threads(Runner):
 
     def _work(self) -> None:
         while (check := self._wanted.get()) is not None:
-            if self._taken(check):
-                self.results.put((check, self._verdict(check.entry)))
-            if check.abandoned and check.runs is not None:
-                return
+            if self._taken(check) and not self.finish(check, self._verdict(check)):
+                return  # another has taken the place of this thread
 
     def _taken(self, check: Check) -> bool:
         with self._lock:
@@ -117,19 +151,19 @@ class Threads(Runner):
                 check.runs = threading.current_thread()
             return not check.abandoned
 
-    def _verdict(self, entry: Any) -> bool | BaseException:
+    def _verdict(self, check: Check) -> bool | BaseException:
         try:
-            return verdict_of(self.checker(entry))
+            return verdict_of(self.checker(check.entry))
         except BaseException as error:  # noqa: BLE001 - the run goes by it
-            return failure(entry, error)
+            return failure(check, error)
 
 
 class Tasks(Runner):
     """A task for each check, on an event loop in a daemon thread."""
 
-    def __init__(self, checker: Any, results: SimpleQueue[Done | None]) -> None:
+    def __init__(self, checker: Any, results: SimpleQueue[Done | None], monotonic: Callable[[], float]) -> None:
         """Begin the loop."""
-        super().__init__(checker, results)
+        super().__init__(checker, results, monotonic)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="tierkit-check", daemon=True)
         self._thread.start()
@@ -138,7 +172,7 @@ class Tasks(Runner):
         """Begin a task."""
         self._loop.call_soon_threadsafe(self._begin, check)
 
-    def abandon(self, check: Check) -> None:
+    def _leave(self, check: Check) -> None:
         """Cancel the task."""
         self._loop.call_soon_threadsafe(self._cancel, check)
 
@@ -158,8 +192,8 @@ class Tasks(Runner):
         try:
             verdict = verdict_of(await self.checker(check.entry))
         except BaseException as error:  # noqa: BLE001 - the run goes by it
-            verdict = failure(check.entry, error)
-        self.results.put((check, verdict))
+            verdict = failure(check, error)
+        self.finish(check, verdict)
 
     def _work(self) -> None:
         self._loop.run_forever()
@@ -180,13 +214,14 @@ def verdict_of(answer: object) -> bool | BaseException:
     return CacheValidationError(f"the checker answered {type(answer).__name__}: it must answer True or False")
 
 
-def failure(entry: CacheEntry, error: BaseException) -> bool | BaseException:
+def failure(check: Check, error: BaseException) -> bool | BaseException:
     """What an exception of a checker means: a failure of the record, unless it is the cache's or an interrupt."""
     if isinstance(error, asyncio.CancelledError) or (
         isinstance(error, Exception) and not isinstance(error, TierkitError)
     ):
+        check.raised = type(error)
         # Its text may name a secret.
-        logger.debug("the check of %s raised %s", key_digest(entry.key), type(error).__name__)
+        logger.debug("the check of %s raised %s", key_digest(check.entry.key), type(error).__name__)
         return False
     return error
 

@@ -83,8 +83,9 @@ class CheckSettings:
 
 def entries_now(stack: Stack[E], authority: Level, entries: Iterator[E]) -> Iterator[E]:
     """What there is of `entries` now, each at most once: what is written from now on is left for the next run."""
-    newest = authority.call(authority.tier.highest_version)
-    stack.versions.observe(newest)
+    held = authority.call(authority.tier.highest_version)
+    stack.versions.observe(held)
+    newest = max(held, stack.versions.next())  # what the authority is still owed is newer than what it holds
     return (entry for entry in entries if entry.version <= newest)
 
 
@@ -117,13 +118,15 @@ class CheckRun(Generic[E]):
         self._monotonic = health.stack.time.monotonic
         self._results: SimpleQueue[Done | None] = SimpleQueue()
         self._runner: Runner = (
-            Tasks(checker, self._results)
+            Tasks(checker, self._results, self._monotonic)
             if is_async(checker)
-            else Threads(checker, self._results, settings.concurrency)
+            else Threads(checker, self._results, self._monotonic, settings.concurrency)
         )
         self._under_way: set[Check] = set()
         self._known: dict[str, bool] = {}
         self._counts: Counter[str] = Counter()
+        self._raised: set[type[BaseException] | None] = set()
+        self._suspected = False
         self._unapplied: dict[str, bool] = {}
         self._error: CacheStorageError | None = None
         self._cancelled = False
@@ -177,31 +180,44 @@ class CheckRun(Generic[E]):
         self._runner.start(check)
 
     def _collect(self) -> None:
-        try:
-            done = self._results.get(timeout=None if self._settings.timeout_seconds is None else _LOOK_SECONDS)
-        except Empty:
-            done = None
-        if done is not None and done[0] in self._under_way:
-            self._settle(*done)
+        for check, verdict in self._finished():
+            if check.late and isinstance(verdict, bool):
+                self._time_out(check)
+            else:
+                self._settle(check, verdict)
         if self._settings.timeout_seconds is not None:
             self._abandon_late()
+
+    def _finished(self) -> Iterator[Done]:
+        """What has finished, all of it, for we may have been held up. Waits a while for the first."""
+        patience = None if self._settings.timeout_seconds is None else _LOOK_SECONDS
+        try:
+            while not self._ends() and (done := self._results.get(timeout=patience)) is not None:
+                yield done
+                patience = 0
+        except Empty:
+            return
 
     def _abandon_late(self) -> None:
         now = self._monotonic()
         for check in [check for check in self._under_way if check.deadline is not None and check.deadline <= now]:
-            self._runner.abandon(check)
-            self._counts["timed_out"] += 1
-            logger.debug("the check of %s took too long", key_digest(check.entry.key))
-            self._settle(check, False)
+            if not self._ends() and self._runner.abandon(check):
+                self._time_out(check)
         if self._runner.stuck() > MOST_STUCK:
             logger.error("checks stop: %d of them never returned", self._runner.stuck())
             self._cancelled = True
+
+    def _time_out(self, check: Check) -> None:
+        self._counts["timed_out"] += 1
+        logger.debug("the check of %s took too long", key_digest(check.entry.key))
+        self._settle(check, False)
 
     def _settle(self, check: Check, verdict: bool | BaseException) -> None:
         self._under_way.discard(check)
         if isinstance(verdict, BaseException):
             raise verdict
         self._known[check.entry.key] = verdict
+        self._raised.add(check.raised)
         self._counts["checked"] += 1
         if len(self._known) >= self._settings.batch_size:
             self._apply()
@@ -213,11 +229,24 @@ class CheckRun(Generic[E]):
         known, self._known = self._known, {}
         if not known:
             return
+        self._suspect_checker()
         result = self._health.sweep(known)
         for name in ("healthy", "unhealthy", "removed", "missing"):
             self._counts[name] += getattr(result, name)
         self._unapplied.update(result.unapplied)
         self._error = self._error or result.error
+
+    def _suspect_checker(self) -> None:
+        """Warn, once, if every check so far has raised the same: before the records that it failed go."""
+        raised, checked = next(iter(self._raised)), self._counts["checked"]
+        if self._suspected or raised is None or len(self._raised) > 1 or checked == 1:
+            return
+        self._suspected = True
+        logger.warning(
+            "each of the first %d checks raised %s: the checker itself may be wrong, and not the records",
+            checked,
+            raised.__name__,
+        )
 
     def _result(self, *, complete: bool) -> CheckResult:
         counts: dict[str, int] = dict(self._counts)

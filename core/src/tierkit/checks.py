@@ -1,11 +1,14 @@
-"""What is refused at the door, before anything is written: keys that are none, entries of another type."""
+"""What is refused at the door, before anything is written: keys that are none, entries of another type, checkers."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
+from tierkit.row import key_digest
 
 CREDENTIALS_IN_SOURCE: Final = (
     "source holds a URL with credentials; it is stored and shown in the clear: name the source without them"
@@ -60,3 +63,49 @@ def check_key(key: Any) -> None:
             key.encode()
         except UnicodeEncodeError as error:
             raise CacheValidationError(f"a key holds a lone surrogate at position {error.start}") from None
+
+
+def check_keys(keys: Any) -> None:
+    """Refuse what does not hold keys; a string holds only letters.
+
+    Raises:
+        CacheValidationError: It is a string, or cannot be iterated over.
+    """
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise CacheValidationError(f"keys must be several keys, such as [key], not {type(keys).__name__}")
+
+
+def check_results(results: Any) -> None:
+    """Refuse what does not say of keys whether their records are good.
+
+    Raises:
+        CacheValidationError: It is no mapping, a key cannot be one, or a result is neither True nor False.
+    """
+    if not isinstance(results, Mapping):
+        raise CacheValidationError(
+            f"results must be a mapping that says, by key, True or False, not {type(results).__name__}"
+        )
+    for key, healthy in results.items():
+        check_key(key)
+        if not isinstance(healthy, bool):
+            raise CacheValidationError(
+                f"the result for {key_digest(key)} is {type(healthy).__name__}: it must be True or False"
+            )
+
+
+def check_checker(checker: Any) -> None:
+    """Refuse what cannot be called with an entry: else every record would seem to fail.
+
+    Raises:
+        CacheValidationError: It cannot be called, or not with one argument.
+    """
+    if not callable(checker):
+        raise CacheValidationError(f"the checker must be a function of an entry, not {type(checker).__name__}")
+    try:
+        signature = inspect.signature(checker)
+    except (TypeError, ValueError):
+        return  # it has none that can be had
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise CacheValidationError(f"the checker must take one argument, an entry: {error}") from None

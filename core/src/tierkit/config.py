@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -31,6 +31,7 @@ from tierkit.level_config import (
     none_by_name,
     resolved,
 )
+from tierkit.observer_config import wrong_options
 from tierkit.observers import Observers
 from tierkit.plugins import TIER_SETTINGS, PluginRegistry
 from tierkit.settings import (
@@ -226,10 +227,10 @@ class CacheConfig(BaseModel):
         return common | (dict(level.options) if level else tier.options)
 
     def check_observers(self, registry: PluginRegistry) -> None:
-        """See whether there is each observer that is named, and whether options are for one of these.
+        """See whether there is each observer that is named, and whether options are for one of these and fit it.
 
         Raises:
-            CacheConfigError: One is not there, is there twice, or options are for none of them.
+            CacheConfigError: One is not there, is there twice, or options are for none of them or wrong.
             PluginError: The plugin that offers one is broken, or there are two.
         """
         for name in self.observers:
@@ -248,6 +249,15 @@ class CacheConfig(BaseModel):
                 if known and name not in self.observers
             ]
         )
+        refuse(list(wrong_options(self.observers, self.observer_options, registry, self._givens)))
+
+    def check_observer_options(self, registry: PluginRegistry) -> None:
+        """See whether all options of observers fit, of those too that are not asked for now.
+
+        Raises:
+            CacheConfigError: One is not there, or has a wrong value; all such are listed.
+        """
+        refuse(list(wrong_options(self.observer_options, self.observer_options, registry, self._givens)))
 
     def make_observers(self, registry: PluginRegistry) -> dict[str, Any]:
         """The observers that are named, by name, each with its options.
@@ -298,6 +308,8 @@ class CacheConfig(BaseModel):
             )
         for above, below in pairwise(levels):
             _check_order(above, below)
+        for upper, lower in combinations(levels, 2):
+            _check_storage(upper, lower)
         return levels
 
 
@@ -324,3 +336,18 @@ def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:
             f"level {below.name} ({below.spec.kind}) holds live entries and cannot stand below level"
             f" {above.name} ({above.spec.kind}), which stores rows: change their order"
         )
+
+
+def _check_storage(upper: ResolvedTier, lower: ResolvedTier) -> None:
+    path = _storage(upper)
+    if path is not None and upper.spec.kind == lower.spec.kind and path == _storage(lower):
+        raise CacheConfigError(
+            f"levels {upper.name} and {lower.name} ({upper.spec.kind}) have the same path, {path}: what one of them"
+            " drops would be gone from the other, too; give each a path of its own"
+        )
+
+
+def _storage(level: ResolvedTier) -> str | None:
+    """Where the level keeps what it holds, however its path is spelled; None if it has no such option."""
+    path = getattr(level.options, "path", None)
+    return os.path.realpath(path) if isinstance(path, Path) else None

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pluggy
+from pydantic import BaseModel
 
 from tierkit.admission import AdmissionFactory
 from tierkit.eviction import PolicyFactory
@@ -53,8 +54,17 @@ def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
     """What is to watch the cache called `cache_name`.
 
     Called when a cache opens whose `observers` name this plugin, by its entry point. `options` are those that the
-    configuration gives in `observer_options`, unchecked: a pydantic model that refuses what it does not know checks
-    them. A plugin without options leaves the argument out, and giving it any is an error.
+    configuration gives in `observer_options`, as they were given: a pydantic model that refuses what it does not know
+    checks them. A plugin without options leaves the argument out, and giving it any is an error.
+    """
+
+
+@hookspec
+def register_observer_options() -> type[BaseModel]:  # type: ignore[empty-body]
+    """The pydantic model of the options of this plugin's observer.
+
+    Called once, at discovery. With it options are checked before the observer is made, and by `tierkit config`, which
+    makes none; a message for one that the model forbids names the nearest that there is.
     """
 
 

@@ -179,7 +179,7 @@ def resolved(
     try:
         options = spec.options.model_validate(_prepared(at, level, spec, givens))
     except ValidationError as error:
-        problems += [*wrong, *problems_of(error, at, givens, hidden=_secrets(spec))]
+        problems += [*wrong, *problems_of(error, at, givens, hidden=secret_options(spec.options))]
         return None
     problems += wrong
     if wrong:
@@ -247,7 +247,7 @@ def _policy_name(level: CacheTierConfig, spec: TierSpec) -> str:
 
 
 def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:
-    known = _option_fields(spec)
+    known = option_fields(spec.options)
     for option in level.options.keys() - known.keys():
         meant = nearest(option, [*known, *TIER_SETTINGS])
         guess = f"did you mean {meant!r}? Backend" if meant else "backend"
@@ -259,7 +259,7 @@ def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: 
 
 def _prepared(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> dict[str, Any]:
     """The known options, paths from a file anchored at its folder, lists from the environment split."""
-    known = _option_fields(spec)
+    known = option_fields(spec.options)
     return {
         option: _as_given(value, known[option], givens.get((*at, option)))
         for option, value in level.options.items()
@@ -276,14 +276,14 @@ def _as_given(value: Any, annotation: Any, given: Given | None) -> Any:
     return anchor(value, given.base) if _mentions(annotation, Path) else value
 
 
-def _option_fields(spec: TierSpec) -> dict[str, Any]:
+def option_fields(model: type[BaseModel]) -> dict[str, Any]:
     """The annotation of each option, by the name that a configuration uses."""
-    fields = spec.options.model_fields.items()
-    return {field.alias or name: field.annotation for name, field in fields}
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
-def _secrets(spec: TierSpec) -> set[str]:
-    fields = _option_fields(spec).items()
+def secret_options(model: type[BaseModel]) -> set[str]:
+    """The names of the options that nobody may see."""
+    fields = option_fields(model).items()
     return {name for name, annotation in fields if _mentions(annotation, SecretStr, SecretBytes)}
 
 

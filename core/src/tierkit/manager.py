@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
 from tierkit.bulk import Bulk, OnInvalid
-from tierkit.checks import check_entry, check_key
+from tierkit.checks import check_checker, check_entry, check_key, check_keys, check_results
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
@@ -374,12 +374,12 @@ class CacheManager(Generic[E]):
             the way, to be given again.
 
         Raises:
-            CacheValidationError: A key cannot be one. Nothing was applied.
+            CacheValidationError: It is no mapping, a key cannot be one, or a result is neither True nor False. Nothing
+                was applied.
             TierUnavailable: The authority is out of service. Nothing was applied.
         """
         self._check_writable()
-        for key in results:
-            check_key(key)
+        check_results(results)
         return self._health.judge_all(results) if self._stack.levels else HealthResult(missing=len(results))
 
     def check_all(
@@ -402,7 +402,8 @@ class CacheManager(Generic[E]):
         Args:
             checker: Called with an entry, answers whether it is good; from many threads at once, so it must be
                 thread-safe. A coroutine function runs in tasks on an event loop of its own, in one thread. An
-                exception is a failure of the record, logged at DEBUG without its text; a cache error is not.
+                exception is a failure of the record, logged at DEBUG without its text; a cache error is not. If every
+                check raises the same, one WARNING says so.
             concurrency: How many checks are under way at once.
             on_progress: Called in this thread after each check with the records checked and how many there seem to be.
             keys: Check only these.
@@ -415,18 +416,22 @@ class CacheManager(Generic[E]):
             How many were checked, what became of them, what the storage did not take, and whether the run was complete.
 
         Raises:
-            CacheValidationError: A number is not above 0, a key cannot be one, or the checker answered neither True nor
-                False.
+            CacheValidationError: A number is not above 0, a key cannot be one, or the checker cannot be called with an
+                entry, or answered neither True nor False.
             CacheStorageError: The authority is out of service: nothing was checked. Or it could not be read on.
         """
         from tierkit.checking import CheckResult, CheckRun, CheckSettings, entries_now, entries_of
 
         self._check_writable()
+        check_checker(checker)
         settings = CheckSettings(concurrency=concurrency, timeout_seconds=timeout_seconds, batch_size=batch_size)
+        if keys is not None:
+            check_keys(keys)
         if not self._stack.levels:
             return CheckResult()
         authority = self._writer.authority()
         if keys is None:
+            self._stack.owing.replay_all()
             total: int | None = authority.call(authority.tier.size)
             entries: Iterator[E | None] = entries_now(self._stack, authority, self.scan())
         else:

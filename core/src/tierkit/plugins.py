@@ -153,7 +153,9 @@ class PluginRegistry:
             "register_admission_policies": partial(
                 self._take_named, "register_admission_policies", self.admission_policies
             ),
+            "register_observer_options": self._take_observer_options,
         }
+        self._observer_options: dict[str, type[BaseModel]] = {}
         self._hooks = pluggy.PluginManager(hookspecs.ENTRY_POINT_GROUP)
         self._hooks.add_hookspecs(hookspecs)
 
@@ -195,6 +197,10 @@ class PluginRegistry:
             PluginError: There are two, or the plugin that should offer it is broken.
         """
         self._observers.named(name)
+
+    def observer_options(self, name: str) -> type[BaseModel] | None:
+        """The model of the options of this observer; None if its plugin does not say, or there is none."""
+        return self._observer_options.get(name)
 
     def make_observer(self, name: str, cache_name: str, options: Mapping[str, Any]) -> Any:
         """A new observer for the cache `cache_name`.
@@ -262,6 +268,11 @@ class PluginRegistry:
                 self._record(plugin, name, f"{offers.sort} {name!r}: {type(make).__name__} cannot be called")
             else:
                 offers.add(name, make, plugin.title)
+
+    def _take_observer_options(self, plugin: _Plugin, answer: Any) -> None:
+        if not (isinstance(answer, type) and issubclass(answer, BaseModel)):
+            raise TypeError(f"register_observer_options returned {type(answer).__name__}, not a pydantic model")
+        self._observer_options[plugin.name] = answer
 
     def _record(self, plugin: _Plugin, name: str, error: str) -> None:
         self.broken.append(BrokenPlugin(name, plugin.origin, error))

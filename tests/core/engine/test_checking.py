@@ -5,12 +5,14 @@ import logging
 import subprocess
 import sys
 import threading
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from tests.core.engine.support import PATIENCE, Note, World, note, tier
 
-from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierUnavailable
+from tierkit import CacheClosedError, CacheManager, CacheValidationError, CheckResult, TierFull, TierUnavailable
+from tierkit.check_runners import Check, Runner, Tasks, Threads
 from tierkit.testing import FakeClock
 
 pytestmark = pytest.mark.req("US3-2")
@@ -87,6 +89,12 @@ def test_only_the_named_keys_are_checked_each_once(world: World) -> None:
         cache.check_all(is_good, keys=[""])
 
 
+@pytest.mark.parametrize("keys", ["k1", b"k1", 5])
+def test_keys_that_are_no_collection_of_keys_are_refused(world: World, keys: Any) -> None:
+    with pytest.raises(CacheValidationError, match=rf"several keys, such as \[key\], not {type(keys).__name__}"):
+        filled(world).check_all(lambda _: pytest.fail("checked"), keys=keys)
+
+
 def test_no_more_run_at_once_than_is_said(world: World) -> None:
     cache = filled(world, count=40)
     lock, running, most = threading.Lock(), 0, 0
@@ -134,6 +142,38 @@ def test_what_is_written_meanwhile_is_left_for_the_next_run(world: World) -> Non
     assert len(cache) == 9
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("levels", "policy", "durability"),
+    [(3, "behind", "process"), (3, "demote", "process"), (2, "behind", "none"), (2, "demote", "none")],
+)
+def test_records_that_wait_for_the_authority_are_checked(
+    world: World, levels: int, policy: str, durability: str, named: bool
+) -> None:
+    tiers = [{"backend": "live"}, *[{"backend": "disk"}] * (levels - 1)]
+    tiers[-1] = {"backend": "disk", "write_policy": policy}
+    cache = world.open_config(tiers, durability=durability)
+    cache.put(note("old"))
+    cache.flush()
+    cache.put_many(note(f"k{n}") for n in range(5))
+    keys = ["old", *(f"k{n}" for n in range(5))] if named else None
+    told: list[int | None] = []
+    result = cache.check_all(lambda _: False, keys=keys, on_progress=lambda _, total: told.append(total))
+    assert result == CheckResult(checked=6, unhealthy=6)
+    assert set(failures(cache).values()) == {1}
+    assert told == [6] * 6
+
+
+def test_records_that_wait_since_an_outage_are_checked_and_counted_when_the_storage_is_well(world: World) -> None:
+    cache = filled(world, "live", "disk", "disk", count=3)
+    tier(cache, "L3").fail("put_many", "put", "replace_many", error=TierFull("full"))
+    cache.put(note("owed"))
+    result = cache.check_all(lambda _: False)
+    assert (result.checked, len(result.unapplied), result.complete) == (4, 4, False)
+    tier(cache, "L3").heal()
+    assert cache.check_all(lambda _: False) == CheckResult(checked=4, unhealthy=4)
+
+
 def test_a_record_that_goes_meanwhile_is_missing(world: World) -> None:
     cache = filled(world, count=5)
     assert cache.check_all(lambda entry: cache.delete(entry.key)) == CheckResult(checked=5, missing=5)
@@ -159,6 +199,81 @@ def test_an_exception_of_the_checker_is_a_failure_whose_text_is_not_logged(
         assert cache.check_all(checker) == CheckResult(checked=3, unhealthy=3)
     assert "raised ValueError" in caplog.text
     assert "canary-0451" not in caplog.text
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("checker", [_breaks, _breaks_later])
+def test_one_warning_says_that_the_checker_may_be_wrong_if_it_always_raised_the_same(
+    world: World, caplog: pytest.LogCaptureFixture, checker: Any
+) -> None:
+    cache = filled(world, count=9)
+    cache.check_all(checker, batch_size=3)
+    assert warnings_in(caplog) == [
+        "each of the first 3 checks raised ValueError: the checker itself may be wrong, and not the records"
+    ]
+    assert "canary-0451" not in caplog.text
+
+
+def _breaks_in_two_ways(entry: Note) -> bool:
+    raise KeyError if entry.key == "k0" else ValueError
+
+
+def _breaks_but_once(entry: Note) -> bool:
+    if entry.key == "k0":
+        return False
+    raise ValueError
+
+
+@pytest.mark.parametrize(("checker", "count"), [(_breaks_in_two_ways, 9), (_breaks_but_once, 9), (_breaks, 1)])
+def test_a_checker_that_raises_for_some_records_or_for_the_only_one_is_not_suspected(
+    world: World, caplog: pytest.LogCaptureFixture, checker: Any, count: int
+) -> None:
+    filled(world, count=count).check_all(checker)
+    assert warnings_in(caplog) == []
+
+
+def _takes_two(entry: Note, other: Note) -> bool:
+    return True
+
+
+async def _takes_none() -> bool:
+    return True
+
+
+def _takes_it_by_name(*, entry: Note) -> bool:
+    return True
+
+
+class TakesNone:
+    def check(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("checker", [_takes_two, _takes_none, TakesNone().check, _takes_it_by_name])
+def test_a_checker_that_does_not_take_one_entry_is_refused(world: World, checker: Any) -> None:
+    cache = filled(world, count=3)
+    with pytest.raises(CacheValidationError, match="must take one argument, an entry"):
+        cache.check_all(checker)
+    assert sum(failures(cache).values()) == 0
+
+
+@pytest.mark.parametrize("checker", [None, True, "is_good"])
+def test_a_checker_that_cannot_be_called_is_refused(world: World, checker: Any) -> None:
+    with pytest.raises(CacheValidationError, match=f"must be a function of an entry, not {type(checker).__name__}"):
+        filled(world, count=3).check_all(checker)
+
+
+def test_a_checker_whose_signature_cannot_be_had_is_tried(world: World) -> None:
+    class Odd:
+        __signature__ = "none"
+
+        def __call__(self, entry: Note) -> bool:
+            return True
+
+    assert filled(world, count=3).check_all(Odd()).healthy == 3
 
 
 @pytest.mark.parametrize("error", [TierUnavailable("another cache"), KeyboardInterrupt(), SystemExit(3)])
@@ -246,6 +361,104 @@ def test_tasks_under_way_are_cancelled_when_the_run_stops(world: World) -> None:
         cache.check_all(check, concurrency=3)
     assert sorted(cancelled) == ["k1", "k2"]
     assert sum(failures(cache).values()) == 0
+
+
+# -- a run that is held up ---------------------------------------------------------------------------------------------
+
+
+class StampClock(FakeClock):
+    """Lets a test wait until checks have finished, each of which looks at the clock when it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished = threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        now = super().monotonic()
+        if threading.current_thread().name == "tierkit-check":
+            self.finished.release()
+        return now
+
+    def hold_up(self, checks: int) -> None:
+        """Return when so many more checks have finished, and long afterwards."""
+        for _ in range(checks):
+            assert self.finished.acquire(timeout=PATIENCE)
+        self.advance(31)
+
+
+async def _good_later(_: Note) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("checker", [lambda _: True, _good_later], ids=["function", "coroutine"])
+@pytest.mark.parametrize("where", ["on_progress", "apply"])
+def test_checks_that_finished_in_time_count_though_the_run_was_held_up(world: World, checker: Any, where: str) -> None:
+    world.clock = clock = StampClock()
+    cache = filled(world, count=20, failure_threshold=1)
+
+    def be_held_up(checked: int, _: int | None) -> None:
+        if checked == 1:
+            clock.hold_up(4)
+
+    if where == "apply":
+        tier(cache, "L2").before("replace_many", lambda: clock.hold_up(4))
+        result = cache.check_all(checker, concurrency=4, timeout_seconds=30, batch_size=1)
+    else:
+        result = cache.check_all(checker, concurrency=4, timeout_seconds=30, on_progress=be_held_up)
+    assert result == CheckResult(checked=20, healthy=20)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_check_that_finishes_late_counts_as_timed_out_whoever_looks_first(world: World, failing: bool) -> None:
+    clock = world.clock
+    cache = filled(world, count=3)
+
+    def check(_: Note) -> bool:
+        clock.advance(31)
+        if failing:
+            raise ValueError("late, too")
+        return True
+
+    result = cache.check_all(check, concurrency=1, timeout_seconds=30)
+    assert result == CheckResult(checked=3, unhealthy=3, timed_out=3)
+
+
+def test_what_has_finished_is_not_used_any_more_once_the_run_is_stopped(world: World) -> None:
+    world.clock = clock = StampClock()
+    cache = filled(world, count=9)
+
+    def stop(*_: object) -> None:
+        clock.hold_up(3)
+        cache.close()
+
+    result = cache.check_all(lambda _: False, concurrency=3, timeout_seconds=30, on_progress=stop)
+    assert result == CheckResult(checked=1, unhealthy=1, complete=False)
+
+
+@pytest.mark.parametrize("kind", [Threads, Tasks])
+def test_only_a_check_that_has_not_finished_can_be_abandoned(clock: FakeClock, kind: type[Runner]) -> None:
+    released, results = threading.Event(), SimpleQueue[Any]()
+
+    def check(entry: Note) -> bool:
+        return entry.key == "quick" or released.wait(PATIENCE)
+
+    async def check_later(entry: Note) -> bool:
+        while entry.key != "quick":
+            await asyncio.sleep(0)
+        return True
+
+    runner: Runner = (
+        Threads(check, results, clock.monotonic, 2) if kind is Threads else Tasks(check_later, results, clock.monotonic)
+    )
+    quick, slow = Check(note("quick"), None), Check(note("slow"), None)
+    runner.start(quick)
+    runner.start(slow)
+    assert results.get(timeout=PATIENCE) == (quick, True)
+    assert not runner.abandon(quick)
+    assert runner.abandon(slow)
+    released.set()
+    runner.stop(idle=True)
+    assert results.empty()
 
 
 STUCK = """

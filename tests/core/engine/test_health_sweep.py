@@ -9,6 +9,7 @@ import pytest
 from tests.core.engine.support import World, note, tier, where
 
 from tierkit import CacheManager, CacheValidationError, HealthResult, HealthStatus, ProxyEntry, TierUnavailable
+from tierkit.row import key_digest
 from tierkit.testing import FakeClock
 
 pytestmark = pytest.mark.req("US3-2")
@@ -202,6 +203,21 @@ def test_a_cache_that_is_turned_off_misses_them_all_and_a_bad_key_applies_nothin
     with pytest.raises(CacheValidationError):
         cache.record_health({"k0": False, "": True})
     assert health_of(cache, "k0") == (HealthStatus.UNKNOWN, 0)
+
+
+@pytest.mark.parametrize("verdict", [None, 1, "no", 0.0])
+def test_a_result_that_is_neither_true_nor_false_is_refused_and_nothing_is_applied(world: World, verdict: Any) -> None:
+    cache = filled(world, "disk")
+    kind = type(verdict).__name__
+    with pytest.raises(CacheValidationError, match=f"the result for {key_digest('k1')} is {kind}: .* True or False"):
+        cache.record_health({"k0": False, "k1": verdict})
+    assert health_of(cache, "k0") == (HealthStatus.UNKNOWN, 0)
+
+
+@pytest.mark.parametrize("results", [None, "k0", ["k0"], [("k0", False)], {"k0"}])
+def test_results_that_are_no_mapping_are_refused(world: World, results: Any) -> None:
+    with pytest.raises(CacheValidationError, match=f"by key, True or False, not {type(results).__name__}"):
+        filled(world, "disk").record_health(results)
 
 
 # -- others at the same time ------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tierkit import (
     samples,
 )
 from tierkit.observers import Observers
+from tierkit.plugins import discover
 from tierkit.statistics import Counters
 from tierkit.testing import FakeClock
 
@@ -144,6 +145,63 @@ def test_options_for_an_observer_that_is_not_named_are_refused(world: World) -> 
 )
 def test_a_wrong_option_is_refused_as_any_other_setting(world: World, options: dict[str, Any], wrong: str) -> None:
     assert refusal(world, Watching(), observer_options={"diary": options}) == wrong
+
+
+OFFERED = "Observer 'diary' has the options port, password"
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    port: int = 1
+
+
+class Declaring(Watching):
+    """A plugin that says which options its observer has."""
+
+    def __init__(self, model: Any = Options) -> None:
+        super().__init__()
+        self.model = model
+
+    @hookimpl
+    def register_observer_options(self) -> Any:
+        return self.model
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"port": "x"}, "observer_options.diary.port = 'x' (code): must be a whole number"),
+        ({"prot": 1}, "observer_options.diary.prot (code): there is no such option; did you mean 'port'? " + OFFERED),
+        ({"password": 5}, "observer_options.diary.password = ********** (code): must be text"),
+    ],
+)
+def test_an_option_that_its_plugin_does_not_know_is_refused_with_the_nearest(
+    world: World, options: dict[str, Any], wrong: str
+) -> None:
+    plugin = Declaring()
+    assert refusal(world, plugin, observer_options={"diary": options}) == wrong
+    assert plugin.asked == []
+
+
+def test_options_are_checked_by_name_for_observers_that_are_not_named_too() -> None:
+    config = CacheConfig(observer_options={"diary": {"prot": 1, "port": "x"}, "other": {"a": 1}})
+    registry = discover([Declaring()], installed=())
+    config.check_observers(registry)
+    with pytest.raises(CacheConfigError, match="2 settings are wrong") as caught:
+        config.check_observer_options(registry)
+    assert "did you mean 'port'?" in str(caught.value)
+
+
+def test_a_model_that_takes_any_option_is_taken_at_its_word(world: World) -> None:
+    open_watched(world, Declaring(Open), observer_options={"diary": {"port": 7}})
+    config = CacheConfig(observer_options={"diary": {"prot": 1}})
+    config.check_observer_options(discover([Declaring(Open)], installed=()))
+
+
+@pytest.mark.parametrize("answer", [Options(), {"port": int}, None])
+def test_options_that_are_no_model_make_a_plugin_broken(answer: Any) -> None:
+    registry = discover([Declaring(answer)], installed=())
+    assert [(plugin.name, "not a pydantic model" in plugin.error) for plugin in registry.broken] == [("diary", True)]
 
 
 def test_two_plugins_for_one_observer_are_both_named(world: World) -> None:

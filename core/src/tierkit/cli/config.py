@@ -35,6 +35,7 @@ def config(settings: Settings, as_json: bool) -> None:
         _print(items)
     registry = discover()
     effective.check_observers(registry)
+    effective.check_observer_options(registry)
     if effective.cache_enabled:
         effective.resolve(registry)
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-from tierkit import CacheStorageError, TierContext, TierFull, TierReadOnly, TierTimeout, TierUnavailable
+from tierkit import CacheStorageError, TierFull, TierReadOnly, TierTimeout, TierUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,12 +23,11 @@ _KINDS: Final[dict[int, type[CacheStorageError]]] = {
 }
 
 
-class _Named(Protocol):
-    @property
-    def context(self) -> TierContext: ...
+class _Failing(Protocol):
+    def failure(self, error: OSError) -> CacheStorageError: ...
 
 
-N = TypeVar("N", bound=_Named)
+N = TypeVar("N", bound=_Failing)
 
 
 def storage_error(name: str, error: OSError) -> CacheStorageError:
@@ -49,6 +48,6 @@ def mapped(method: Callable[Concatenate[N, P], T], /) -> Callable[Concatenate[N,
         except CacheStorageError:
             raise
         except OSError as error:
-            raise storage_error(tier.context.name, error) from error
+            raise tier.failure(error) from error
 
     return call

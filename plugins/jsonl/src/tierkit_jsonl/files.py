@@ -110,9 +110,14 @@ def fsync(fd: int) -> None:
         os.fsync(fd)
 
 
+def open_dir(path: str) -> int:
+    """The descriptor of the directory `path`."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def fsync_dir(path: str) -> None:
     """Return when the names in the directory `path` are on the medium."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_dir(path)
     try:
         os.fsync(fd)
     finally:

@@ -21,7 +21,7 @@ STEP_SECONDS: Final = 0.001
 
 
 class ShardLock:
-    """A thread lock, and an flock on a descriptor that stays open. The file at `path` is never removed."""
+    """A thread lock, and an flock on a descriptor that stays open. The file at `path` is not to be removed."""
 
     def __init__(self, path: str, timeout_seconds: float) -> None:
         """Open nothing yet."""
@@ -86,6 +86,9 @@ class ShardLock:
             self._fd = files.open_lock(self._path)
         self._has_file = True  # before it is so: an interrupt must not leave it behind
         self._has_file = files.lock(self._fd)
+        if self._has_file and not files.fstat(self._fd).st_nlink:
+            self._close()  # it was removed: others lock the one that has its name now
+            self._has_file = False
         return self._has_file
 
     def release_file(self) -> None:

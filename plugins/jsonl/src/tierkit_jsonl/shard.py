@@ -5,6 +5,8 @@ What holds it together:
 - A write takes the thread lock, then the file lock, then catches up, then appends with one call, and only then indexes.
 - Holding the lock, the *name* decides which file is written: another process may have replaced the file meanwhile, and
   an append to the old one would vanish.
+- Once the folder of the store is gone, or another one is in its place, nothing is read or written any more: the folder
+  is looked at when a file is not where it was, and with the lock held before each write.
 - A read takes no lock while the file is as long as the index knows and still has a name. If it grew, the reader indexes
   the new whole lines under the thread lock alone; a torn tail is left to the next writer.
 - While this process itself holds the file lock, nobody else can write, so readers go on with the index as it is and do
@@ -28,6 +30,7 @@ from tierkit import Row, TierContext, TierCorrupt, TierUnavailable
 from tierkit_jsonl import files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.compaction import SUFFIX, rewrite
+from tierkit_jsonl.home import Home
 from tierkit_jsonl.lines import Place
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.log import Log
@@ -46,6 +49,7 @@ class ShardSettings:
     context: TierContext
     lock_timeout_seconds: float
     compact_ratio: float
+    home: Home
 
 
 class Shard:
@@ -126,6 +130,8 @@ class Shard:
         self._check_open()
         status = files.stat(self.path)
         log = self.log
+        if status is None or log is None or not log.is_file(status):
+            self._settings.home.check()
         if status is None:
             log = None
         elif log is None or not log.is_file(status) or not self._catch_up(log):
@@ -199,7 +205,7 @@ class Shard:
         batch = None
         try:
             self._check_open()
-            self.lock.acquire_file()
+            self._lock_file()
             batch = Batch(self._log_to_write(), self._context.now(), self._horizon())
             self._writing = True
             answer = work(batch)
@@ -213,6 +219,16 @@ class Shard:
             return answer
         finally:
             self._writing = False
+
+    def _lock_file(self) -> None:
+        """Take the file lock, in the folder that is there."""
+        home = self._settings.home
+        try:
+            self.lock.acquire_file()
+        except FileNotFoundError:
+            home.check()
+            raise
+        home.check()
 
     def compact(self) -> None:
         """Write the file anew without what is dead."""

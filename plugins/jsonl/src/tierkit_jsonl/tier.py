@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,18 +22,19 @@ from tierkit import (
     TierReadOnly,
     Trait,
 )
-from tierkit_jsonl import files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.failures import mapped, storage_error
-from tierkit_jsonl.layout import prepare, shard_name
-from tierkit_jsonl.lines import encode_header, encode_row, key_crc
+from tierkit_jsonl.home import HomeLost
+from tierkit_jsonl.lines import encode_row, key_crc
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.order import RANKS
-from tierkit_jsonl.shard import Shard, ShardSettings
+from tierkit_jsonl.shard import Shard
+from tierkit_jsonl.store import Store
 from tierkit_jsonl.victims import Victims
 
 T = TypeVar("T")
 
+logger: Final = logging.getLogger("tierkit.jsonl")
 LOOKED_AT: Final = 1000
 """Rows, or marks, that one step of a purge looks at."""
 REMOVED: Final = 32
@@ -73,35 +76,38 @@ class FileCacheTier(CacheTier[Row]):
         super().__init__(context)
         if context.eviction_policy not in RANKS:
             context.new_policy()  # refuses one that is not there, before anything is made
-        settings = ShardSettings(context, lock_timeout_seconds, compact_ratio)
+        self._make_store = partial(
+            Store,
+            os.path.abspath(path),
+            context,
+            shards=shards,
+            lock_timeout_seconds=lock_timeout_seconds,
+            compact_ratio=compact_ratio,
+        )
+        self._opening = threading.RLock()
+        self._closed = False
         try:
-            directory, count = prepare(os.path.abspath(path), context, shards, lock_timeout_seconds)
-            self._directory = directory
-            self._shards = [
-                Shard(os.path.join(directory, shard_name(number)), encode_header(count, number), settings)
-                for number in range(count)
-            ]
-            self._victims = Victims(self, self._shards)
-            self._sweep()
+            self._store = self._make_store()
         except OSError as error:
             raise storage_error(context.name, error) from error
+        self._victims = Victims(self, self._store.shards)
         _open_tiers.add(self)
 
     @property
     def damaged_lines(self) -> int:
         """How many damaged lines and records were met in the files that are open."""
-        return sum(shard.damaged() for shard in self._shards)
+        return sum(shard.damaged() for shard in self._store.shards)
 
     def get(self, key: str) -> Row | None:
         """The row held for `key`, or None. Takes no lock unless another process has written."""
-        shards = self._shards
+        shards = self._store.shards
         shard = shards[crc32(key.encode("utf-8", "surrogatepass")) % len(shards)]
         try:
             return shard.get(key)
         except CacheStorageError:
             raise
         except OSError as error:
-            raise storage_error(self.context.name, error) from error
+            raise self.failure(error) from error
 
     @mapped
     def put(self, record: Row) -> int | None:
@@ -118,11 +124,10 @@ class FileCacheTier(CacheTier[Row]):
         others before anything is written.
         """
         answers: list[int | None] = [None] * len(records)
-        groups: defaultdict[int, list[tuple[int, Row, bytes]]] = defaultdict(list)
-        count = len(self._shards)
+        groups: defaultdict[Shard, list[tuple[int, Row, bytes]]] = defaultdict(list)
         for number, row in enumerate(records):
             crc = key_crc(row.key)
-            groups[crc % count].append((number, row, encode_row(row, crc)))
+            groups[self._store.shard(crc)].append((number, row, encode_row(row, crc)))
 
         def put_all(batch: Batch, group: list[tuple[int, Row, bytes]]) -> None:
             for number, row, line in group:
@@ -164,10 +169,10 @@ class FileCacheTier(CacheTier[Row]):
         If it raises, the rows of some shards may be there.
         """
         answers = [False] * len(replacements)
-        groups: defaultdict[int, list[tuple[int, Row, bytes, int]]] = defaultdict(list)
+        groups: defaultdict[Shard, list[tuple[int, Row, bytes, int]]] = defaultdict(list)
         for number, (row, expected_version) in enumerate(replacements):
             crc = key_crc(row.key)
-            groups[crc % len(self._shards)].append((number, row, encode_row(row, crc), expected_version))
+            groups[self._store.shard(crc)].append((number, row, encode_row(row, crc), expected_version))
 
         def replace_all(batch: Batch, group: list[tuple[int, Row, bytes, int]]) -> None:
             for number, row, line, expected_version in group:
@@ -195,16 +200,16 @@ class FileCacheTier(CacheTier[Row]):
         """Discard rows whose `purge_at` has come, 32 in one write; forget old marks. Reads no file."""
         self._refuse_read_only()
         try:
-            for shard, log in self._logs():
+            for shard, log in self._store.logs():
                 yield from _purge_shard(shard, log, now, now - self.context.tombstone_seconds)
         except OSError as error:
-            raise storage_error(self.context.name, error) from error
+            raise self.failure(error) from error
 
     @mapped
     def clear(self) -> None:
         """Delete every row at its own version."""
         self._refuse_read_only()
-        for shard, log in self._logs():
+        for shard, log in self._store.logs():
             if log.index:
                 shard.write(Batch.clear)
 
@@ -218,7 +223,7 @@ class FileCacheTier(CacheTier[Row]):
         if limit is None:
             return []
         while True:
-            logs = list(self._logs())
+            logs = list(self._store.logs())
             excess = sum(len(log.index) for _, log in logs) - limit
             if excess <= 0:
                 return []
@@ -230,63 +235,82 @@ class FileCacheTier(CacheTier[Row]):
     def scan(self) -> Iterator[Row]:
         """Every row held, shard by shard, in the order of the file. A rewrite meanwhile does no harm."""
         try:
-            for shard, log in self._logs():
+            for shard, log in self._store.logs():
                 for place in sorted(log.index.values(), key=lambda place: place.offset):
                     if shard.log is not log or place.key in log.index:
                         row = shard.read(log, place)
                         if row is not None:
                             yield row
         except OSError as error:
-            raise storage_error(self.context.name, error) from error
+            raise self.failure(error) from error
 
     def keys(self) -> Iterator[str]:
         """The key of every row held, without reading."""
         try:
-            for _, log in self._logs():
+            for _, log in self._store.logs():
                 yield from list(log.index)
         except OSError as error:
-            raise storage_error(self.context.name, error) from error
+            raise self.failure(error) from error
 
     @mapped
     def size(self) -> int:
         """How many rows are held, without reading."""
-        return sum(len(log.index) for _, log in self._logs())
+        return sum(len(log.index) for _, log in self._store.logs())
 
     @mapped
     def highest_version(self) -> int:
         """The highest version held by a row or known by a mark, or 0."""
-        return max(chain.from_iterable(_versions(log) for _, log in self._logs()), default=0)
+        return max(chain.from_iterable(_versions(log) for _, log in self._store.logs()), default=0)
 
     @mapped
     def bytes_on_disk(self) -> int:
         """The size of all files of the store."""
-        if files.stat(self._directory) is None:
-            return 0
-        found = (files.stat(os.path.join(self._directory, name)) for name in files.listdir(self._directory))
-        return sum(status.st_size for status in found if status is not None)
+        return self._store.size_on_disk()
 
     @mapped
     def compact(self) -> None:
         """Write every shard anew without what is dead, whatever the ratio."""
         self._refuse_read_only()
-        for shard in self._shards:
+        for shard in self._store.shards:
             shard.compact()
 
     def close(self) -> None:
         """Close the files. Later calls raise `TierUnavailable`."""
-        for shard in self._shards:
-            shard.close()
+        with self._opening:
+            self._closed = True
+            self._store.close()
         _open_tiers.discard(self)
 
     def after_fork(self) -> None:
         """Make locks and descriptors of one's own in a child; called by itself."""
-        for shard in self._shards:
+        self._opening = threading.RLock()
+        for shard in self._store.shards:
             shard.after_fork()
 
-    def _sweep(self) -> None:
-        if not self.context.read_only:
-            for shard in self._shards:
-                shard.sweep()
+    def failure(self, error: OSError) -> CacheStorageError:
+        """What to raise for `error`. If the store is gone it is opened again first, for the calls to come."""
+        if isinstance(error, HomeLost):
+            try:
+                self._open_again()
+            except OSError as reason:
+                error = reason
+        return storage_error(self.context.name, error)
+
+    def _open_again(self) -> None:
+        """Put another store in the place of one that is gone, unless another thread was faster."""
+        with self._opening:
+            lost = self._store
+            if self._closed or lost.home.is_there():
+                return
+            self._store = self._make_store()
+            self._victims.shards = self._store.shards
+            if self._store.is_new:
+                logger.warning(
+                    "%s: %s is begun anew in place of a store that is gone, and so is what was in it",
+                    self.context.name,
+                    lost.home.directory,
+                )
+            lost.close()
 
     def _refuse_read_only(self) -> None:
         if self.context.read_only:
@@ -294,24 +318,18 @@ class FileCacheTier(CacheTier[Row]):
 
     def _writable(self, crc: int) -> Shard:
         self._refuse_read_only()
-        return self._shards[crc % len(self._shards)]
+        return self._store.shard(crc)
 
-    def _by_shard(self, keys: Iterable[str]) -> dict[int, list[str]]:
-        groups: defaultdict[int, list[str]] = defaultdict(list)
+    def _by_shard(self, keys: Iterable[str]) -> dict[Shard, list[str]]:
+        groups: defaultdict[Shard, list[str]] = defaultdict(list)
         for key in keys:
-            groups[key_crc(key) % len(self._shards)].append(key)
+            groups[self._store.shard(key_crc(key))].append(key)
         return groups
 
-    def _write_groups(self, groups: Mapping[int, T], work: Callable[[Batch, T], None]) -> None:
+    def _write_groups(self, groups: Mapping[Shard, T], work: Callable[[Batch, T], None]) -> None:
         self._refuse_read_only()
-        for number, group in groups.items():
-            self._shards[number].write(partial(_on, work, group))
-
-    def _logs(self) -> Iterator[tuple[Shard, Log]]:
-        for shard in self._shards:
-            log = shard.current()
-            if log is not None:
-                yield shard, log
+        for shard, group in groups.items():
+            shard.write(partial(_on, work, group))
 
 
 def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:

@@ -15,12 +15,16 @@ Victim = tuple[Shard, Log, Place]
 
 
 class Victims:
-    """Under `lru` and `fifo` each shard knows its coldest, by what the files say; else one order has all keys."""
+    """Under `lru` and `fifo` each shard knows its coldest, by what the files say; else one order has all keys.
+
+    Attributes:
+        shards: Among whose records it chooses.
+    """
 
     def __init__(self, tier: CacheTier[Row], shards: Sequence[Shard]) -> None:
         """Choose among the records of `shards` for `tier`."""
         context = tier.context
-        self._shards = shards
+        self.shards = shards
         self._rank = RANKS.get(context.eviction_policy)
         self._order: KeyOrder | None = None
         if self._rank is None and context.max_entries is not None:
@@ -37,7 +41,8 @@ class Victims:
 
     def _named(self, logs: dict[Shard, Log], count: int) -> list[Victim]:
         def find(key: str) -> Victim | None:
-            shard = self._shards[key_crc(key) % len(self._shards)]
+            shards = self.shards
+            shard = shards[key_crc(key) % len(shards)]
             log = logs.get(shard)
             place = None if log is None else log.index.get(key)
             return None if log is None or place is None else (shard, log, place)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from tierkit import CacheObserver, hookimpl
 
-__all__ = ["OpenTelemetryOptions", "make_observer"]
+__all__ = ["OpenTelemetryOptions", "make_observer", "register_observer_options"]
 
 
 class OpenTelemetryOptions(BaseModel):
@@ -36,6 +36,12 @@ class OpenTelemetryOptions(BaseModel):
                 f"must be a MeterProvider of OpenTelemetry, given in code, not of type {type(given).__name__}"
             )
         return given
+
+
+@hookimpl
+def register_observer_options() -> type[BaseModel]:
+    """What can be told."""
+    return OpenTelemetryOptions
 
 
 @hookimpl

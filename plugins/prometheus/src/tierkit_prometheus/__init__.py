@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tierkit import CacheObserver, hookimpl
 
-__all__ = ["PrometheusOptions", "make_observer"]
+__all__ = ["PrometheusOptions", "make_observer", "register_observer_options"]
 
 
 def _none_by_name(value: Any) -> Any:
@@ -32,6 +32,12 @@ class PrometheusOptions(BaseModel):
 
     address: str = Field(default="127.0.0.1", min_length=1)
     port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_none_by_name)] = 9464
+
+
+@hookimpl
+def register_observer_options() -> type[BaseModel]:
+    """What the endpoint can be told."""
+    return PrometheusOptions
 
 
 @hookimpl

@@ -5,6 +5,11 @@ library's notes of them in memory are inherited: a child that went on with an in
 of its own beside it, would hold locks that do not exist. So every connection is closed before a fork, when nobody is
 using it, and opened again by whoever needs it next, in the parent as in the child.
 
+A file that is removed, renamed or replaced still takes writes from those who have it open, and they are lost with it.
+So before each use the name is compared with the file that is open. The call that finds another file there, or none,
+fails. All connections to the lost one are closed, when their calls have ended, and only then is the name opened again:
+what SQLite keeps beside the database may be there still, and whoever closes it later ends all locks on it.
+
 A signal handler or a finalizer may call a tier in the midst of another call of its thread. It is refused, since neither
 can it wait for that call nor use its connection. An interrupt may come between any two steps: the locks are taken by
 `with`, which leaves no room for one, and whatever else is not as it should be is put right when the call fails.
@@ -13,107 +18,30 @@ can it wait for that call nor use its connection. An interrupt may come between 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from tierkit import CacheStorageError, TierReadOnly, TierTimeout, TierUnavailable
+from tierkit import TierReadOnly, TierTimeout, TierUnavailable
 from tierkit_sqlite import failures, files
+from tierkit_sqlite.handles import CHECKPOINT, Gate, Handle, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
+logger = logging.getLogger("tierkit.sqlite")
+
 P = ParamSpec("P")
 T = TypeVar("T")
-Gate = AbstractContextManager[Any]
 Work = Callable[Concatenate[sqlite3.Cursor, Table, P], T]
 
 _TRIES: Final = 8
-_CHANGES_PER_CHECKPOINT: Final = 1000
-_CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
-class Opened:
-    """What an opener gives.
-
-    Attributes:
-        connection: The connection, ready for use.
-        table: The statements over the table as it is.
-        stamp: Of the file, where it is read without locks because nobody writes to it; else None.
-        passing: It stands for something that is not there yet: to be used once.
-        reindexed: The indexes have been made anew over this connection.
-    """
-
-    __slots__ = ("connection", "passing", "reindexed", "stamp", "table")
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        table: Table,
-        stamp: tuple[int, ...] | None = None,
-        passing: bool = False,
-    ) -> None:
-        """Keep them."""
-        self.connection = connection
-        self.table = table
-        self.stamp = stamp
-        self.passing = passing
-        self.reindexed = False
-
-
-class Handle:
-    """The connection of one thread, or the place for it. Whoever uses it holds its lock."""
-
-    __slots__ = ("busy", "checkpointed", "cursor", "gate", "lock", "lock_file", "opened", "thread")
-
-    def __init__(self, lock_file: files.LockFile | None) -> None:
-        """Open nothing yet."""
-        self.thread = threading.current_thread()
-        self.lock = threading.RLock()  # so that its own thread is refused, and does not wait for itself
-        self.busy = False
-        self.lock_file = lock_file
-        self.gate: Gate = lock_file or nullcontext()
-        self.opened: Opened | None = None
-        self.cursor: sqlite3.Cursor | None = None
-        self.checkpointed = 0
-
-    def drop(self) -> None:
-        """Close the connection, if there is one."""
-        opened, self.opened, self.cursor, self.checkpointed = self.opened, None, None, 0
-        if opened is not None:
-            # The last connection to be closed checkpoints, so it goes through the gate if it can.
-            with contextlib.suppress(CacheStorageError, OSError), self.gate:
-                _close(opened.connection)
-            _close(opened.connection)
-        if self.lock_file is not None:
-            self.lock_file.close()
-
-    def roll_back(self) -> None:
-        """End a transaction that an error left open."""
-        if self.opened is not None:
-            try:
-                if self.opened.connection.in_transaction:
-                    self.opened.connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                self.drop()
-
-    def settle(self) -> None:
-        """After a failure: no transaction is open, and the gate is not held."""
-        try:
-            self.roll_back()
-        finally:
-            if self.lock_file is not None:
-                self.lock_file.release()
-
-    def checkpoint_by_hand(self) -> None:
-        """On a library with the WAL fault, checkpoint now and then, under the lock that all writers take."""
-        if self.lock_file is not None and self.opened is not None:
-            changes = self.opened.connection.total_changes
-            if changes - self.checkpointed >= _CHANGES_PER_CHECKPOINT:
-                self.checkpointed = changes
-                self.opened.connection.execute(_CHECKPOINT).fetchall()
+class FileLost(Exception):
+    """The file that is open is not the one that its name leads to."""
 
 
 class Connections:
@@ -140,6 +68,8 @@ class Connections:
         self._make_lock_file = make_lock_file
         self._closed = False
         self._beyond_repair = False
+        self._file: files.Identity | None = None  # which all connections of this process are to
+        self._lost = False
         self.start()
         _everyone.add(self)
 
@@ -194,7 +124,18 @@ class Connections:
 
     def _alone(self, step: Callable[Concatenate[Handle, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`step(handle, ...)` with the calling thread's handle to itself."""
-        handle = self._mine()
+        try:
+            return self._locked(self._mine(), step, *args, **kwargs)
+        except FileLost:
+            self._forget_file()
+        raise TierUnavailable(
+            f"{self.where}: the file was removed or replaced while it was open; the next call opens the one that is "
+            "there, or begins a new one"
+        )
+
+    def _locked(
+        self, handle: Handle, step: Callable[Concatenate[Handle, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         with handle.lock:
             if handle.busy:
                 raise TierUnavailable(f"{self.where}: used in the midst of another call of the same thread")
@@ -211,6 +152,8 @@ class Connections:
         return self._gated(handle, _in_transaction, work, *args, **kwargs)
 
     def _gated(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if handle.lock_file is not None:
+            self._attempt(handle, _nothing)  # before the gate, which stands in a folder that may have to be made
         with self._gate_of(handle):
             answer = self._attempt(handle, work, *args, **kwargs)
             handle.checkpoint_by_hand()
@@ -219,7 +162,9 @@ class Connections:
     def _attempt(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(_TRIES):
             try:
-                opened = handle.opened or self._open(handle)
+                opened = handle.opened
+                if opened is None or (opened.file is not None and opened.file != files.identity(self.path)):
+                    opened = self._reopened(handle)
                 answer = work(handle.cursor, opened.table, *args, **kwargs)  # type: ignore[arg-type]
             except Exception as error:  # noqa: BLE001 - mapped, or raised again as it is
                 handle.roll_back()
@@ -243,10 +188,34 @@ class Connections:
         if self._closed:
             raise TierUnavailable(f"{self.where}: the tier has been closed")
 
-    def _open(self, handle: Handle) -> Opened:
+    def _reopened(self, handle: Handle) -> Opened:
+        """A connection to the file that is there.
+
+        Raises:
+            FileLost: It is not the one that this process had open.
+        """
         self._must_be_open()
+        if self._file is not None and self._file != files.identity(self.path):
+            raise FileLost
+        handle.drop()  # another thread has moved a damaged file aside
+        return self._open(handle)
+
+    def _forget_file(self) -> None:
+        """Close the connections of all threads, each when its call has ended: their file is lost."""
+        with self.lock:
+            for handle in self.handles:
+                with handle.lock:
+                    handle.drop()
+            self._file, self._lost, self._beyond_repair = None, True, False
+
+    def _open(self, handle: Handle) -> Opened:
+        begins = self._lost and not os.path.lexists(self.path)
         opened = self._opener(handle.gate)
         handle.cursor = opened.connection.cursor()
+        if opened.file is not None:
+            self._file, self._lost = opened.file, False
+            if begins:
+                logger.warning("%s: a new database was begun in place of one that is gone", self.where)
         handle.opened = opened  # last: an interrupt must not leave a connection without a cursor
         return opened
 
@@ -301,13 +270,12 @@ def _in_transaction(cursor: sqlite3.Cursor, table: Table, work: Work[P, T], /, *
     return answer
 
 
+def _nothing(cursor: sqlite3.Cursor, _: Table) -> None:
+    """Only open the connection."""
+
+
 def _checkpoint(cursor: sqlite3.Cursor, _: Table) -> None:
-    cursor.execute(_CHECKPOINT).fetchall()
-
-
-def _close(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):
-        connection.close()
+    cursor.execute(CHECKPOINT).fetchall()
 
 
 _everyone: weakref.WeakSet[Connections] = weakref.WeakSet()

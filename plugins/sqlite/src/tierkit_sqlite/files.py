@@ -18,6 +18,8 @@ from typing import Final
 from tierkit import TierTimeout, TierUnavailable
 from tierkit_sqlite import failures
 
+Identity = tuple[int, int]
+"""What tells a file from another that takes its name while it is open: device and inode."""
 BESIDE: Final = ("-wal", "-shm")
 """What SQLite keeps beside a database in WAL mode."""
 _LOCK_STEP_SECONDS: Final = 0.001
@@ -59,6 +61,23 @@ def size(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def identity(path: str) -> Identity | None:
+    """That of the file at `path`; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_empty(path: str) -> bool:
+    """Whether the file is there and holds nothing."""
+    try:
+        return os.stat(path).st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def stamp(path: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tierkit import TierContext, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, schema
-from tierkit_sqlite.connections import Gate, Opened
+from tierkit_sqlite.handles import Gate, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
@@ -23,6 +23,8 @@ CHECKPOINT_PAGES: Final = 2000
 """Pages in the log before they go into the database: 8 MB. With SQLite's 1000 a put costs a quarter more."""
 _SYNCHRONOUS: Final = {"full": "FULL", "process": "NORMAL", "none": "OFF"}
 _STEP_SECONDS: Final = 0.001
+_MAKING_SECONDS: Final = 0.2
+"""How long a file may stay empty that another process is making."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +57,29 @@ class Settings:
         """
         if self.context.read_only:
             return open_for_reading(self)
+        was_empty = self._stays_empty()
         files.prepare(self.path)
         try:
             with gate:
-                return open_for_writing(self)
+                opened = open_for_writing(self)
         except (sqlite3.Error, OSError) as error:
             if not self._is_read_only(error):
                 raise
-        return open_for_reading(self)
+            return open_for_reading(self)
+        if was_empty:
+            logger.warning(
+                "%s: %s was empty where a database was expected; it begins anew", self.context.name, self.path
+            )
+        return opened
+
+    def _stays_empty(self) -> bool:
+        """Whether the file is there and empty, and not because another process is just making it."""
+        give_up = monotonic() + _MAKING_SECONDS
+        while files.is_empty(self.path):
+            if monotonic() >= give_up:
+                return True
+            sleep(_STEP_SECONDS)
+        return False
 
     def _is_read_only(self, error: Exception) -> bool:
         """Whether the file is there, and can only be read."""
@@ -94,16 +111,19 @@ def open_for_reading(settings: Settings) -> Opened:
         with _closed_on_error(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
             schema.stand_in(connection, settings.context)
             return Opened(connection, _table(connection, settings), passing=True)
+    file = files.identity(settings.path)
     stamp = files.settled_stamp(settings.path)
     mode = "mode=ro" if stamp is None else "mode=ro&immutable=1"
     with _closed_on_error(_connect(settings, mode)) as connection:
         _tune(connection, settings)
         schema.check_format(connection, settings.path)
         passing = schema.stand_in(connection, settings.context)
-        return Opened(connection, _table(connection, settings), stamp, passing)
+        tracked = file if stamp is None and not passing else None
+        return Opened(connection, _table(connection, settings), file=tracked, stamp=stamp, passing=passing)
 
 
 def _opened_for_writing(settings: Settings) -> Opened:
+    file = files.identity(settings.path)  # first: whoever replaces it now is found out by the next call
     with _closed_on_error(_connect(settings, "mode=rw")) as connection:
         _tune(connection, settings)
         schema.check_format(connection, settings.path)
@@ -112,7 +132,7 @@ def _opened_for_writing(settings: Settings) -> Opened:
         _set_wal(connection, settings)
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.context.durability]}")
         schema.ensure(connection, settings.context)
-        return Opened(connection, _table(connection, settings))
+        return Opened(connection, _table(connection, settings), file=file)
 
 
 def _connect(settings: Settings, mode: str) -> sqlite3.Connection:
