@@ -4,7 +4,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.leaks import leaked_descriptors, leaked_threads, open_descriptors
+
+# No test fails because the machine is busy. Where CI is set this is added to what Hypothesis does there.
+settings.register_profile(
+    "untimed", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
