@@ -122,11 +122,7 @@ PROMOTION: Final = [
         "filling:Filling.begin_promotion",
         " or self.counters[self.stripe(key)] != expected",
         "",
-        (
-            "tests/core/engine/test_failures.py",
-            "tests/core/engine/test_recovery.py",
-            "tests/core/engine/test_put_many.py",
-        ),
+        (TOGETHER,),
     ),
     Fault(
         "the age of a copy in the first level counts from its filling, not from the read",
