@@ -471,6 +471,7 @@ INTENTS: Final = [
         "owing:Owing.replay_due",
         "if authority is not None and self.due_in <= 0 and authority.takes_writes:",
         "if False:",
+        (WRITE_POLICIES,),
     ),
     Fault(
         "compare and set goes to the authority before what that is owed",
