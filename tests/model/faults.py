@@ -230,20 +230,20 @@ WRITING: Final = [
     ),
     Fault(
         "clear forgets the levels above the authority",
-        "writing:Writer._clear_stored",
+        "clearing:Clearing._clear_stored",
         "for level in reversed(above):",
         "for level in ():",
     ),
     Fault(
         "clear forgets what only a level above has, for another process will bring it to the authority",
-        "writing:Writer._clear_stored",
+        "clearing:Clearing._clear_stored",
         "keys |= dict.fromkeys(self._keys_above(level))",
         "pass",
         ("tests/core/engine/test_writing.py",),
     ),
     Fault(
         "clear forgets the reads under way",
-        "writing:Writer.clear",
+        "clearing:Clearing.clear",
         "stack.filling.reset()  # before",
         "pass  # before",
     ),
@@ -759,7 +759,7 @@ TOGETHER_WITH_OTHERS: Final = [
         ),
         (
             "clear keeps reads for the next record of a key",
-            "writing:Writer.clear",
+            "clearing:Clearing.clear",
             "stack.ledger.take()",
             "pass",
             TOGETHER,

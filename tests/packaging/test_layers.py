@@ -8,7 +8,7 @@ import tierkit
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
-    {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
+    {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "forking", "offers", "workers"},
     {"entry", "row", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"upkeep"},
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},
-    {"copies", "opening", "sweeper"},
+    {"clearing", "copies", "opening", "sweeper"},
     {"bulk", "comparing"},
     {"health", "merging", "sliding", "check_runners"},
     {"checking"},

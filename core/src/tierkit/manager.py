@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overloa
 
 from tierkit.bulk import Bulk, OnInvalid
 from tierkit.checks import check_checker, check_entry, check_key, check_keys, check_results
+from tierkit.clearing import Clearing
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
@@ -327,7 +328,7 @@ class CacheManager(Generic[E]):
             CacheStorageError: It failed on the way. Some records may be gone.
         """
         self._check_writable()
-        self._writer.clear()
+        Clearing(self._writer).clear()
 
     def invalidate_by_health(self, key: str) -> E | None:
         """Count a failure of the record, mark it UNHEALTHY, and remove it everywhere when the threshold is reached.

@@ -141,8 +141,10 @@ class Owing:
 
     def put_many(self, holder: Level | None, rows: Sequence[Row]) -> list[int | None]:
         """As `put`, for each of `rows`."""
+        # As the authority has just failed, all find room or none; else it takes them as it goes.
+        most = len(rows) if self.write_policy == "through" else self._most(holder)
         answers: list[int | None] = []
-        for start in range(0, len(rows), most := self._most(holder)):
+        for start in range(0, len(rows), max(1, most)):
             answers += self._hold(holder, [self._owed(row) for row in rows[start : start + most]])
         return answers
 
@@ -183,7 +185,11 @@ class Owing:
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
         limit = self._most(holder)
         count = sum([row.key not in self.intents for row in rows])
-        if count and len(self.intents) + count > limit and not self.replay_all():
+
+        def fits() -> bool:
+            return not count or len(self.intents) + count <= limit
+
+        if not fits() and not (self.replay_all() and fits()):
             name = "memory" if holder is None else holder.name
             raise TierFull(
                 f"{name} holds {len(self.intents)} writes for the authority, which cannot be written; at most {limit} "

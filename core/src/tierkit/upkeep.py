@@ -6,9 +6,7 @@ The rules are at the head of `stack`.
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any, Final
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.filling import Filling
+from tierkit.forking import open_stacks
 from tierkit.level import ANY_VERSION, Level
 from tierkit.observers import Observers
 from tierkit.owing import Owing
@@ -89,7 +88,7 @@ class Upkeep:
         self.alarm: Callable[[], None] = _nobody
         for level in self.levels:
             level.returning = partial(self._returning, level)
-        _open_stacks.add(self)
+        open_stacks.add(self)
 
     def _wake(self) -> None:
         self.alarm()
@@ -388,7 +387,7 @@ class Upkeep:
         Raises:
             CacheStorageError: A tier could not be closed; the others are.
         """
-        _open_stacks.discard(self)
+        open_stacks.discard(self)
         self.observers.close()
         failures = []
         try:
@@ -443,11 +442,10 @@ class Upkeep:
         self.versions.renew()
         for level in self.levels:
             level.renew()
-        for level in self.live:
             level.tier.lock = threading.RLock()
-            if self.stored:
-                with suppress(TierkitError):
-                    level.empty()
+        for level in self.live if self.stored else ():
+            with suppress(TierkitError):
+                level.empty()
 
 
 def _nobody() -> None: ...
@@ -455,36 +453,3 @@ def _nobody() -> None: ...
 
 def _last_used(record: Any) -> float:
     return float(record.last_accessed if isinstance(record, Row) else record._usage.last_accessed)
-
-
-_open_stacks: weakref.WeakSet[Upkeep] = weakref.WeakSet()
-
-
-class _Held(threading.local):
-    """The locks that the forking thread holds."""
-
-    def __init__(self) -> None:
-        self.locks: list[Any] = []
-
-
-_held = _Held()
-
-
-def _before_fork() -> None:
-    # Tiers in memory are kept still, so that the child finds them whole. Their locks are reentrant.
-    locks = [level.tier.lock for stack in list(_open_stacks) for level in stack.live]
-    _held.locks = [lock for lock in locks if lock.acquire(timeout=1.0)]
-
-
-def _after_fork() -> None:
-    while _held.locks:
-        _held.locks.pop().release()
-
-
-def _after_fork_in_child() -> None:
-    _after_fork()
-    for stack in list(_open_stacks):
-        stack.leave_parent()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

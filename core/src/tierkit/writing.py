@@ -1,9 +1,9 @@
-"""Writing: put, delete and clear. The rules are at the head of `stack`; bulk puts are in `bulk`."""
+"""Writing: put and delete. The rules are at the head of `stack`; bulk puts are in `bulk`, clearing in `clearing`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
@@ -101,7 +101,7 @@ class Writer(Generic[E]):
         owed = None
         for level in self._copies(holder):
             refused = self.guarded(level, key, version, level.tier.delete, key, version)
-            if refused is not None and self._is_owed(level, key):
+            if refused is not None and self.is_owed(level, key):
                 owed = max(owed or 0, refused)
         return owed
 
@@ -273,7 +273,7 @@ class Writer(Generic[E]):
                 answer = self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
             else:
                 answer = self.guarded(level, entry.key, older, level.tier.put, row)
-            if answer is not None and self._is_owed(level, entry.key):
+            if answer is not None and self.is_owed(level, entry.key):
                 refused = max(refused or 0, answer)
             outdated = outdated or answer is not None
         return refused
@@ -281,7 +281,8 @@ class Writer(Generic[E]):
     def _copies(self, holder: Level | None) -> Iterator[Level]:
         return (level for level in reversed(self.stack.stored[:-1]) if level is not holder)
 
-    def _is_owed(self, level: Level, key: str) -> bool:
+    def is_owed(self, level: Level, key: str) -> bool:
+        """Whether what `level` holds for `key` is a write that the authority is owed."""
         held = self.stack.fetch(level, key)
         return held is not None and is_owed(held)
 
@@ -381,90 +382,3 @@ class Writer(Generic[E]):
                 level.miss(error, {key: ANY_VERSION})
         finally:
             level.end_write()
-
-    # -- clearing ----------------------------------------------------------------------------------------------------
-
-    def clear(self) -> None:
-        """Delete every key in every level, the authority first.
-
-        Each level gets a mark for each key that any stored level had, against copies that are on their way up.
-        """
-        stack = self.stack
-        if not stack.levels:
-            return
-        self.authority()
-        if not stack.owing.replay_all():
-            raise TierUnavailable("the authority did not take what it is owed, and cannot be cleared before it has")
-        stack.filling.reset()
-        try:
-            if stack.stored:
-                self._clear_stored()
-        finally:
-            stack.filling.reset()  # before L1 is emptied: what was read until now cannot fill it any more
-            for level in reversed(stack.live):
-                self._clear_live(level)
-        stack.ledger.take()
-        logger.debug("cleared")
-
-    def _clear_live(self, level: Level) -> None:
-        if not level.begin_write():
-            return
-        try:
-            level.call(level.tier.clear)
-        except TierkitError as error:
-            if level is self.stack.authority:
-                raise
-            level.miss(error)
-        finally:
-            level.end_write()
-
-    def _clear_stored(self) -> None:
-        *above, authority = self.stack.stored
-        keys = dict.fromkeys(_keys(authority))
-        for level in above:
-            keys |= dict.fromkeys(self._keys_above(level))  # another process may owe them to the authority
-        deleted: dict[str, int] = {}
-        for batch in _batches(list(keys)):
-            deleted.update(self._delete_batch(authority, batch))
-        for level in reversed(above):
-            self._clear_above(level, deleted)
-
-    def _keys_above(self, level: Level) -> list[str]:
-        try:
-            return _keys(level) if level.in_service else []
-        except TierkitError as error:
-            level.miss(error)
-            return []
-
-    def _delete_batch(self, authority: Level, keys: list[str]) -> Mapping[str, int]:
-        versions = dict.fromkeys(keys, self.stack.versions.next())
-        pending = versions
-        for _ in range(ATTEMPTS):
-            refused = authority.call(authority.tier.delete_many, pending)
-            if not refused:
-                return versions
-            pending = {key: self.stack.versions.above(version) for key, version in refused.items()}
-            versions.update(pending)
-        raise TierUnavailable(f"{authority.name} refused {ATTEMPTS} stamps: others write the same keys all the time")
-
-    def _clear_above(self, level: Level, deleted: Mapping[str, int]) -> None:
-        if not level.begin_write(deleted):
-            level.missed_writes = True  # what it alone may hold was not listed
-            return
-        try:
-            for keys in _batches(list(deleted)):
-                for key in level.call(level.tier.delete_many, {key: deleted[key] for key in keys}):
-                    if self._is_owed(level, key):  # by another process, whose clock is ahead
-                        self.delete(key)
-        except TierkitError as error:
-            level.miss(error, deleted)
-        finally:
-            level.end_write()
-
-
-def _keys(level: Level) -> list[str]:
-    return level.call(lambda: list(level.tier.keys()))
-
-
-def _batches(keys: list[str]) -> Iterator[list[str]]:
-    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))

@@ -122,6 +122,8 @@ def test_no_more_writes_wait_in_bulk_than_singly(world: World) -> None:
     out(cache, "L2")
     with pytest.raises(TierFull, match="at most 4 may wait"):
         cache.put_many([note(f"k{n}") for n in range(10)])
+    assert cache.get_statistics().intents == 0
+    cache.put_many([note(f"k{n}") for n in range(4)])
     assert cache.get_statistics().intents == 4
 
 
