@@ -10,7 +10,7 @@ from typing import Any
 from tests.core.engine.support import Disk, NoOptions, Note, ScriptedTier, World, tier
 from tests.plugins.sqlite_support import own_connection
 
-from tierkit import ANY_POLICY, EVICTION_POLICIES, CacheManager, CacheTier, TierContext, TierSpec, hookimpl
+from tierkit import ANY_POLICY, EVICTION_POLICIES, CacheManager, CacheTier, Row, TierContext, TierSpec, hookimpl
 from tierkit.plugins import discover
 from tierkit_jsonl import FileCacheTier
 from tierkit_sqlite import SQLiteCacheTier
@@ -76,6 +76,16 @@ class RealWorld(World):
         """Close everything, and remove the directory."""
         self.close()
         self.folder.cleanup()
+
+
+def peek(cache: CacheManager[Note], name: str) -> dict[str, Any]:
+    """What a level holds, behind the engine's back: no read is counted, nor is anything used by it."""
+    return {record.key: record for record in tier(cache, name).tier.scan()}
+
+
+def stored_text(record: Any) -> str | None:
+    """The text of a record; None for the deletion that a level below is owed."""
+    return record.columns.get("text") if isinstance(record, Row) else str(record.text)
 
 
 def corrupt(world: RealWorld, cache: CacheManager[Note], name: str, key: str) -> bool:
