@@ -27,6 +27,7 @@ import tierkit_jsonl.order
 import tierkit_memory
 import tierkit_sqlite.work
 from tierkit import CacheManager, CacheStorageError, TierkitError, blob, reconciling
+from tierkit.clearing import Clearing
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry, Usage
 from tierkit.level import Level
@@ -213,7 +214,7 @@ def failed_put_acknowledged(patch: pytest.MonkeyPatch) -> None:
 
 @fault("clear leaves the levels between")
 def clear_leaves_some(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writer, "_clear_above", _nothing)
+    patch.setattr(Clearing, "_clear_above", _nothing)
 
 
 @fault("a bulk put leaves the old copy in L1")
