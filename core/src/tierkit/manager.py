@@ -536,6 +536,7 @@ class CacheManager(Generic[E]):
         self._check_open()
         if not self.read_only:
             self._stack.owing.replay_all()  # first: there is no usage of what the authority does not have
+            self._stack.settle()  # copies took the place of what was pinned
         self._stack.flush()
 
     def sweep(self) -> int:

@@ -27,6 +27,7 @@ def recover(stack: Stack[Any]) -> int:
     for level in waiting:
         if level.in_service and not level.writable:
             level.try_room()
-    if not stack.settings.read_only:
+    if stack.owing.intents and not stack.settings.read_only:
         stack.owing.replay_due()
+        stack.settle()  # copies took the place of what was pinned
     return back

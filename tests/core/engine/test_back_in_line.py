@@ -109,6 +109,23 @@ def test_a_bounded_authority_keeps_its_bound_when_it_gets_what_it_was_owed(
 
 
 @pytest.mark.req("US4-3")
+@pytest.mark.parametrize("way", ["flush", "recover"])
+def test_a_bounded_level_that_held_what_waited_keeps_its_bound_when_that_is_brought_down(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"backend": "disk", "max_entries": 1},
+        {"backend": "disk", "write_policy": "behind"},
+    ]
+    cache, other = world.open_config(tiers), world.open_config(tiers)
+    cache.put(note("a"))
+    tier(cache, "L1").after("discard", lambda: other.put(note("b")))  # before the copy is put back
+    clock.advance(60.0)
+    getattr(cache, way)()
+    assert tier(cache, "L1").tier.size() == 1
+
+
+@pytest.mark.req("US4-3")
 def test_a_bounded_authority_keeps_its_bound_when_it_comes_back(world: World, clock: FakeClock) -> None:
     cache = owing(world, "through", 3)
     out(cache, "L3")
