@@ -68,7 +68,7 @@ def _policies(place: int, kind: str, *, lowest: bool, holds: bool) -> list[str]:
     if kind == "live" or place == 0:
         return ["through"]
     if not lowest:
-        return ["through", "demote"]
+        return ["through", "demote", "demote"]
     return ["through", "behind", "demote"] if holds else ["through"]
 
 
