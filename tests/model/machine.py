@@ -303,6 +303,14 @@ class Machine(RuleBasedStateMachine):
         self.wait(2.0)
         self.get(key)
 
+    @rule(key=KEYS, ttl=TTLS)
+    def put_and_read_on(self, key: str, ttl: float) -> None:
+        """So that a hit renews it, where hits do, until its last moment and no longer."""
+        self.put(key, ttl)
+        for _ in range(5):
+            self.wait(1.0)
+            self.get(key)
+
     @rule()
     def put_more_than_there_is_room_for(self) -> None:
         for key in NAMES:

@@ -26,7 +26,7 @@ from tests.model.machine import Machine
 import tierkit_jsonl.order
 import tierkit_memory
 import tierkit_sqlite.work
-from tierkit import CacheManager, CacheStorageError, TierkitError, blob, merging, reconciling, sliding
+from tierkit import CacheManager, CacheStorageError, TierkitError, blob, expiry, merging, reconciling, sliding
 from tierkit.clock import CacheTime
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry, Usage
@@ -312,7 +312,7 @@ def merging_forgets_the_first_moment(patch: pytest.MonkeyPatch) -> None:
 
 @fault("sliding renews beyond its bound")
 def sliding_knows_no_bound(patch: pytest.MonkeyPatch) -> None:
-    true = sliding.slid
+    true = expiry.slid
     patch.setattr(sliding, "slid", lambda entry, now, _: true(entry, now, 1e9))
 
 
