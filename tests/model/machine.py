@@ -193,6 +193,9 @@ class Machine(RuleBasedStateMachine):
             if not all(script._after for script in waiting):  # it was done, and then it failed
                 self.model |= {key: self.model.get(key, NOTHING) | change(key) for key in keys}
                 self.unsettled |= set(keys)
+                for level in self.top_down[:-1]:
+                    left = set(keys) & peek(self.cache, level.name).keys() if level.live and self.persists else set()
+                    assert not left or self.troubled(level), f"copies of {left} stay in {level.name}: are they old?"
                 self.forget_what_has_no_room()
             return False
         finally:
@@ -233,9 +236,11 @@ class Machine(RuleBasedStateMachine):
     def matching(self, key: str, entry: Note, allowed: Possible) -> Possible:
         """Those of `allowed` that `entry` is: one at least."""
         assert entry.expires_at is not None
+        assert entry.created_at is not None
         found = (entry.text, entry.failure_count, entry.health_status.value)
-        deadline = entry.expires_at.timestamp()
+        deadline, created = entry.expires_at.timestamp(), pytest.approx(entry.created_at.timestamp(), abs=1e-5)
         alike = [held for held in allowed if held and (held.text, held.failures, held.health) == found]
+        alike = [held for held in alike if held.created == created]
         matching = [held for held in alike if deadline == pytest.approx(held.deadline, abs=1e-5)]
         assert matching, f"{key} is {found} until {deadline} at {self.now()}, and should be one of {allowed}"
         return frozenset(matching)
@@ -297,6 +302,14 @@ class Machine(RuleBasedStateMachine):
         self.put(key, 2.0)
         self.wait(2.0)
         self.get(key)
+
+    @rule(key=KEYS, ttl=TTLS)
+    def put_and_read_on(self, key: str, ttl: float) -> None:
+        """So that a hit renews it, where hits do, until its last moment and no longer."""
+        self.put(key, ttl)
+        for _ in range(5):
+            self.wait(1.0)
+            self.get(key)
 
     @rule()
     def put_more_than_there_is_room_for(self) -> None:
@@ -418,7 +431,8 @@ class Machine(RuleBasedStateMachine):
             if waits and not crowded:
                 there = {key for key, text in new.items() if key in held and stored_text(held[key]) == text}
                 assert not there, f"{there} in {level.name}, which is to get only what is evicted above it"
-            if config["write_policy"] == "demote" and not lowest and config["max_entries"] is None and place:
+            takes_all = config["max_entries"] is None or len(held) < config["max_entries"]
+            if config["write_policy"] == "demote" and not lowest and takes_all:
                 high = self.top_down[place - 1].name
                 written = self.policy == self.levels[place - 1]["write_policy"] == "through" and len(new) == 1
                 came = new.keys() if written else set()  # of many only those that there is room for

@@ -26,11 +26,14 @@ from tests.model.machine import Machine
 import tierkit_jsonl.order
 import tierkit_memory
 import tierkit_sqlite.work
-from tierkit import CacheManager, CacheStorageError, TierkitError, blob, reconciling
+from tierkit import CacheManager, CacheStorageError, TierkitError, blob, expiry, merging, reconciling, sliding
 from tierkit.clearing import Clearing
+from tierkit.clock import CacheTime
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry, Usage
 from tierkit.level import Level
+from tierkit.owing import Owing
+from tierkit.row import is_owed
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
 from tierkit.upkeep import Upkeep
@@ -262,6 +265,105 @@ def never_late(patch: pytest.MonkeyPatch) -> None:
 def answers_another(patch: pytest.MonkeyPatch) -> None:
     true = CacheManager.get_many
     patch.setattr(CacheManager, "get_many", lambda self, keys: dict(zip(keys, true(self, keys).values(), strict=False)))
+
+
+@fault("a victim is not copied down")
+def demotion_copies_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "_copy_down", _nothing)
+
+
+@fault("time inside an open cache follows the wall clock")
+def time_follows_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CacheTime, "now", lambda self: self.monotonic.__self__.wall())
+
+
+@fault("a damaged record stays where it is")
+def damaged_stays(patch: pytest.MonkeyPatch) -> None:
+    true = Stack.open_row
+
+    def open_row(self: Any, level: Any, row: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(Stack, "discard", lambda *_: False)
+            return true(self, level, row)
+
+    patch.setattr(Stack, "open_row", open_row)
+
+
+@fault("what the authority lost by damage is not put back from above")
+def damage_not_healed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Stack, "_heal", _nothing)
+
+
+@fault("merging forgets what was found out about a record")
+def merging_forgets_health(patch: pytest.MonkeyPatch) -> None:
+    true = merging.merged
+
+    def merged(new: Any, held: Any) -> Any:
+        kept = true(new, held)
+        return kept.evolve(health_status=new.health_status, failure_count=new.failure_count)
+
+    patch.setattr(merging, "merged", merged)
+
+
+@fault("merging forgets when a record was first put")
+def merging_forgets_the_first_moment(patch: pytest.MonkeyPatch) -> None:
+    true = merging.merged
+    patch.setattr(merging, "merged", lambda new, held: true(new, held).evolve(created_at=new.created_at))
+
+
+@fault("sliding renews beyond its bound")
+def sliding_knows_no_bound(patch: pytest.MonkeyPatch) -> None:
+    true = expiry.slid
+    patch.setattr(sliding, "slid", lambda entry, now, _: true(entry, now, 1e9))
+
+
+@fault("a hit renews nothing")
+def nothing_slides(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sliding, "slid", lambda entry, *_: entry)
+
+
+@fault("a stale record is served to who did not ask for it")
+def stale_served(patch: pytest.MonkeyPatch) -> None:
+    true = Stack.find
+    patch.setattr(Stack, "find", lambda self, key, **_: true(self, key, allow_stale=True))
+
+
+@fault("a write that was held in memory is forgotten at replay")
+def memory_forgotten_at_replay(patch: pytest.MonkeyPatch) -> None:
+    true = Owing._row_of
+    patch.setattr(Owing, "_row_of", lambda self, key, intent: None if intent.level is None else true(self, key, intent))
+
+
+@fault("a write that a level holds for the authority is forgotten at replay")
+def owed_forgotten_at_replay(patch: pytest.MonkeyPatch) -> None:
+    true = Owing._row_of
+    patch.setattr(Owing, "_row_of", lambda self, key, intent: true(self, key, intent) if intent.level is None else None)
+
+
+@fault("what was owed when the process died is not brought down")
+def owed_not_adopted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconciling, "_adopted", lambda *args: is_owed(args[-1]))
+
+
+@fault("what the authority holds is read although a newer write waits for it")
+def owed_not_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Owing, "look", _nothing)
+    patch.setattr(Stack, "_owed", _nothing)
+
+
+@fault("write-behind and demote-only write the authority at once")
+def written_through(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Owing, "direct", property(lambda self: self._authority is not None and self._authority.takes_writes))
+
+
+@fault("a level that is to get what is evicted is written at once")
+def victim_cache_written(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Level, "takes_copy", lambda *_: True)
+
+
+@fault("delete says that there was nothing")
+def delete_answers_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CacheManager, "_present", lambda *_: False)
 
 
 def found_out(planted: MachineFault, examples: int = EXAMPLES) -> str | None:

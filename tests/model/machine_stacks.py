@@ -68,7 +68,7 @@ def _policies(place: int, kind: str, *, lowest: bool, holds: bool) -> list[str]:
     if kind == "live" or place == 0:
         return ["through"]
     if not lowest:
-        return ["through", "demote"]
+        return ["through", "demote", "demote"]
     return ["through", "behind", "demote"] if holds else ["through"]
 
 
@@ -89,7 +89,7 @@ SETTINGS = st.fixed_dictionaries(
         "tier_failure_threshold": st.integers(1, 3),
         "staleness_seconds": st.sampled_from([None, 1.5]),
         "grace_seconds": st.sampled_from([0.0, 0.0, 3.0]),
-        "sliding_max_seconds": st.sampled_from([None, None, 4.0, 1500.0]),
+        "sliding_max_seconds": st.sampled_from([None, 4.0, 1500.0]),
         "enable_statistics": st.sampled_from([True, True, False]),
         "durability": st.sampled_from(["process", "none", "full"]),
     }
