@@ -342,8 +342,6 @@ class Machine(RuleBasedStateMachine):
     def delete(self, choice: int | str) -> None:
         key = self.pick(choice)
         known, allowed = self.sure(key) and not self.unreadable(), self.alive(key)
-        if self.owed(key) and self.expired(key):
-            known = False  # in its grace period it is told to have been there
         answers: list[bool] = []
         if self.write(lambda: answers.append(self.cache.delete(key)), lambda _: NOTHING, key):
             self.forget_reads(key)

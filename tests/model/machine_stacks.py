@@ -52,7 +52,7 @@ def _stacks(draw: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     stored = draw(st.integers(0 if live else 1, 4 - live))
     kinds = ["live"] * live + [draw(st.sampled_from(STORED)) for _ in range(stored)]
     settings = draw(SETTINGS)
-    if not stored:  # "full" is refused, and with "none" a deletion waits for ever for an authority that there is not
+    if not stored and settings["durability"] == "full":  # which is refused
         settings["durability"] = "process"
     volatile = settings["durability"] == "none"
     levels = []

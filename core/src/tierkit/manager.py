@@ -634,7 +634,7 @@ class CacheManager(Generic[E]):
         authority = self._stack.authority
         owed = self._stack.owing.look(key)
         if owed is not None:
-            return owed.row is not None and self._time.now() < owed.row.purge_at
+            return owed.row is not None and self._time.now() < deadline_of(owed.row)
         held = self._stack.fetch(authority, key) if authority is not None and authority.in_service else None
         return held is not None and self._time.now() < deadline_of(held)
 

@@ -99,7 +99,7 @@ class Owing:
 
     def can_hold(self) -> bool:
         """Whether anyone can hold a write for the authority now."""
-        return self._volatile or self._stand_in() is not None
+        return self._authority is not None and (self._volatile or self._stand_in() is not None)
 
     def holder(self) -> Level | None:
         """The level that holds writes for the authority; None for this process's memory.

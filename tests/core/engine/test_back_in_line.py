@@ -424,3 +424,25 @@ def test_what_is_held_in_memory_goes_to_an_authority_that_is_well_again_at_the_e
     tier(cache, "L1").heal()
     cache.close()
     assert "a" in world.disks["L1"]
+
+
+def test_a_cache_of_memory_alone_owes_nothing_though_it_promises_nothing(world: World) -> None:
+    cache = world.open("live", durability="none")
+    cache.put(note("a", "1"))
+    cache.delete("a")
+    cache.put(note("a", "2"))
+    assert cache.get_statistics().intents == 0
+    assert [entry.text for entry in cache.scan()] == ["2"]
+    assert cache.get_with_level("a")[1] == "L1"
+
+
+@pytest.mark.parametrize("policy", ["through", "behind", "demote"])
+def test_a_record_in_its_grace_period_was_not_there_when_it_is_deleted(
+    world: World, clock: FakeClock, policy: str
+) -> None:
+    cache = owing(world, policy, grace_seconds=300.0)
+    cache.put(note("a", ttl_seconds=2.0))
+    cache.put(note("b", ttl_seconds=200.0))
+    clock.advance(2.0)
+    assert cache.delete("a") is False
+    assert cache.delete("b") is True
