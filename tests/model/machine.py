@@ -276,8 +276,9 @@ class Machine(RuleBasedStateMachine):
         entries = [note(key, held.text, ttl_seconds=ttl) for key, held in new]
         before = self.copies()
         answers: list[int] = []
-        act = lambda: answers.append(self.cache.put_many(entries))  # noqa: E731
-        if self.write(act, lambda key: frozenset([last[key]]), "".join(last)):
+        if self.write(
+            lambda: answers.append(self.cache.put_many(entries)), lambda key: frozenset([last[key]]), "".join(last)
+        ):
             assert answers == [len(keys)]
             self.in_their_places({key: held.text for key, held in last.items()}, before)
 
@@ -293,8 +294,9 @@ class Machine(RuleBasedStateMachine):
             after = {_merged(last[key], held) for held in self.alive(key)}
             return frozenset(after if self.sure(key) else {*after, last[key]})
 
-        act = lambda: answers.append(self.cache.put_many(entries, merge=True))  # noqa: E731
-        if self.write(act, merged, "".join(last), compares=True):
+        if self.write(
+            lambda: answers.append(self.cache.put_many(entries, merge=True)), merged, "".join(last), compares=True
+        ):
             assert answers == [len(new)]
 
     @rule(key=KEYS)

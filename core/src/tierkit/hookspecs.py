@@ -60,7 +60,7 @@ def make_observer(cache_name: str, options: Mapping[str, Any]) -> CacheObserver:
 
 
 @hookspec
-def register_observer_options() -> type[BaseModel]:  # type: ignore[empty-body]
+def register_observer_options() -> type[BaseModel]:  # type: ignore[empty-body]  # likewise
     """The pydantic model of the options of this plugin's observer.
 
     Called once, at discovery. With it options are checked before the observer is made, and by `tierkit config`, which
