@@ -328,7 +328,10 @@ def stale_served(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stack, "find", lambda self, key, **_: true(self, key, allow_stale=True))
 
 
-@fault("a write that was held in memory is forgotten at replay")
+@fault(
+    "a write that was held in memory is forgotten at replay",
+    "test_back_in_line.py::test_what_is_held_in_memory_goes_to_an_authority_that_is_well_again_at_the_end",
+)
 def memory_forgotten_at_replay(patch: pytest.MonkeyPatch) -> None:
     true = Owing._row_of
     patch.setattr(Owing, "_row_of", lambda self, key, intent: None if intent.level is None else true(self, key, intent))
