@@ -115,6 +115,8 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
                 dropped += not put_down and level.call(level.tier.discard, row)
         started = stack.time.monotonic()
     stack.owing.replay_all()
+    if restored:
+        stack.settle()  # a bounded authority may have evicted what was put down
     if restored or dropped:
         logger.warning(
             "%s: %d records that %s had lost were put back there, and %d old copies were dropped",

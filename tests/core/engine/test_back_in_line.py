@@ -134,6 +134,17 @@ def test_a_bounded_authority_keeps_its_bound_when_it_comes_back(world: World, cl
     assert cache.size() == 3
 
 
+@pytest.mark.req("US4-3")
+def test_a_bounded_authority_keeps_its_bound_when_records_are_put_down_to_it_again(world: World) -> None:
+    cache = world.open("disk", "disk")
+    cache.put_many([note("a"), note("b"), note("c")])
+    cache.close()
+    world.disks["L2"].pop("a")
+    world.disks["L2"].pop("b")
+    again = world.open("disk", ("disk", 2))
+    assert again.size() == 2
+
+
 def test_no_more_writes_wait_in_bulk_than_singly(world: World) -> None:
     cache = world.open_config([{"backend": "disk", "max_entries": 2}, {"backend": "disk"}])
     out(cache, "L2")
