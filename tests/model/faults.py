@@ -498,6 +498,13 @@ COMPARED: Final = [
         (GIVING_WAY,),
     ),
     Fault(
+        "a write that comes after is lost with what it comes after",
+        "copies:ComparedCopies._comes_after",
+        "if held.version < row.version:",
+        "if False:",
+        (GIVING_WAY,),
+    ),
+    Fault(
         "what was compared and set takes the place of a newer copy",
         "copies:ComparedCopies._replace",
         "replacements = [(row, _version(held, row.key)) for row in older]",

@@ -164,7 +164,11 @@ class ComparedCopies(Copies[E]):
             self.stack.sealer.verify(held)
         except TierkitError:
             return False  # found, counted and evicted when it is read
-        self.stack.owing.adopt(level, held)
+        owed = held
+        if held.version < row.version:  # at once: `row` may be gone when it is replayed, and leave nothing but a mark
+            again = self.stack.sealer.restamp(held, self.stack.versions.above(row.version))
+            owed = again if level.write(level.tier.replace, again, held.version) else held
+        self.stack.owing.adopt(level, owed)
         self.writer.drop_live(held.key)  # and L1 is not filled with `row`
         return True
 

@@ -153,3 +153,13 @@ def test_a_level_that_returns_keeps_a_write_that_comes_after(world: World, clock
     clock.advance(100.0)
     assert cache.recover() == 1
     assert_new(cache, other)
+
+
+def test_a_write_that_comes_after_is_not_lost_with_the_record_that_it_comes_after(world: World) -> None:
+    cache, other = two_processes(world)
+    tier(cache, "L3").after("replace", lambda: other.put(note("k", "new")))
+    cache.invalidate_by_health("k")
+    expired = tier(cache, "L3").tier.get("k")
+    assert expired is not None
+    assert tier(cache, "L3").tier.discard(expired)
+    assert_new(cache, other)
