@@ -246,9 +246,8 @@ class History:
             return
         self.hits[key] += 1
         self._check_entry(operation, key, entry)
-        cut_off = any(
-            operation.process.was_cut_off(disk, operation.window) for disk in self._holders(key, operation.process)
-        )
+        since = operation.window - (self.world.staleness or 0.0)  # a copy in the first level may be of a read then
+        cut_off = any(operation.process.was_cut_off(disk, since) for disk in self._holders(key, operation.process))
         found = self.writes[key][entry.version * 2]
         if floor is not None and found.order < floor.order and not cut_off and floor not in _with_heirs([found]):
             what = "was deleted" if floor.deleted else f"was replaced by {floor.text!r}"

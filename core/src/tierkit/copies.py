@@ -34,7 +34,7 @@ class Copies(Generic[E]):
 
     def put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         """Put `rows` into `level`, or only drop what is older if that is late or the level does not admit them."""
-        taken = [] if self.stack.late(started) else [row for row in rows if level.takes_copy(row.key)]
+        taken = [] if self.stack.late(started) else [row for row in rows if self._wanted(level, row)]
         kept_out = {row.key for row in rows} - {row.key for row in taken}
 
         def put() -> None:
@@ -44,6 +44,9 @@ class Copies(Generic[E]):
                 self._drop(level, [row for row in rows if row.key in kept_out], 1)
 
         self._guarded(level, rows, 1, put)
+
+    def _wanted(self, level: Level, row: Row) -> bool:
+        return level.takes_copy(row.key)
 
     def keep_out(self, level: Level, rows: Sequence[Row]) -> None:
         """Put none of `rows` into `level`: drop what is older, and leave marks against older copies on their way."""
@@ -110,6 +113,10 @@ class ComparedCopies(Copies[E]):
         else:
             level.miss(error, _versions(rows, before))
 
+    def _wanted(self, level: Level, row: Row) -> bool:
+        after = self.stack.owing.intents.get(row.key)  # as a level below has shown
+        return (after is None or after.version < row.version) and super()._wanted(level, row)
+
     def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         self._replace(level, {row.key: row for row in rows}, started)
 
@@ -169,7 +176,7 @@ class ComparedCopies(Copies[E]):
             again = self.stack.sealer.restamp(held, self.stack.versions.above(row.version))
             owed = again if level.write(level.tier.replace, again, held.version) else held
         self.stack.owing.adopt(level, owed)
-        self.writer.drop_live(held.key)  # and L1 is not filled with `row`
+        self.stack.forget_copies(held.key)  # and L1 is not filled with `row`
         return True
 
 

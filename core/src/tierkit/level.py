@@ -418,8 +418,10 @@ class Level:
         with self._writes:
             missed = Missed(self._missed, self.missed_writes)
             self._missed, self.missed_writes = {}, False
-        if missed:
+        if missed.everything:
             self.drop_missed(missed)
+        elif missed:
+            self.align(missed)
 
     def drop_missed(self, missed: Missed) -> None:
         """Drop what is older than what passed by: everything, if that cannot be told.

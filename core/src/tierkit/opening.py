@@ -84,6 +84,7 @@ def open_stack(
             adopt_all(stack)
         else:
             reconcile(stack)
+            stack.settle()
         opened.pop_all()
     return stack
 

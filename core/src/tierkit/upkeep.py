@@ -81,7 +81,7 @@ class Upkeep:
             late_seconds=settings.late_seconds,
             flush_interval_seconds=settings.flush_interval_seconds,
             on_first=self._wake,
-            on_came_after=self._forget_live,
+            on_came_after=self.forget_copies,
             on_paid=self._settle_authority,
         )
         self.halt = threading.Event()
@@ -93,8 +93,12 @@ class Upkeep:
     def _wake(self) -> None:
         self.alarm()
 
-    def _forget_live(self, key: str) -> None:
-        """Let no live level hold `key`, nor be filled by who reads it now."""
+    def forget_copies(self, key: str) -> None:
+        """Let no level above the authority hold a copy of `key`, nor a live one be filled by who reads it now."""
+        for level in self.stored[:-1]:
+            with suppress(TierkitError):
+                if level.in_service:
+                    level.drop_copy(key)
         stripe = self.filling.stripe(key)
         with self.filling.locks[stripe]:
             for level in self.live:

@@ -145,13 +145,18 @@ def test_the_removal_of_a_failed_record_does_not_take_a_write_that_comes_after(w
     assert_new(cache, other)
 
 
-def test_a_level_that_returns_keeps_a_write_that_comes_after(world: World, clock: FakeClock) -> None:
+@pytest.mark.parametrize("way", ["returns", "is left at close"])
+def test_a_level_that_was_out_keeps_a_write_that_comes_after(world: World, clock: FakeClock, way: str) -> None:
     cache, other = two_processes(world)
     cache.levels[1].take_out(OSError("away"))
     other.put(note("k", "new"))
     cache.invalidate_by_health("k")
-    clock.advance(100.0)
-    assert cache.recover() == 1
+    if way == "returns":
+        clock.advance(100.0)
+        assert cache.recover() == 1
+    else:
+        cache.close()
+        cache = world.open_config(STACKS["behind"])
     assert_new(cache, other)
 
 
@@ -163,3 +168,28 @@ def test_a_write_that_comes_after_is_not_lost_with_the_record_that_it_comes_afte
     assert expired is not None
     assert tier(cache, "L3").tier.discard(expired)
     assert_new(cache, other)
+
+
+@pytest.mark.parametrize("found", ["at once", "at replay"])
+def test_no_level_keeps_a_copy_of_what_another_write_comes_after(world: World, found: str) -> None:
+    tiers = [{"backend": "disk"}, {"backend": "disk"}, {"backend": "disk", "write_policy": "behind"}]
+    cache, other = world.open_config(tiers), behind(world).open_config(tiers)
+    world.caches.append(other)
+    cache.put(note("k", "old"))
+    cache.flush()
+    other.get("k")
+    world.clock.advance(10.0)
+    if found == "at once":
+        tier(cache, "L3").after("replace", lambda: other.put(note("k", "new")))
+        cache.invalidate_by_health("k")
+    else:
+        cache.levels[1].take_out(OSError("away"))
+        other.put(note("k", "new"))
+        cache.invalidate_by_health("k")
+    other.flush()
+    world.clock.advance(100.0)
+    cache.recover()
+    cache.flush()
+    assert where(cache, "k").get("L1") in (None, "new")
+    entry = cache.get("k")
+    assert (entry and entry.text) == "new"
