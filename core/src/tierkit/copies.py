@@ -183,11 +183,14 @@ class ComparedCopies(Copies[E]):
 class MergedCopies(ComparedCopies[E]):
     """Copies of merged records, each a put in its own right: where nothing waits for the authority they go as puts."""
 
+    def _nothing_waits(self, level: Level) -> bool:  # noqa: ARG002 - what another process holds there is older or newer
+        return self.stack.owing.write_policy == "through" and not self.stack.owing.intents
+
     def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
-        owing = self.stack.owing
-        waits = owing.write_policy != "through" or owing.intents
-        put = ComparedCopies[E]._put if waits else Copies[E]._put
-        put(self, level, rows, started)
+        if self._nothing_waits(level):
+            Copies._put(self, level, rows, started)
+        else:
+            super()._put(level, rows, started)
 
 
 def _version(held: Mapping[str, Row], key: str) -> int:
