@@ -68,9 +68,11 @@ class Process:
         disk.overfull = True
 
     def is_well(self, since: float) -> bool:
-        """Whether no call has failed since then, and every level is in service."""
+        """Whether no call has failed since then, and every level is in service and takes writes."""
         manager = self.manager
-        well = manager is None or (not manager._closed and all(level.in_service for level in manager.levels))
+        well = manager is None or (
+            not manager._closed and all(level.in_service and level.writable for level in manager.levels)
+        )
         return well and all(failed < since for failed in self._cut_off.values())
 
     def was_cut_off(self, disk: SharedDisk, since: float) -> bool:
