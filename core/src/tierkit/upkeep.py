@@ -195,6 +195,8 @@ class Upkeep:
                     self._evicted(level, victim)
             else:
                 self._settle_one_by_one(level)
+                if level.live and self.owing.write_policy == "demote":  # what was pinned below has become copies
+                    self.settle(self.stored[:-1])
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
 
