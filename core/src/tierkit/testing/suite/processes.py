@@ -6,25 +6,20 @@ import multiprocessing
 import os
 import signal
 import sys
-import sysconfig
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
+
+from tierkit.testing.suite.stirring import Stir
 
 PATIENCE_SECONDS: Final = 60.0
 """After this a thread or process is taken to hang. No test waits for it unless something is wrong."""
 
-TraceFunction = Callable[[FrameType, str, Any], Any]
-_KIT: Final = str(Path(__file__).parents[1])
-_PYTHON: Final = sysconfig.get_path("stdlib")
 _fork = multiprocessing.get_context("fork")
 _FAILED: Final = -1
 
@@ -114,24 +109,23 @@ def run_together(works: Sequence[Callable[[], None]], *, stirred: bool = False) 
 
     Args:
         works: What to run.
-        stirred: Let another thread run before each line of the tier: slow, but a race within a few lines shows.
+        stirred: Let others run between any two lines of the tier: see `Stir`.
 
     Raises:
         AssertionError: One of them hangs.
         Exception: The first that any of them raised.
     """
     barrier = threading.Barrier(len(works))
+    stir = Stir()
     errors: list[BaseException] = []
 
     def run(work: Callable[[], None]) -> None:
         try:
             barrier.wait(PATIENCE_SECONDS)
-            sys.settrace(_stir if stirred else sys.gettrace())
-            work()
+            with stir if stirred else nullcontext():
+                work()
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
-        finally:
-            sys.settrace(None)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -146,15 +140,3 @@ def run_together(works: Sequence[Callable[[], None]], *, stirred: bool = False) 
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if errors:
         raise errors[0]
-
-
-def _stir(frame: FrameType, event: str, _: object) -> TraceFunction | None:
-    """A trace function that gives up the GIL, and waits for nothing, before each line outside the kit and Python."""
-    if event == "call" and _is_foreign(frame.f_code.co_filename):
-        return None
-    time.sleep(0)
-    return _stir
-
-
-def _is_foreign(file: str) -> bool:
-    return file.startswith(_KIT) or (file.startswith(_PYTHON) and "site-packages" not in file)

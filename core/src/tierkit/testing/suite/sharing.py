@@ -13,6 +13,7 @@ import pytest
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.concurrency import increment, number_of
 from tierkit.testing.suite.processes import forked, receive, run_together, send
+from tierkit.testing.suite.stirring import Stir
 from tierkit.tier import CacheTier, Trait
 
 PROCESSES = 3
@@ -130,7 +131,8 @@ class Sharing:
             with storage.open() as tier:
                 send(pipe, 1)
                 receive(pipe)
-                work(tier)
+                with Stir():
+                    work(tier)
             send(pipe, 2)
 
         with ExitStack() as stack:
