@@ -12,7 +12,7 @@ from random import Random
 from types import FrameType
 from typing import Any, Final
 
-OFFERS: Final = 40
+OFFERS: Final = 10
 OFFER_SECONDS: Final = 1e-5
 """How often, and how long each time, a thread offers its turn to the others before it goes on alone."""
 
