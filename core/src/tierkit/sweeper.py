@@ -18,12 +18,15 @@ logger = logging.getLogger("tierkit.sweeper")
 
 _SHORTEST_SECONDS: Final = 0.05
 """Between two rounds: a level that fails again at once must not keep a processor busy."""
+_REST_PART: Final = 0.1
+"""Of an interval: what a sweep may take so that none is late, and what there is at least between two sweeps."""
 
 
 class Sweeper:
     """Looks after a stack until it is stopped or the stack is gone. Started when it is made.
 
-    It sweeps every `interval_seconds`, or never if that is None, and recovers what is due meanwhile.
+    It sweeps so often that what expired is gone within `interval_seconds`, or never if that is None, and recovers what
+    is due meanwhile.
     """
 
     def __init__(self, stack: Stack[Any], interval_seconds: float | None) -> None:
@@ -70,7 +73,9 @@ def _run(
     finish: list[Callable[[], None]],
     interval_seconds: float | None,
 ) -> None:
-    sweep_at = _later(interval_seconds)
+    interval = inf if interval_seconds is None else interval_seconds
+    opened = time.monotonic()
+    sweep_at = next_sweep(opened, opened, interval)
     while not stopped.is_set():
         stack = reference()
         if stack is None:
@@ -82,16 +87,22 @@ def _run(
         stack = reference()
         if stack is None or stopped.is_set():
             break
-        sweeping = sweep_at <= time.monotonic()
+        began = time.monotonic()
+        sweeping = sweep_at <= began
         _work(stack, sweeping)
         del stack
-        sweep_at = _later(interval_seconds) if sweeping else sweep_at
+        sweep_at = next_sweep(began, time.monotonic(), interval) if sweeping else sweep_at
     for then in finish:
         then()
 
 
-def _later(interval_seconds: float | None) -> float:
-    return inf if interval_seconds is None else time.monotonic() + interval_seconds
+def next_sweep(began: float, ended: float, interval_seconds: float) -> float:
+    """When the sweep after one that `began` and `ended` then is to begin, in the same seconds.
+
+    What expires as soon as a sweep has passed it waits for the next to come there. That is within one interval if a
+    sweep takes a tenth of it or less, and after one that takes longer there is a rest of a tenth.
+    """
+    return max(began + (1 - _REST_PART) * interval_seconds, ended + _REST_PART * interval_seconds)
 
 
 def _work(stack: Stack[Any], sweeping: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tierkit import (
     TierUnavailable,
     Trait,
 )
+from tierkit.sweeper import next_sweep
 from tierkit.testing import FakeClock, FaultyTier, make_row
 from tierkit.tier import PURGE_STEP, purge_steps
 from tierkit_memory import MemoryCacheTier
@@ -226,3 +228,19 @@ def test_the_memory_tier_forgets_many_marks_in_steps() -> None:
     tier.delete("young", 5)
     assert len(list(purge_steps(tier, now[0]))) >= 2
     assert list(tier._marks) == ["young"]
+
+
+@pytest.mark.req("SC-6")
+@pytest.mark.parametrize("took", [0.0, 0.5, 5.9])
+def test_what_expires_just_after_a_sweep_passed_it_is_gone_within_one_interval(took: float) -> None:
+    begins = next_sweep(began=100.0, ended=100.0 + took, interval_seconds=60.0)
+    assert 100.0 + took < begins
+    assert begins + took <= 160.0
+
+
+def test_a_sweep_that_takes_longer_than_the_interval_is_followed_by_a_rest() -> None:
+    assert next_sweep(began=100.0, ended=300.0, interval_seconds=60.0) == 306.0
+
+
+def test_without_an_interval_no_sweep_follows() -> None:
+    assert next_sweep(began=100.0, ended=100.0, interval_seconds=inf) == inf
