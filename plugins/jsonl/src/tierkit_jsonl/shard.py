@@ -221,14 +221,12 @@ class Shard:
             self._writing = False
 
     def _lock_file(self) -> None:
-        """Take the file lock, in the folder that is there."""
-        home = self._settings.home
+        """Take the file lock; where its folder is gone, say so."""
         try:
             self.lock.acquire_file()
         except FileNotFoundError:
-            home.check()
+            self._settings.home.check()
             raise
-        home.check()
 
     def compact(self) -> None:
         """Write the file anew without what is dead."""
@@ -256,6 +254,7 @@ class Shard:
         status = files.stat(self.path)
         log = self.log
         if status is None or log is None or not log.writable or not log.is_file(status):
+            self._settings.home.check()  # else the file that is known is there, and so is its folder
             log = self._open_to_write()
         elif status.st_size == log.end and log.intact:
             return log
