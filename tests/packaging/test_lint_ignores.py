@@ -10,14 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("core", "plugins", "examples", "tests", "benchmarks", "scripts")
 MARK = re.compile(r"#\s*(?:ruff:\s*)?noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?|#\s*type:\s*ignore(?:\[[\w, -]*\])?")
-EXCEPTIONS = {
-    "core/src/tierkit/check_runners.py",
-    "core/src/tierkit/opening.py",
-    "core/src/tierkit/upkeep.py",
-    "plugins/jsonl/src/tierkit_jsonl/shard.py",
-    "plugins/sqlite/src/tierkit_sqlite/connections.py",
-}
-"""Files that may still have some without. The list is to become empty."""
 
 
 def without_reason(file: Path) -> Iterator[int]:
@@ -36,12 +28,7 @@ def sources() -> list[Path]:
 
 
 def test_every_lint_ignore_has_its_reason_beside_it() -> None:
-    places = [
-        f"{name}:{line}"
-        for file in sources()
-        if (name := str(file.relative_to(ROOT))) not in EXCEPTIONS
-        for line in without_reason(file)
-    ]
+    places = [f"{file.relative_to(ROOT)}:{line}" for file in sources() for line in without_reason(file)]
     assert not places
 
 

@@ -228,4 +228,5 @@ def failure(check: Check, error: BaseException) -> bool | BaseException:
 
 def is_async(checker: Any) -> bool:
     """Whether `checker` is a coroutine function, or an object whose `__call__` is one."""
-    return inspect.iscoroutinefunction(checker) or inspect.iscoroutinefunction(getattr(checker, "__call__", None))  # noqa: B004
+    called = getattr(checker, "__call__", None)  # noqa: B004 - not whether it has one, but of what kind that is
+    return inspect.iscoroutinefunction(checker) or inspect.iscoroutinefunction(called)

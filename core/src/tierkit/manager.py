@@ -127,7 +127,7 @@ class CacheManager(Generic[E]):
         self._closed = False
         self._checks: set[CheckRun[E]] = set()
         self._latencies: Latencies = {}
-        if self.config.latency_histograms and self.config.enable_statistics:
+        if self.config.latency_histograms:
             for level in self._stack.levels:
                 time_level(level, self._monotonic)
             self._latencies = time_cache(self, self._monotonic)

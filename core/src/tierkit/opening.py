@@ -199,7 +199,7 @@ class _AbsentTier(CacheTier[Any]):
     def _refuse(self, *_: Any) -> NoReturn:
         raise TierUnavailable(f"{self.context.name} could not be opened: {self._error}")
 
-    get = put = delete = scan = _refuse  # type: ignore[assignment]
+    get = put = delete = scan = _refuse  # type: ignore[assignment]  # whatever it is called with
 
     def close(self) -> None:
         """Nothing is open."""

@@ -431,7 +431,7 @@ class Upkeep:
             level.catch_up()
         except TierkitError as error:
             # A traceback would add nothing.
-            logger.error("%s: %s; what it holds may be older than the authority", level.name, error)  # noqa: TRY400
+            logger.error("%s: %s; what it holds may be older than the authority", level.name, error)  # noqa: TRY400 - the message says it
 
     # -- fork --------------------------------------------------------------------------------------------------------
 

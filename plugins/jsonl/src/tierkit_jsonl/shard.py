@@ -309,7 +309,7 @@ class Shard:
             files.truncate(batch.log.fd, batch.start)
         except OSError as error:
             self._broken = self._sync
-            logger.error("%s: a failed write is not taken back: %s", self.path, str(error))  # noqa: TRY400
+            logger.error("%s: a failed write is not taken back: %s", self.path, str(error))  # noqa: TRY400 - it says why
 
     def _compact_if_due(self) -> None:
         log = self.log

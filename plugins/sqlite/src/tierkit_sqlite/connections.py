@@ -107,7 +107,7 @@ class Connections:
 
     def _mine(self) -> Handle:
         try:
-            return self._local.handle  # type: ignore[no-any-return]
+            return self._local.handle  # type: ignore[no-any-return]  # set below
         except AttributeError:
             return self._new_handle()
 
@@ -165,7 +165,7 @@ class Connections:
                 opened = handle.opened
                 if opened is None or (opened.file is not None and opened.file != files.identity(self.path)):
                     opened = self._reopened(handle)
-                answer = work(handle.cursor, opened.table, *args, **kwargs)  # type: ignore[arg-type]
+                answer = work(handle.cursor, opened.table, *args, **kwargs)  # type: ignore[arg-type]  # open by now
             except Exception as error:  # noqa: BLE001 - mapped, or raised again as it is
                 handle.roll_back()
                 if not self._is_healed(handle, error):
