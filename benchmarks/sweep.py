@@ -100,7 +100,7 @@ def watch(backend: str, tier: Any) -> Holds:
     if backend == "memory":
         tier.lock = WatchedLock(tier.lock, holds)
     elif backend == "jsonl":
-        for shard in tier._shards:
+        for shard in tier._store.shards:
             shard.write = _watched(shard.write, holds)
     else:
         connections = tier._connections
