@@ -4,10 +4,11 @@ import threading
 from typing import Any
 
 import pytest
-from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
+from tests.core.engine.support import PATIENCE, Disk, Note, World, held, note, tier, where
 
-from tierkit import CacheManager, TierFull, TierReadOnly, TierTimeout, TierUnavailable
+from tierkit import CacheManager, TierContext, TierFull, TierReadOnly, TierTimeout, TierUnavailable
 from tierkit.level import MOST_MISSED
+from tierkit.schema import namespace_of
 from tierkit.testing import FakeClock
 
 THREE = ("live", "disk", "disk")
@@ -106,6 +107,16 @@ def test_a_bounded_authority_keeps_its_bound_when_it_gets_what_it_was_owed(
         cache = owing(world, policy, 3)  # the first one was killed
     assert policy == "demote" or cache.size() == 3
     assert tier(cache, "L3").tier.size() <= 3
+
+
+@pytest.mark.req("US4-3")
+@pytest.mark.parametrize("policy", ["behind", "demote"])
+def test_a_bounded_authority_keeps_its_bound_when_it_gets_what_it_was_owed_at_close(world: World, policy: str) -> None:
+    cache = owing(world, policy, 3)
+    cache.put_many([note(f"k{n}") for n in range(10)])
+    cache.close()
+    left = Disk(TierContext(namespace=namespace_of(Note)), world.disks["L3"])
+    assert left.size() == 3
 
 
 @pytest.mark.req("US4-3")
