@@ -8,6 +8,7 @@ from tests.model.planting import Fault
 
 ENGINE: Final = "tests/core/engine"
 TAKEN_AWAY: Final = f"{ENGINE}/test_rules_taken_away.py"
+BETWEEN: Final = f"{ENGINE}/test_levels_between.py"
 TOGETHER: Final = f"{ENGINE}/test_rules_that_hold_together.py"
 IN_LINE: Final = f"{ENGINE}/test_back_in_line.py"
 GIVING_WAY: Final = f"{ENGINE}/test_giving_way.py"
@@ -545,6 +546,34 @@ COMPARED: Final = [
         "if key not in after",
         "if True",
         (GIVING_WAY,),
+    ),
+    Fault(
+        "a stand-in waits for the authority to say what this process knows",
+        "reconciling:_without_what_comes_after",
+        "and not _has_newer(stack, row)",
+        "",
+        (BETWEEN,),
+    ),
+    Fault(
+        "a level that returns drops a write while nobody can say what comes after",
+        "reconciling:_without_what_comes_after",
+        "if owed and not authority.in_service:",
+        "if not authority.in_service:\n        owed = []\n    if owed and not authority.in_service:",
+        (BETWEEN,),
+    ),
+    Fault(
+        "a replay leaves older copies in the levels between",
+        "owing:Owing._replay",
+        "self._drop_older([owed for owed in found if owed[0] not in again])",
+        "pass",
+        (BETWEEN,),
+    ),
+    Fault(
+        "an authority that was out too long gets back what was deleted",
+        "reconciling:align",
+        "_reconcile_above(stack, authority, restoring=knows_deletions)",
+        "_reconcile_above(stack, authority)",
+        (BETWEEN,),
     ),
 ]
 

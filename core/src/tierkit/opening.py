@@ -22,6 +22,7 @@ from tierkit.errors import (
     CacheStorageError,
     KeyNotHeldError,
     PluginError,
+    SchemaMismatchError,
     TierUnavailable,
 )
 from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring
@@ -284,7 +285,7 @@ def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer) -> None:
                 sealer.verify(row)
         except KeyNotHeldError as error:
             logger.warning("%s: %s; records sealed so are left as they are", level.name, error)
-        except CacheCorruptionError:
-            pass  # found, counted and evicted when it is read
+        except (CacheCorruptionError, SchemaMismatchError):
+            pass  # found when it is read: the one counted and evicted, the other left as it is
         except CacheStorageError as error:
             logger.warning("%s could not be read: %s", level.name, error)

@@ -336,6 +336,7 @@ class Owing:
         except TierkitError as error:
             logger.debug("what %s is owed could not be replayed: %s", authority.name, error)
             return None
+        self._drop_older([owed for owed in found if owed[0] not in again])
         for key, intent, row in found:
             if key in again:
                 continue
@@ -344,6 +345,22 @@ class Owing:
             self.intents.settle(key, intent.version if row is None else row.version)
         logger.debug("%s got %d writes that it was owed", authority.name, len(found) - len(again))
         return again
+
+    def _drop_older(self, found: Sequence[tuple[str, Intent, Row | None]]) -> None:
+        """Leave nothing older in the other levels: whoever wrote what was owed may not have reached them."""
+        for level in self._above:
+            older = {
+                key: row.version - self._is_put(row)
+                for key, intent, row in found
+                if row is not None and intent.level is not level
+            }
+            if older and level.begin_write(older):
+                try:
+                    level.call(level.tier.delete_many, older)
+                except TierkitError as error:
+                    level.miss(error, older)
+                finally:
+                    level.end_write()
 
     def _late(self, started: float) -> bool:
         return self._time.monotonic() - started > self._late_seconds

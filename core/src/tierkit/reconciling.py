@@ -13,9 +13,16 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from tierkit.errors import CacheCorruptionError, CacheStorageError, KeyNotHeldError, TierkitError, TierUnavailable
+from tierkit.errors import (
+    CacheCorruptionError,
+    CacheStorageError,
+    KeyNotHeldError,
+    SchemaMismatchError,
+    TierkitError,
+    TierUnavailable,
+)
 from tierkit.level import Level, Missed
-from tierkit.row import Row, goes_back_to, is_owed
+from tierkit.row import Row, comes_after, is_owed
 from tierkit.stack import Stack
 
 logger = logging.getLogger("tierkit.stack")
@@ -51,34 +58,50 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
     authority = stack.levels[-1]
     if stack.settings.read_only:
         return  # what it holds is not ours to change, and nothing of ours passed it by
+    knows_deletions = level.out_for_seconds < stack.settings.marks_seconds
     if level is authority and not level.live:
-        _reconcile_above(stack, authority)
+        _reconcile_above(stack, authority, restoring=knows_deletions)
         return
     if missed.everything and not level.live:
         if not authority.in_service:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
-        compare(stack, level, authority, restoring=level.out_for_seconds < stack.settings.marks_seconds)
+        compare(stack, level, authority, restoring=knows_deletions)
         missed = Missed(missed.versions, False)
     level.drop_missed(missed if level.live else _without_what_comes_after(stack, level, missed))
 
 
 def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -> Missed:
-    """`missed` but for keys of which `level` holds a write that is owed and that the authority was changed without."""
+    """`missed` but for keys of which `level` holds a write that is owed and that the authority was changed without.
+
+    Raises:
+        TierUnavailable: Only the authority could say so, and it is out of service.
+    """
     held: dict[str, Row] = level.call(level.tier.get_many, list(missed.versions)) if missed.versions else {}
-    owed = {key: row for key, row in held.items() if _adopted(stack, level, row)}
+    owed = [row for row in held.values() if _adopted(stack, level, row) and not _has_newer(stack, row)]
     authority = stack.levels[-1]
-    there = authority.call(authority.tier.get_many, list(owed)) if owed and authority.in_service else {}
-    after = {key for key, row in owed.items() if key in there and goes_back_to(there[key]) < row.version}
+    if owed and not authority.in_service:
+        raise TierUnavailable(
+            f"{level.name} holds writes for {authority.name}, and whether others came after them cannot be told while "
+            f"{authority.name} is out of service"
+        )
+    there = authority.call(authority.tier.get_many, [row.key for row in owed]) if owed else {}
+    after = {row.key for row in owed if row.key in there and comes_after(row, there[row.key])}
     return Missed({key: version for key, version in missed.versions.items() if key not in after}, missed.everything)
 
 
-def _reconcile_above(stack: Stack[Any], authority: Level) -> None:
+def _has_newer(stack: Stack[Any], row: Row) -> bool:
+    """Whether this process knows of a later write than the owed `row`."""
+    intent = stack.owing.intents.get(row.key)
+    return intent is not None and intent.version > row.version
+
+
+def _reconcile_above(stack: Stack[Any], authority: Level, *, restoring: bool = True) -> None:
     for level in reversed(stack.stored[:-1]):
         if not level.in_service:
             level.missed_writes = True  # it is brought in line before it comes back
         elif level.persistent:
             try:
-                compare(stack, level, authority)
+                compare(stack, level, authority, restoring=restoring)
             except _AuthorityFailed:
                 raise
             except TierkitError as error:
@@ -110,6 +133,8 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
             there = held.get(row.key)
             if there is None or there.version != row.version:
                 lost = restoring and not stack.late(started) and (there is None or there.version < row.version)
+                if lost and _is_foreign(stack, row):
+                    continue
                 put_down = lost and put_down_again(stack, row)
                 restored += put_down
                 dropped += not put_down and level.call(level.tier.discard, row)
@@ -156,15 +181,24 @@ def _adopted(stack: Stack[Any], level: Level, row: Row) -> bool:
     return True
 
 
+def _is_foreign(stack: Stack[Any], row: Row) -> bool:
+    """Whether `row` is of another key or another class: not ours to judge."""
+    try:
+        stack.sealer.verify(row)
+    except (KeyNotHeldError, SchemaMismatchError):
+        return True
+    except CacheCorruptionError:
+        pass  # damaged, whose-ever it was
+    return False
+
+
 def put_down_again(stack: Stack[Any], row: Row) -> bool:
-    """Give `row` to the authority, which may have lost it. Answers whether it may stay above."""
+    """Give `row` to the authority, which may have lost it. Answers whether it has it now: else it is not to stay."""
     authority = stack.levels[-1]
     if row.purge_at <= stack.time.now():
         return False
     try:
         stack.sealer.verify(row)
-    except KeyNotHeldError:
-        return True  # not ours to judge
     except CacheCorruptionError:
         return False
     try:
