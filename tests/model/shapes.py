@@ -64,6 +64,8 @@ SHAPES: Final = (
     Shape((_memory(1), _disk(1), _disk(write_policy="behind"))),
     Shape((_memory(1), _disk(1), _disk(write_policy="demote"))),
     Shape((_memory(1), _disk(2, write_policy="demote"), _disk())),
+    Shape((_memory(1), _disk(1), _disk(2), _disk(write_policy="behind"))),
+    Shape((_memory(1), _disk(), _disk(), _disk(write_policy="behind"))),
 )
 
 KEYS: Final = ("a", "b", "c")
