@@ -113,7 +113,8 @@ class TTLManager:
             return _seconds("ttl_seconds", entry.ttl_seconds), deadline
         if deadline <= fetched:
             raise CacheValidationError(
-                f"expires_at = {deadline.isoformat()}: must be after fetch_time = {fetched.isoformat()}"
+                f"expires_at = {deadline.isoformat()}: must be after fetch_time = {fetched.isoformat()}",
+                reason="expires_at must be after fetch_time",
             )
         return (deadline - fetched).total_seconds(), deadline
 
@@ -179,7 +180,8 @@ def _deadline(fetched: datetime, ttl: float) -> datetime:
     try:
         return fetched + timedelta(seconds=ttl)
     except OverflowError:
-        raise CacheValidationError(f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}") from None
+        too_late = f"the deadline is later than the year {MAXYEAR}"
+        raise CacheValidationError(f"ttl_seconds = {ttl!r}: {too_late}", reason=too_late) from None
 
 
 _LEAST_GAIN = 0.1

@@ -190,8 +190,9 @@ class _Import:
             logger.info("%s: %d of %d entries read", self._file, self._found, self._total)
 
     def _refuse(self, index: int, error: CacheValidationError) -> None:
+        """An entry that the cache does not take; the message of `error` may show a value of the row."""
         self._refused += 1
-        self._tally.reject(*self._placed(self._positions[index], str(error)))
+        self._tally.reject(*self._placed(self._positions[index], error.reason or "the cache refuses it"))
 
     def _placed(self, position: int, reason: str) -> tuple[int, str, int | None]:
         line, record = self._reader.place(position)
