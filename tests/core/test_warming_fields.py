@@ -312,6 +312,8 @@ def test_an_entry_type_may_compute_its_key_and_refuse_a_row(tmp_path: Path) -> N
         def __post_init__(self) -> None:
             if self.name == "mine":
                 raise CacheValidationError("mine is taken")
+            if self.name == "geheim":
+                raise CacheValidationError(f"{self.name} is taken", reason="the name is taken")
             if self.name == "s3cret":
                 raise ValueError(f"not {self.name}")
             if not self.key and self.name != "nobody":
@@ -319,6 +321,7 @@ def test_an_entry_type_may_compute_its_key_and_refuse_a_row(tmp_path: Path) -> N
 
     assert warmed(tmp_path, {"name": "ada"}, Named).key == "name:ada"
     assert refused(tmp_path, {"name": "mine"}, Named) == "Named refuses it: mine is taken"
+    assert refused(tmp_path, {"name": "geheim"}, Named) == "Named refuses it: the name is taken"
     assert refused(tmp_path, {"name": "s3cret"}, Named) == "Named refuses it: ValueError"
     assert refused(tmp_path, {"name": "nobody"}, Named) == "has no key"
 
