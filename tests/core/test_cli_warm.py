@@ -101,7 +101,7 @@ def test_ttl_is_taken_for_all_records(run: Run, place: Path, ttl: str, seconds: 
     assert {json.loads(line)["ttl_seconds"] for line in run("ls", "--json").stdout.splitlines()} == {seconds}
 
 
-@pytest.mark.parametrize("ttl", ["0", "-5", "soon", "5x", "", "1e999"])
+@pytest.mark.parametrize("ttl", ["0", "-5", "soon", "5x", "", "1e999", "1000000w", "9" * 400])
 def test_a_ttl_that_is_none_is_refused_and_nothing_is_opened(run: Run, place: Path, ttl: str) -> None:
     (place / "list.csv").write_text(GOOD, "utf-8")
     run("warm", "list.csv", f"--ttl={ttl}", code=2)

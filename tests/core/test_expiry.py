@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tierkit import CacheEntry, CacheValidationError, ProxyEntry, TTLManager
+from tierkit.expiry import CENTURY_SECONDS
 
 NOW = 1_800_000_000.0
 MOMENT = datetime.fromtimestamp(NOW, UTC)
@@ -91,6 +92,41 @@ def test_a_ttl_that_is_no_positive_number_is_refused(seconds: Any) -> None:
         TTLManager().set_ttl("free", seconds)
     with pytest.raises(CacheValidationError, match="default_ttl_seconds"):
         TTLManager(seconds)
+
+
+@pytest.mark.req("US2-3")
+def test_a_rule_can_be_taken_back_and_the_default_applies_again() -> None:
+    ttl = TTLManager(3600, {"free": 600})
+    ttl.set_ttl("free", None)
+    ttl.set_ttl("never had one", None)
+    assert ttl.ttl_for("free") == 3600
+    assert ttl.rules == {None: 3600}
+    with pytest.raises(CacheValidationError, match="default_ttl_seconds = None"):
+        TTLManager().set_ttl(None, None)
+
+
+@pytest.mark.parametrize("seconds", [CENTURY_SECONDS * 1.001, 1e12, 10**30])
+def test_a_rule_that_is_longer_than_a_setting_may_be_is_refused(seconds: float) -> None:
+    for make in (
+        lambda: TTLManager().set_ttl("free", seconds),
+        lambda: TTLManager().set_ttl(None, seconds),
+        lambda: TTLManager(seconds),
+        lambda: TTLManager(per_source={"free": seconds}),
+    ):
+        with pytest.raises(CacheValidationError, match=r"ttl.* = .*: must be at most 3155760000 seconds, 100 years"):
+            make()
+    TTLManager(CENTURY_SECONDS).set_ttl("free", CENTURY_SECONDS)
+
+
+@pytest.mark.parametrize("source", [b"free", 5, ("free",)])
+def test_a_rule_for_what_no_source_can_be_is_refused(source: Any) -> None:
+    ttl = TTLManager()
+    for seconds in (60, None):
+        with pytest.raises(CacheValidationError, match=r"source = .*: must be text, or None for the default"):
+            ttl.set_ttl(source, seconds)
+    with pytest.raises(CacheValidationError, match="must be text"):
+        TTLManager(per_source={source: 60})
+    assert ttl.rules == {None: 3600}
 
 
 @pytest.mark.parametrize("field", ["fetch_time", "expires_at", "created_at"])

@@ -1,5 +1,6 @@
 """Warming: what bad rows and bad files cost, and what is said of them."""
 
+import csv
 import gzip
 import json
 import logging
@@ -448,6 +449,72 @@ def test_a_row_whose_source_holds_credentials_is_skipped(tmp_path: Path) -> None
     assert result.loaded == 1
     assert "source holds a URL with credentials" in result.rejects[0].reason
     assert CANARY not in repr(result) + str(caught.value)
+
+
+TELLING = "837465019283"
+TIMES_PAST = {"fetch_time": "1990-01-01T00:00:00Z"}
+REFUSED_ROWS: list[tuple[dict[str, str], str]] = [
+    ({"ttl_seconds": TELLING}, "the deadline is later than the year 9999"),
+    ({"ttl_seconds": TELLING, "fetch_time": "2026-01-01"}, "the deadline is later than the year 9999"),
+    ({"fetch_time": "9999-12-31", "ttl_seconds": "86400000"}, "the deadline is later than the year 9999"),
+    ({"fetch_time": "9999-12-31T23:59:59"}, "the deadline is later than the year 9999"),
+    ({"expires_at": "2090-01-01", "fetch_time": "2095-01-01"}, "expires_at must be after fetch_time"),
+    ({"expires_at": "1990-01-01"}, "has expired already"),
+    (TIMES_PAST, "has expired already"),
+    ({"key": TELLING + "x" * 4096}, "a key must have 1 to 4096 characters, not 4108"),
+    ({"key": TELLING, "note": "x" * 1000 * 1024}, "the record holds 1024"),
+    ({"score": "inf"}, "score must be a finite number"),
+    ({"score": "nan"}, "score must be a finite number"),
+    ({"failure_count": TELLING * 3}, "failure_count"),
+    ({"health_status": TELLING}, "health_status is"),
+    ({"password": TELLING + "\x00"}, "password holds the control character U+0000"),
+    ({"source": f"http://ada:{TELLING}@feed.example"}, "source holds a URL with credentials"),
+    ({"proxy_url": TELLING}, "has no scheme"),
+    ({"proxy_url": f"http://{TELLING}"}, "proxy_url is not of the form"),
+]
+
+
+class Scored(ProxyEntry):
+    score: float | None = None
+    note: str = ""
+
+
+def file_with_row(folder: Path, suffix: str, row: dict[str, str]) -> Path:
+    path = folder / f"a{suffix}"
+    if suffix == ".csv":
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows([row.keys(), row.values()])
+    else:
+        path.write_text(f"[{json.dumps(row)}]" if suffix == ".json" else json.dumps(row))
+    return path
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
+@pytest.mark.parametrize(("row", "said"), REFUSED_ROWS, ids=range(len(REFUSED_ROWS)))
+def test_no_value_of_a_row_that_is_refused_comes_into_the_rejects_or_the_log(
+    tmp_path: Path, suffix: str, row: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    path = file_with_row(tmp_path, suffix, {"proxy_url": GOOD.decode() % 1, **row})
+    config = CacheConfig(tiers=[{"backend": "memory"}])
+    with CacheManager(config, entry_type=Scored) as cache:
+        result = cache.warm_from_file(path)
+    [(_, reason)] = reasons(result)
+    assert said in reason
+    told = reason + caplog.text.replace(str(tmp_path), "")
+    assert not [value for value in row.values() if value in told]
+    assert "renewed" not in told
+
+
+def test_a_refusal_that_gives_no_reason_fit_for_a_row_is_told_without_any(tmp_path: Path) -> None:
+    def put_many(entries: Any, *, on_invalid: Any) -> int:
+        for index, _ in enumerate(entries):
+            on_invalid(index, CacheValidationError(f"{CANARY} is wrong"))
+        return 0
+
+    (tmp_path / "a.jsonl").write_bytes(JSON_ROW % 1)
+    assert reasons(Shelf().warm(tmp_path / "a.jsonl", put_many=put_many)) == [(1, "the cache refuses it")]
 
 
 @pytest.mark.parametrize("text", ["http://u:%00@192.0.2.1:80", "http://a%0Ab:pw@192.0.2.1:80", "http://u:%C2%85@h:80"])

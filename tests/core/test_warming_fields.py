@@ -1,6 +1,7 @@
 """Warming: how a row's values become those of an entry."""
 
 import json
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -241,10 +242,18 @@ def test_a_row_that_has_a_second_to_live_goes_in(tmp_path: Path, times: dict[str
     warmed(tmp_path, {"proxy_url": URL} | times)
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf")])
-def test_a_ttl_that_is_none_is_refused(tmp_path: Path, ttl: float) -> None:
-    with pytest.raises(CacheValidationError, match="ttl_override"):
-        Shelf().warm(tmp_path / "a.csv", ttl_override=ttl)
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), 1e12, "15m", True, [900]])
+def test_a_ttl_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, ttl: Any) -> None:
+    with pytest.raises(CacheValidationError, match=re.escape(f"ttl_override = {ttl!r}: must be")):
+        Shelf().warm(tmp_path / "missing.csv", ttl_override=ttl)
+
+
+@pytest.mark.parametrize("option", ["source", "scheme"])
+def test_an_option_that_is_no_text_is_refused_before_anything_is_read(tmp_path: Path, option: str) -> None:
+    for value, kind in ((5, "int"), (b"http", "bytes")):  # the value is not shown: it may hold credentials
+        options: dict[str, Any] = {option: value}
+        with pytest.raises(CacheValidationError, match=f"{option} must be text, not {kind}"):
+            Shelf().warm(tmp_path / "missing.csv", **options)
 
 
 @pytest.mark.req("US5-1")
@@ -303,6 +312,8 @@ def test_an_entry_type_may_compute_its_key_and_refuse_a_row(tmp_path: Path) -> N
         def __post_init__(self) -> None:
             if self.name == "mine":
                 raise CacheValidationError("mine is taken")
+            if self.name == "geheim":
+                raise CacheValidationError(f"{self.name} is taken", reason="the name is taken")
             if self.name == "s3cret":
                 raise ValueError(f"not {self.name}")
             if not self.key and self.name != "nobody":
@@ -310,6 +321,7 @@ def test_an_entry_type_may_compute_its_key_and_refuse_a_row(tmp_path: Path) -> N
 
     assert warmed(tmp_path, {"name": "ada"}, Named).key == "name:ada"
     assert refused(tmp_path, {"name": "mine"}, Named) == "Named refuses it: mine is taken"
+    assert refused(tmp_path, {"name": "geheim"}, Named) == "Named refuses it: the name is taken"
     assert refused(tmp_path, {"name": "s3cret"}, Named) == "Named refuses it: ValueError"
     assert refused(tmp_path, {"name": "nobody"}, Named) == "has no key"
 

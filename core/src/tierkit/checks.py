@@ -30,7 +30,7 @@ def check_entry(entry: Any, entry_type: type[CacheEntry]) -> Any:
     check_key(entry.key)
     if holds_credentials(entry.source):
         del entry  # its repr shows the source, and a traceback may show the locals of the frame that raises
-        raise CacheValidationError(CREDENTIALS_IN_SOURCE)
+        raise CacheValidationError(CREDENTIALS_IN_SOURCE, reason=CREDENTIALS_IN_SOURCE)
     return entry
 
 
@@ -57,7 +57,8 @@ def check_key(key: Any) -> None:
     if type(key) is not str:
         raise CacheValidationError(f"a key must be a string, not {type(key).__name__}")
     if not key or len(key) > 4096:
-        raise CacheValidationError(f"a key must have 1 to 4096 characters, not {len(key)}")
+        said = f"a key must have 1 to 4096 characters, not {len(key)}"
+        raise CacheValidationError(said, reason=said)
     if not key.isascii():
         try:
             key.encode()

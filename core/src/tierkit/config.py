@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from tierkit.errors import CacheConfigError, PluginError
+from tierkit.expiry import CENTURY_SECONDS
 from tierkit.level_config import (
     CacheTierConfig,
     Count,
@@ -54,9 +55,6 @@ __all__ = ["CacheConfig", "CacheTierConfig", "ResolvedTier", "Setting"]
 
 CLOCK_DIFFERENCE_SECONDS: Final = 60.0
 """How far the clocks of machines that share a tier may be apart."""
-
-CENTURY_SECONDS: Final = 100 * 365.25 * 86400
-"""The longest time that a setting may give: deadlines and waits beyond it overflow."""
 
 AnySeconds = Annotated[float, Field(le=CENTURY_SECONDS, allow_inf_nan=False), BeforeValidator(no_bool)]
 """For settings that have a lower bound of their own; with a second one, a value below both would be told the wrong."""

@@ -50,7 +50,16 @@ class PluginError(CacheConfigError):
 
 
 class CacheValidationError(TierkitError, ValueError):
-    """A key, an entry, an entry type or an argument cannot be accepted."""
+    """A key, an entry, an entry type or an argument cannot be accepted.
+
+    Attributes:
+        reason: Why, without any value of the entry, for who does not know what its fields hold; empty if not given.
+    """
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        """Say what is wrong with which value, and the same without the value."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class CacheClosedError(TierkitError, RuntimeError):

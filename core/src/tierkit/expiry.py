@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from random import random
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,6 +15,9 @@ from tierkit.errors import CacheValidationError
 from tierkit.row import Record, Row
 
 E = TypeVar("E", bound=CacheEntry)
+
+CENTURY_SECONDS: Final = 100 * 365.25 * 86400
+"""The longest time that a setting or a rule may give: deadlines and waits beyond it overflow."""
 
 
 class TTLManager:
@@ -44,13 +47,14 @@ class TTLManager:
             random: Draws evenly from 0 up to, and not including, 1.
 
         Raises:
-            CacheValidationError: A rule is not a positive, finite number, or the jitter not within its bounds.
+            CacheValidationError: A rule is not more than 0 and at most 100 years, a source is not text, or the jitter
+                is not within its bounds.
         """
         self._jitter = _fraction("ttl_jitter", jitter)
         self._grace = grace_seconds
         self._random = random
-        self._default = _seconds("default_ttl_seconds", default_ttl_seconds)
-        self._rules = {source: _seconds(f"ttl of {source!r}", ttl) for source, ttl in (per_source or {}).items()}
+        self._default = rule_seconds("default_ttl_seconds", default_ttl_seconds)
+        self._rules = {_source(source): _rule_of(source, ttl) for source, ttl in (per_source or {}).items()}
 
     @property
     def rules(self) -> dict[str | None, float]:
@@ -63,16 +67,23 @@ class TTLManager:
         """Seconds that a record from `source` lives if it does not say itself."""
         return self._rules.get(source, self._default)
 
-    def set_ttl(self, source: str | None, seconds: float) -> None:
-        """From now on give new records from `source` (None: from any without a rule) this many seconds.
+    def set_ttl(self, source: str | None, seconds: float | None) -> None:
+        """From now on give new records from `source` this many seconds.
+
+        Args:
+            source: Where records come from; None for all sources without a rule.
+            seconds: More than 0, at most 100 years. None takes the rule of a source back, so that the default applies.
 
         Raises:
-            CacheValidationError: `seconds` is not a positive, finite number.
+            CacheValidationError: `source` is not text, or `seconds` not within its bounds; the default cannot be
+                taken back.
         """
         if source is None:
-            self._default = _seconds("default_ttl_seconds", seconds)
+            self._default = rule_seconds("default_ttl_seconds", seconds)
+        elif seconds is None:
+            self._rules.pop(_source(source), None)
         else:
-            self._rules[source] = _seconds(f"ttl of {source!r}", seconds)
+            self._rules[_source(source)] = _rule_of(source, seconds)
 
     def stamp(self, entry: E, now: float, **changes: Any) -> E:
         """A copy of `entry` with every time filled in, as put at `now`.
@@ -113,7 +124,8 @@ class TTLManager:
             return _seconds("ttl_seconds", entry.ttl_seconds), deadline
         if deadline <= fetched:
             raise CacheValidationError(
-                f"expires_at = {deadline.isoformat()}: must be after fetch_time = {fetched.isoformat()}"
+                f"expires_at = {deadline.isoformat()}: must be after fetch_time = {fetched.isoformat()}",
+                reason="expires_at must be after fetch_time",
             )
         return (deadline - fetched).total_seconds(), deadline
 
@@ -148,6 +160,28 @@ def slid(entry: E, now: float, longest_seconds: float) -> E:
     return entry.evolve(expires_at=datetime.fromtimestamp(deadline, UTC))
 
 
+def rule_seconds(name: str, value: Any) -> float:
+    """`value` as the seconds of a rule that holds for many records.
+
+    Raises:
+        CacheValidationError: It is not a number above 0, or is more than 100 years.
+    """
+    seconds = _seconds(name, value)
+    if seconds > CENTURY_SECONDS:
+        raise CacheValidationError(f"{name} = {value!r}: must be at most {CENTURY_SECONDS:.0f} seconds, 100 years")
+    return seconds
+
+
+def _rule_of(source: str, seconds: Any) -> float:
+    return rule_seconds(f"ttl of {source!r}", seconds)
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise CacheValidationError(f"source = {value!r}: must be text, or None for the default")
+
+
 def _seconds(name: str, value: Any) -> float:
     if type(value) is float and 0.0 < value < math.inf:
         return value
@@ -179,7 +213,8 @@ def _deadline(fetched: datetime, ttl: float) -> datetime:
     try:
         return fetched + timedelta(seconds=ttl)
     except OverflowError:
-        raise CacheValidationError(f"ttl_seconds = {ttl!r}: the deadline is later than the year {MAXYEAR}") from None
+        too_late = f"the deadline is later than the year {MAXYEAR}"
+        raise CacheValidationError(f"ttl_seconds = {ttl!r}: {too_late}", reason=too_late) from None
 
 
 _LEAST_GAIN = 0.1

@@ -458,7 +458,7 @@ class CacheManager(Generic[E]):
 
         Args:
             path: The file; its ending says the format.
-            ttl_override: Seconds to live from now on for all of them, whatever the file says.
+            ttl_override: Seconds to live from now on for all of them, whatever the file says; at most 100 years.
             source: Their source, whatever the file says.
             scheme: The scheme of lines that have none.
             on_progress: Called with the number of records done and the number there are, if known.
@@ -469,6 +469,7 @@ class CacheManager(Generic[E]):
         Raises:
             TransferError: The file cannot be imported at all.
             CacheStorageError: The authority failed; the records before are there.
+            CacheValidationError: An option has a value that cannot work; the file was not read.
         """
         from tierkit.transfer import warm
 

@@ -107,7 +107,7 @@ class EntrySchema:
                     refuse_none()
         except Unfit as unfit:
             value = None  # it may be a secret in the clear, and a traceback may show the locals
-            raise CacheValidationError(f"{self.entry_type.__name__}.{name} {unfit}") from None
+            raise CacheValidationError(f"{self.entry_type.__name__}.{name} {unfit}", reason=f"{name} {unfit}") from None
         self._check_size(entry.key, columns)
         return columns
 
@@ -155,9 +155,8 @@ class EntrySchema:
     def _check_size(self, key: str, columns: Mapping[str, Any]) -> None:
         size = sum([len(columns[column]) for column in self._sized if column in columns])
         if size > MAX_RECORD_BYTES:
-            raise CacheValidationError(
-                f"the record {key[:80]!r} holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
-            )
+            too_much = f"holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
+            raise CacheValidationError(f"the record {key[:80]!r} {too_much}", reason=f"the record {too_much}")
 
     def _check_optional(self, key: str, field: Field) -> None:
         if not field.optional:

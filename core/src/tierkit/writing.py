@@ -114,7 +114,10 @@ class Writer(Generic[E]):
         stack = self.stack
         stamped = self.stamp(entry, Usage())
         if stamped._deadline <= stack.time.now():
-            raise CacheValidationError(f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead")
+            raise CacheValidationError(
+                f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead",
+                reason="has expired already",
+            )
         if stack.stored:
             return Write(stamped, stack.sealer.seal(stamped))
         stack.sealer.schema.encode(stamped)  # refuses what no tier could hold

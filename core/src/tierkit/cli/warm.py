@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from tierkit.cli.output import LogLines, cell, console, json_option, show, table
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
+from tierkit.expiry import CENTURY_SECONDS
 from tierkit.proxy_url import SCHEME
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
         seconds = None if value is None else parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from None
-    if seconds is not None and not 0 < seconds < inf:
-        raise click.BadParameter(f"{value!r} is not more than 0 seconds", context, option)
+    if seconds is not None and not 0 < seconds <= CENTURY_SECONDS:
+        raise click.BadParameter(f"{value!r} is not more than 0 seconds and at most 100 years", context, option)
     return seconds
 
 

@@ -289,13 +289,13 @@ def _asked_for(entry_type: type[CacheEntry], name: str) -> str:
 
 
 def _refusal(entry_type: type[CacheEntry], fields: Mapping[str, Any], error: Exception) -> str:
-    """Why the class does not take `fields`, without a value of theirs."""
+    """Why the class does not take `fields`, without a value of theirs unless the class itself shows one."""
     missing = [name for name in _required(entry_type) if name not in fields]
     if missing:
         return f"has no {_asked_for(entry_type, missing[0])}"
     if "proxy_url" in fields and (fault := url_fault(fields["proxy_url"])):
         return f"proxy_url {fault}"
-    said = str(error) if isinstance(error, CacheValidationError) else type(error).__name__
+    said = (error.reason or str(error)) if isinstance(error, CacheValidationError) else type(error).__name__
     return f"{entry_type.__name__} refuses it: {said}"
 
 

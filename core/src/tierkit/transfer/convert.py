@@ -118,6 +118,14 @@ def moment(value: Any) -> datetime:
     raise Unfit("must be a time: ISO 8601 text, or seconds since 1970")
 
 
+def finite(value: Any) -> float:
+    """A number that is neither infinite nor none."""
+    number: float = _plain(float, value)
+    if not isfinite(number):
+        raise Unfit("must be a finite number")
+    return number
+
+
 def positive(value: Any) -> float:
     """A number of seconds to live."""
     number: float = _plain(float, value)
@@ -167,4 +175,4 @@ def _refuse_controls(value: str, refused: re.Pattern[str]) -> None:
         raise Unfit(f"holds the control character U+{ord(found.group()):04X}")
 
 
-_CONVERTERS: Final[dict[Any, Converter]] = {str: text, SecretStr: secret, datetime: moment}
+_CONVERTERS: Final[dict[Any, Converter]] = {str: text, float: finite, SecretStr: secret, datetime: moment}

@@ -8,7 +8,6 @@ row (only a JSON document is held whole). Bad rows cost only themselves. What is
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from array import array
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol
 from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheStorageError, CacheValidationError, TransferError
+from tierkit.expiry import rule_seconds
 from tierkit.proxy_url import SCHEME, redact
 from tierkit.schema import schema_of
 from tierkit.transfer.columns import Names, Options, Plan, RowMapping
@@ -190,8 +190,9 @@ class _Import:
             logger.info("%s: %d of %d entries read", self._file, self._found, self._total)
 
     def _refuse(self, index: int, error: CacheValidationError) -> None:
+        """An entry that the cache does not take; the message of `error` may show a value of the row."""
         self._refused += 1
-        self._tally.reject(*self._placed(self._positions[index], str(error)))
+        self._tally.reject(*self._placed(self._positions[index], error.reason or "the cache refuses it"))
 
     def _placed(self, position: int, reason: str) -> tuple[int, str, int | None]:
         line, record = self._reader.place(position)
@@ -244,10 +245,12 @@ def _stem(path: Path) -> str:
 
 def _check(options: Options) -> None:
     schema_of(options.entry_type)
+    for name, text in (("scheme", options.scheme), ("source", options.source)):
+        if text is not None and not isinstance(text, str):  # not shown: as a source, it may hold credentials
+            raise CacheValidationError(f"{name} must be text, not {type(text).__name__}")
     if options.scheme is not None and not SCHEME.fullmatch(options.scheme):
         raise CacheValidationError("scheme is not one word, such as http or socks5")
     if options.source is not None and not options.source.strip():
         raise CacheValidationError("source is blank: name where the entries come from, or leave it out")
-    ttl = options.ttl_override
-    if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
-        raise CacheValidationError(f"ttl_override is {ttl}; a number of seconds above 0 is needed")
+    if options.ttl_override is not None:
+        rule_seconds("ttl_override", options.ttl_override)
