@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -48,7 +47,8 @@ from tierkit.settings import (
 )
 from tierkit.settings_layers import nested, overlaid, without_values
 from tierkit.settings_sources import KEY_VARIABLE, Source, all_sources, from_code, from_defaults
-from tierkit.tier import Durability, Trait
+from tierkit.stack_rules import check_stack
+from tierkit.tier import Durability
 
 __all__ = ["CacheConfig", "CacheTierConfig", "ResolvedTier", "Setting"]
 
@@ -299,17 +299,8 @@ class CacheConfig(BaseModel):
         enabled = [(place, tier) for place, tier in enumerate(self.tiers) if tier.enabled]
         found = [resolved(place, tier, registry, self._givens, problems) for place, tier in enabled]
         refuse(problems)
-        if not found:
-            raise CacheConfigError("no level is enabled: enable one, or turn the cache off with cache_enabled")
         levels = tuple(level for level in found if level)
-        if levels[-1].admission is not None:
-            raise CacheConfigError(
-                f"level {levels[-1].name} is the lowest and has every record: take admission from it"
-            )
-        for above, below in pairwise(levels):
-            _check_order(above, below)
-        for upper, lower in combinations(levels, 2):
-            _check_storage(upper, lower)
+        check_stack(levels, self.durability)
         return levels
 
 
@@ -328,26 +319,3 @@ def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[
             text = "is the name of two levels; names must differ, by more than case"
             problems.append(problem((*at, "name"), givens, text, level["name"]))
     return made
-
-
-def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:
-    if Trait.LIVE in below.spec.traits and Trait.LIVE not in above.spec.traits:
-        raise CacheConfigError(
-            f"level {below.name} ({below.spec.kind}) holds live entries and cannot stand below level"
-            f" {above.name} ({above.spec.kind}), which stores rows: change their order"
-        )
-
-
-def _check_storage(upper: ResolvedTier, lower: ResolvedTier) -> None:
-    path = _storage(upper)
-    if path is not None and upper.spec.kind == lower.spec.kind and path == _storage(lower):
-        raise CacheConfigError(
-            f"levels {upper.name} and {lower.name} ({upper.spec.kind}) have the same path, {path}: what one of them"
-            " drops would be gone from the other, too; give each a path of its own"
-        )
-
-
-def _storage(level: ResolvedTier) -> str | None:
-    """Where the level keeps what it holds, however its path is spelled; None if it has no such option."""
-    path = getattr(level.options, "path", None)
-    return os.path.realpath(path) if isinstance(path, Path) else None
