@@ -121,9 +121,7 @@ def test_a_policy_does_not_matter_without_a_bound() -> None:
 
 
 def test_an_unknown_backend_names_the_level_and_the_nearest() -> None:
-    with pytest.raises(
-        UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, safe"
-    ):
+    with pytest.raises(UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, safe"):
         CacheConfig(tiers=[{"backend": "shelv"}]).resolve(REGISTRY)
 
 
