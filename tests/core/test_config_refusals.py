@@ -57,7 +57,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "2nd"}, "name = '2nd' (code): must begin with a letter from A to Z, and have after it only such, "),
     ({"name": "a b"}, "and have after it only such, digits, and - _ ."),
     ({"name": ""}, "name = '' (code): must begin with a letter"),
-    ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): is the name of two"),
+    ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): level 'l2' has "),
+    (
+        {"tiers": [{"backend": "x", "name": "hot-1"}, {"backend": "x", "name": "Hot_1"}]},
+        "tiers.1.name = 'Hot_1' (code): level 'hot-1' has the metric 'hot_1_",
+    ),
+    (
+        {"tiers": [{"backend": "x", "name": "hot"}, {"backend": "x", "name": "hot-stale"}]},
+        "tiers.1.name = 'hot-stale' (code): level 'hot' has the metric 'hot_stale_hits' too: choose another name",
+    ),
+    (
+        {"tiers": [{"backend": "x", "name": "Overall"}]},
+        "tiers.0.name = 'Overall' (code): the whole cache has the metric 'overall_hit_rate' too: choose another name",
+    ),
     ({"tiers": [{"backend": "x"}], "l1_config": {}}, "l1_config (code): cannot be used together with 'tiers'"),
     ({"tiers": [{"backend": "x"}], "cache_l2_dir": "y"}, "cache_l2_dir (code): cannot be used together"),
     ({"cache_default_ttl": 60, "default_ttl_seconds": 60}, "cache_default_ttl (code) sets the same"),

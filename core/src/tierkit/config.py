@@ -48,6 +48,7 @@ from tierkit.settings import (
 from tierkit.settings_layers import nested, overlaid, without_values
 from tierkit.settings_sources import KEY_VARIABLE, Source, all_sources, from_code, from_defaults
 from tierkit.stack_rules import check_stack
+from tierkit.statistics import CACHE_METRICS, level_metrics
 from tierkit.tier import Durability
 
 __all__ = ["CacheConfig", "CacheTierConfig", "ResolvedTier", "Setting"]
@@ -315,7 +316,16 @@ def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[
             problems += problems_of(error, at, givens)
         if not level.get("backend"):
             problems.append(problem((*at, "backend"), givens, "is missing"))
-        if str(level["name"]).lower() in {str(above["name"]).lower() for above in levels[:place]}:
-            text = "is the name of two levels; names must differ, by more than case"
+        if text := _name_problem(str(level["name"]), [str(above["name"]) for above in levels[:place]]):
             problems.append(problem((*at, "name"), givens, text, level["name"]))
     return made
+
+
+def _name_problem(name: str, above: Sequence[str]) -> str:
+    """What is wrong with the name of a level: its metrics would be told under the names of others."""
+    own = level_metrics(name)
+    others = {f"level {other!r}": level_metrics(other) for other in above}
+    for other, metrics in ({"the whole cache": CACHE_METRICS} | others).items():
+        if shared := own & metrics:
+            return f"{other} has the metric {min(shared)!r} too: choose another name"
+    return ""
