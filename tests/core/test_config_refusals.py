@@ -140,6 +140,10 @@ FILES = [
     ("[tierkit]\ndefault_tll_seconds = 60\n", "did you mean 'default_ttl_seconds'?"),
     ("default_ttl_seconds = 60\n", "must stand below [tierkit]"),
     ("tierkit = 5\n", "tierkit (file {file}): must be a table"),
+    ("[tierkt]\nlate_seconds = 5\n", "file {file} (asked for): has no table [tierkit]; did you mean it by [tierkt]?"),
+    ("[[tierkt.tiers]]\nbackend = 'memory'\n", "did you mean it by [tierkt]?"),
+    ("[tool.tierkit]\nlate_seconds = 5\n", "did you mean it by [tool.tierkit]?"),
+    ("name = 'other'\n[build]\nx = 1\n", "(asked for): has no table [tierkit]: put the settings below one"),
     ("[tierkit]\ndefault_ttl_seconds = 5\n", "default_ttl_seconds = 5 (file {file}): must be at least 60"),
     ("[tierkit]\nlate_seconds = 2026-01-01\n", "late_seconds (file {file}): must be a number"),
     ("[tierkit.tiers]\nname = 'x'\n", "tiers (file {file}): must be a list of tables"),
@@ -159,15 +163,33 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
-    assert "missing.toml (given in code): cannot be read: No such file" in refused(lambda: load(missing))
+    assert "missing.toml (asked for): cannot be read: No such file" in refused(lambda: load(missing))
     assert "TIERKIT_CONFIG" in refused(lambda: load(environ={"TIERKIT_CONFIG": str(missing)}))
     (tmp_path / "binary.toml").write_bytes(b"[tierkit]\n\n\xff\xfe")
     assert "binary.toml, line 3: is not UTF-8" in refused(lambda: load(tmp_path / "binary.toml"))
 
 
 def test_a_file_may_be_shared_with_other_programs(tmp_path: Path) -> None:
-    assert load(toml(tmp_path, "name = 'other'\n[tool.other]\nx = 1\n")) == CacheConfig()
     assert load(toml(tmp_path, "[other]\nx = 1\n[tierkit]\nfailure_threshold = 4\n")).failure_threshold == 4
+
+
+def test_a_file_without_a_table_is_refused_if_the_environment_asks_for_it(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[tierkt]\n")
+    said = refused(lambda: load(environ={"TIERKIT_CONFIG": str(file)}))
+    assert said == (
+        f"file {file} (environment variable TIERKIT_CONFIG): has no table [tierkit]; did you mean it by [tierkt]?"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "[tierkit]\n"])
+def test_a_file_that_says_nothing_leaves_the_defaults(tmp_path: Path, text: str) -> None:
+    assert load(toml(tmp_path, text)) == CacheConfig()
+
+
+def test_a_file_that_is_only_found_need_not_be_for_tierkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml(tmp_path, "name = 'other'\n[tool.other]\nx = 1\n", "tierkit.toml")
+    assert load() == CacheConfig()
 
 
 def test_a_spelling_for_a_level_that_is_another_is_refused(tmp_path: Path) -> None:
