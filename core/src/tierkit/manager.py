@@ -193,8 +193,9 @@ class CacheManager(Generic[E]):
             allow_stale: As for `get`.
 
         Raises:
-            CacheValidationError: A key cannot be one.
+            CacheValidationError: A key cannot be one, or `keys` is a single string.
         """
+        check_keys(keys)
         get = partial(self.get, allow_stale=True) if allow_stale else self.get
         return {key: entry for key in keys if (entry := get(key)) is not None}
 
@@ -313,9 +314,10 @@ class CacheManager(Generic[E]):
             How many there were.
 
         Raises:
-            CacheValidationError: A key cannot be one. Those before it are deleted.
+            CacheValidationError: A key cannot be one; those before it are deleted. Or `keys` is a single string.
             CacheStorageError: Nobody took a deletion. Those before it are deleted.
         """
+        check_keys(keys)
         return sum(self.delete(key) for key in keys)
 
     def clear(self) -> None:
