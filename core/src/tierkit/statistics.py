@@ -266,17 +266,18 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a log."""
-        parts = [
-            f"{tier.name} ({tier.backend}) {tier.size} records, {tier.hits} hits, {tier.misses} misses,"
-            f" {sum(tier.evictions.values())} evictions" + (f", {tier.failures} failures" if tier.failures else "")
-            + (f", {tier.state}" if tier.degraded else "")
-            for tier in self.tiers
-        ]  # fmt: skip
         whole = f"{self.name}: {self.requests} requests, {self.overall_hit_rate:.1%} answered"
-        return "; ".join([whole if self.enabled else f"{self.name}: statistics are off", *parts])
+        return "; ".join([whole if self.enabled else f"{self.name}: statistics are off", *map(_line, self.tiers)])
 
     def _degraded(self, name: str) -> bool:
         return any(tier.degraded for tier in self.tiers if tier.name == name)
+
+
+def _line(tier: TierStatistics) -> str:
+    held = f"{tier.size} records" if tier.size >= 0 else "records unknown"
+    counts = f"{tier.hits} hits, {tier.misses} misses, {sum(tier.evictions.values())} evictions"
+    failures = f", {tier.failures} failures" if tier.failures else ""
+    return f"{tier.name} ({tier.backend}) {held}, {counts}{failures}" + (f", {tier.state}" if tier.degraded else "")
 
 
 def level_metrics(level: str) -> frozenset[str]:

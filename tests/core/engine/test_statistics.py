@@ -175,7 +175,7 @@ def test_statistics_are_one_line_at_info_on_request(world: World, caplog: pytest
     assert (record.levelno, record.name) == (logging.INFO, "tierkit")
     assert record.getMessage() == (
         "proxies: 2 requests, 50.0% answered; L1 (live) 1 records, 1 hits, 1 misses, 0 evictions; "
-        "L2 (disk) -1 records, 0 hits, 1 misses, 0 evictions, open"
+        "L2 (disk) records unknown, 0 hits, 1 misses, 0 evictions, open"
     )
 
 
