@@ -78,6 +78,16 @@ def test_config_refuses_what_could_not_be_opened_and_makes_no_file(
     assert sorted(path.name for path in home.iterdir()) == ["list.csv", "tierkit.toml"]
 
 
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("command", [("config",), ("warm", "list.csv")], ids=["config", "warm"])
+def test_a_url_to_warm_from_is_refused_without_its_password(run: Run, place: Path, command: tuple[str, ...]) -> None:
+    text = '[tierkit]\nwarm_files = ["https://ada:lovelace1815@example.com/list.csv"]'
+    (place / "tierkit.toml").write_text(CONFIG.replace("[tierkit]", text), "utf-8")
+    ran = run(*command, code=2 if command == ("config",) else 4)
+    assert "is a URL, not a file" in ran.stderr
+    assert "lovelace1815" not in ran.output
+
+
 def test_config_refuses_a_malformed_key_without_telling_it(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,6 +238,14 @@ def test_no_secret_is_in_an_error(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.req("US1-6")
+def test_the_credentials_of_a_url_among_the_files_are_not_shown(tmp_path: Path) -> None:
+    url = f"https://user:{KEY}@example.com/list.csv"
+    for config in (load(toml(tmp_path, f'[tierkit]\nwarm_files = ["{url}"]\n')), load(warm_files=[url])):
+        shown = {setting.name: setting.value_text for setting in config.effective()}
+        assert shown["warm_files"] == "https://**********@example.com/list.csv"
+
+
+@pytest.mark.req("US1-6")
 def test_a_key_is_not_in_the_frames_that_raise() -> None:
     try:
         CacheConfig(encryption_key=KEY, failure_threshold=0)

@@ -7,6 +7,7 @@ setting are a table here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +64,7 @@ _TABLES: Final = ("tiers", "observer_options")
 """Settings that are tables of tables."""
 _ANYBODYS: Final = {"name"}
 """Settings that files of other programs have at their top too."""
+_URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _LISTS: Final[Collection[Where]] = (("observers",), ("warm_files",))
 
 
@@ -258,10 +260,12 @@ def _anchored(where: Where, value: Any, base: Path | None) -> Any:
 
 
 def anchor(value: Any, base: Path | None) -> Any:
-    """A path, or each path of a list, relative to `base`; anything else as it is."""
+    """A path, or each path of a list, relative to `base`; anything else, a URL too, as it is."""
     if isinstance(value, list | tuple):
         return [anchor(item, base) for item in value]
-    return base / value if base is not None and isinstance(value, str | Path) else value
+    if base is None or not isinstance(value, str | Path) or _URL_START.match(str(value)):
+        return value  # a URL behind a folder would no longer be told for one, and its password be shown
+    return base / value
 
 
 def _file_sources(
