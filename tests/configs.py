@@ -37,6 +37,13 @@ class Plugin:
             TierSpec(kind="shelf", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT, api=1),
             TierSpec(kind="box", factory=no_tier, options=ShelfOptions, traits=Trait.PERSISTENT, api=1),
             TierSpec(
+                kind="safe",
+                factory=no_tier,
+                options=ShelfOptions,
+                traits=Trait.PERSISTENT | Trait.CRASH_SAFE,
+                api=1,
+            ),
+            TierSpec(
                 kind="pile",
                 factory=no_tier,
                 options=NoOptions,

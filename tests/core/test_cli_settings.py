@@ -50,6 +50,67 @@ def test_config_checks_that_the_stack_can_work(run: Run, home: Path) -> None:
     assert "sqlite" in result.stderr
 
 
+BEHIND_MEMORY = """\
+[[tierkit.tiers]]
+backend = "memory"
+
+[[tierkit.tiers]]
+backend = "sqlite"
+path = "tierkit.db"
+write_policy = "behind"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BEHIND_MEMORY, "needs a level above it that is CRASH_SAFE"),
+        ('[tierkit]\ndurability = "full"\ntiers = [{backend = "memory"}]\n', '"full" needs a lowest level'),
+        ('[tierkit]\nwarm_files = ["list.csv", "gone.csv"]\n', "gone.csv does not exist"),
+    ],
+)
+def test_config_refuses_what_could_not_be_opened_and_makes_no_file(
+    run: Run, home: Path, text: str, reason: str
+) -> None:
+    (home / "list.csv").write_text("host,port\n", "utf-8")
+    (home / "tierkit.toml").write_text(text, "utf-8")
+    assert reason in run("config", code=2).stderr
+    assert sorted(path.name for path in home.iterdir()) == ["list.csv", "tierkit.toml"]
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("command", [("config",), ("warm", "list.csv")], ids=["config", "warm"])
+def test_a_url_to_warm_from_is_refused_without_its_password(run: Run, place: Path, command: tuple[str, ...]) -> None:
+    text = '[tierkit]\nwarm_files = ["https://ada:lovelace1815@example.com/list.csv"]'
+    (place / "tierkit.toml").write_text(CONFIG.replace("[tierkit]", text), "utf-8")
+    ran = run(*command, code=2 if command == ("config",) else 4)
+    assert "is a URL, not a file" in ran.stderr
+    assert "lovelace1815" not in ran.output
+
+
+def test_config_refuses_a_malformed_key_without_telling_it(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY", f"{KEY},short-of-44")
+    ran = run("config", code=5)
+    assert "environment variable TIERKIT_ENCRYPTION_KEY: key 2 of 2 is malformed" in ran.stderr
+    assert KEY not in ran.output
+    assert "short-of-44" not in ran.output
+
+
+def test_config_refuses_a_key_that_is_required_and_nowhere(run: Run, place: Path) -> None:
+    run("config")
+    (place / "tierkit.toml").write_text(CONFIG.replace("[tierkit]", '[tierkit]\nkey_policy = "require"'), "utf-8")
+    assert "there is no encryption key" in run("config", code=5).stderr
+    assert not (place / "keys").exists()
+
+
+def test_config_asks_for_no_key_where_nothing_is_stored(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY", "malformed")
+    (home / "tierkit.toml").write_text('[tierkit]\ntiers = [{backend = "memory"}]\n', "utf-8")
+    run("config")
+
+
 @pytest.mark.parametrize("place_of_option", ["before", "after"])
 def test_a_configuration_can_be_named_before_and_after_the_command(run: Run, home: Path, place_of_option: str) -> None:
     (home / "other.toml").write_text(CONFIG.replace("data/", "elsewhere/"), "utf-8")

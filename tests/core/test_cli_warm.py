@@ -65,6 +65,9 @@ def test_a_file_that_cannot_be_imported_ends_it_with_4_and_the_others_are_loaded
     assert missing["error"]
     assert empty["error"]
     assert good["loaded"] == 2
+    assert missing.keys() == empty.keys() == good.keys()
+    assert [missing[name] for name in ("found", "loaded", "skipped", "failed")] == [0, 0, 0, 0]
+    assert (missing["left_out"], missing["rejects"], missing["path"]) == ([], [], "missing.csv")
     assert len(urls(run)) == 2
 
 

@@ -57,7 +57,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "2nd"}, "name = '2nd' (code): must begin with a letter from A to Z, and have after it only such, "),
     ({"name": "a b"}, "and have after it only such, digits, and - _ ."),
     ({"name": ""}, "name = '' (code): must begin with a letter"),
-    ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): is the name of two"),
+    ({"tiers": [{"backend": "x", "name": "l2"}, {"backend": "x"}]}, "tiers.1.name = 'L2' (code): level 'l2' has "),
+    (
+        {"tiers": [{"backend": "x", "name": "hot-1"}, {"backend": "x", "name": "Hot_1"}]},
+        "tiers.1.name = 'Hot_1' (code): level 'hot-1' has the metric 'hot_1_",
+    ),
+    (
+        {"tiers": [{"backend": "x", "name": "hot"}, {"backend": "x", "name": "hot-stale"}]},
+        "tiers.1.name = 'hot-stale' (code): level 'hot' has the metric 'hot_stale_hits' too: choose another name",
+    ),
+    (
+        {"tiers": [{"backend": "x", "name": "Overall"}]},
+        "tiers.0.name = 'Overall' (code): the whole cache has the metric 'overall_hit_rate' too: choose another name",
+    ),
     ({"tiers": [{"backend": "x"}], "l1_config": {}}, "l1_config (code): cannot be used together with 'tiers'"),
     ({"tiers": [{"backend": "x"}], "cache_l2_dir": "y"}, "cache_l2_dir (code): cannot be used together"),
     ({"cache_default_ttl": 60, "default_ttl_seconds": 60}, "cache_default_ttl (code) sets the same"),
@@ -128,6 +140,10 @@ FILES = [
     ("[tierkit]\ndefault_tll_seconds = 60\n", "did you mean 'default_ttl_seconds'?"),
     ("default_ttl_seconds = 60\n", "must stand below [tierkit]"),
     ("tierkit = 5\n", "tierkit (file {file}): must be a table"),
+    ("[tierkt]\nlate_seconds = 5\n", "file {file} (asked for): has no table [tierkit]; did you mean it by [tierkt]?"),
+    ("[[tierkt.tiers]]\nbackend = 'memory'\n", "did you mean it by [tierkt]?"),
+    ("[tool.tierkit]\nlate_seconds = 5\n", "did you mean it by [tool.tierkit]?"),
+    ("name = 'other'\n[build]\nx = 1\n", "(asked for): has no table [tierkit]: put the settings below one"),
     ("[tierkit]\ndefault_ttl_seconds = 5\n", "default_ttl_seconds = 5 (file {file}): must be at least 60"),
     ("[tierkit]\nlate_seconds = 2026-01-01\n", "late_seconds (file {file}): must be a number"),
     ("[tierkit.tiers]\nname = 'x'\n", "tiers (file {file}): must be a list of tables"),
@@ -147,15 +163,33 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
-    assert "missing.toml (given in code): cannot be read: No such file" in refused(lambda: load(missing))
+    assert "missing.toml (asked for): cannot be read: No such file" in refused(lambda: load(missing))
     assert "TIERKIT_CONFIG" in refused(lambda: load(environ={"TIERKIT_CONFIG": str(missing)}))
     (tmp_path / "binary.toml").write_bytes(b"[tierkit]\n\n\xff\xfe")
     assert "binary.toml, line 3: is not UTF-8" in refused(lambda: load(tmp_path / "binary.toml"))
 
 
 def test_a_file_may_be_shared_with_other_programs(tmp_path: Path) -> None:
-    assert load(toml(tmp_path, "name = 'other'\n[tool.other]\nx = 1\n")) == CacheConfig()
     assert load(toml(tmp_path, "[other]\nx = 1\n[tierkit]\nfailure_threshold = 4\n")).failure_threshold == 4
+
+
+def test_a_file_without_a_table_is_refused_if_the_environment_asks_for_it(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[tierkt]\n")
+    said = refused(lambda: load(environ={"TIERKIT_CONFIG": str(file)}))
+    assert said == (
+        f"file {file} (environment variable TIERKIT_CONFIG): has no table [tierkit]; did you mean it by [tierkt]?"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "[tierkit]\n"])
+def test_a_file_that_says_nothing_leaves_the_defaults(tmp_path: Path, text: str) -> None:
+    assert load(toml(tmp_path, text)) == CacheConfig()
+
+
+def test_a_file_that_is_only_found_need_not_be_for_tierkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml(tmp_path, "name = 'other'\n[tool.other]\nx = 1\n", "tierkit.toml")
+    assert load() == CacheConfig()
 
 
 def test_a_spelling_for_a_level_that_is_another_is_refused(tmp_path: Path) -> None:
@@ -201,6 +235,14 @@ def test_no_secret_is_in_an_error(settings: dict[str, Any]) -> None:
     with pytest.raises(CacheConfigError) as caught:
         CacheConfig(**settings)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.req("US1-6")
+def test_the_credentials_of_a_url_among_the_files_are_not_shown(tmp_path: Path) -> None:
+    url = f"https://user:{KEY}@example.com/list.csv"
+    for config in (load(toml(tmp_path, f'[tierkit]\nwarm_files = ["{url}"]\n')), load(warm_files=[url])):
+        shown = {setting.name: setting.value_text for setting in config.effective()}
+        assert shown["warm_files"] == "https://**********@example.com/list.csv"
 
 
 @pytest.mark.req("US1-6")

@@ -49,6 +49,46 @@ def test_a_stack_that_cannot_work_is_refused_with_the_reason(levels: list[dict[s
     assert text in refused(lambda: CacheConfig(tiers=levels).resolve(REGISTRY))
 
 
+PROMISES: list[tuple[list[dict[str, Any]], str, str]] = [
+    ([{"backend": "shelf"}, {"backend": "pile"}], "process", "L2 (pile) is the lowest level and does not persist"),
+    (
+        [{"backend": "live"}],
+        "full",
+        'durability = "full" needs a lowest level that is CRASH_SAFE, and L1 (live) is not',
+    ),
+    ([{"backend": "shelf"}], "full", "L1 (shelf) is not"),
+    ([{"backend": "safe", "write_policy": "behind"}], "none", 'write_policy = "behind" needs a level above it'),
+    ([{"backend": "live"}, {"backend": "safe", "write_policy": "behind"}], "process", "that is CRASH_SAFE"),
+    ([{"backend": "shelf"}, {"backend": "safe", "write_policy": "demote"}], "process", "that is CRASH_SAFE"),
+    (
+        [{"backend": "live"}, {"backend": "safe", "write_policy": "behind"}, {"backend": "shelf"}],
+        "process",
+        "is for the lowest level alone: use through or demote",
+    ),
+    ([{"backend": "live"}, {"backend": "live", "write_policy": "demote"}], "none", "not live entries"),
+]
+
+
+@pytest.mark.parametrize(("levels", "durability", "text"), PROMISES)
+def test_a_stack_that_cannot_keep_its_promise_is_refused_before_anything_is_opened(
+    levels: list[dict[str, Any]], durability: str, text: str
+) -> None:
+    assert text in refused(lambda: CacheConfig(tiers=levels, durability=durability).resolve(REGISTRY))
+
+
+@pytest.mark.parametrize(
+    ("levels", "durability"),
+    [
+        ([{"backend": "safe"}, {"backend": "shelf", "write_policy": "behind"}], "process"),
+        ([{"backend": "live"}, {"backend": "shelf", "write_policy": "behind"}], "none"),
+        ([{"backend": "live"}, {"backend": "shelf", "write_policy": "demote"}, {"backend": "safe"}], "full"),
+        ([{"backend": "live"}, {"backend": "pile"}], "process"),
+    ],
+)
+def test_a_stack_that_keeps_its_promise_is_not_refused(levels: list[dict[str, Any]], durability: str) -> None:
+    assert len(CacheConfig(tiers=levels, durability=durability).resolve(REGISTRY)) == len(levels)
+
+
 @pytest.mark.parametrize("spelled", ["one", "./two/../one", "link", "there/one"])
 def test_two_levels_of_one_kind_on_one_storage_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
@@ -66,12 +106,12 @@ def test_two_levels_of_one_kind_on_one_storage_are_refused(
 
 def test_levels_on_storages_of_their_own_or_turned_off_are_not_refused() -> None:
     levels = [
+        {"backend": "pile", "eviction_policy": "fifo"},
+        {"backend": "pile", "eviction_policy": "fifo"},
         {"backend": "shelf", "path": "one"},
         {"backend": "box", "path": "one"},
         {"backend": "shelf", "path": "two"},
         {"backend": "shelf", "path": "one", "enabled": False},
-        {"backend": "pile", "eviction_policy": "fifo"},
-        {"backend": "pile", "eviction_policy": "fifo"},
     ]
     assert len(CacheConfig(tiers=levels).resolve(REGISTRY)) == 5
 
@@ -81,7 +121,7 @@ def test_a_policy_does_not_matter_without_a_bound() -> None:
 
 
 def test_an_unknown_backend_names_the_level_and_the_nearest() -> None:
-    with pytest.raises(UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, shelf"):
+    with pytest.raises(UnknownTierError, match=r"tiers.0.backend = 'shelv' \(code\): .*'shelf'.*live, pile, safe"):
         CacheConfig(tiers=[{"backend": "shelv"}]).resolve(REGISTRY)
 
 

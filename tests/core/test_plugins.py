@@ -171,6 +171,12 @@ def test_plugins_given_in_code_are_taken() -> None:
     assert {tier.distribution for tier in registry.installed} == {""}
 
 
+@pytest.mark.parametrize("extra", [object(), Plugin([spec("a")]), sys, "my_plugin"], ids=type)
+def test_a_plugin_that_is_given_without_a_list_around_it_is_refused(extra: Any) -> None:
+    with pytest.raises(CacheConfigError, match=rf"not {type(extra).__name__}: for one plugin write plugins=\[it\]"):
+        discover(extra)
+
+
 def test_registries_do_not_share_plugins() -> None:
     plugin = Plugin([spec()])
     assert only(plugin).kinds == only(plugin).kinds == ("shelf",)

@@ -17,7 +17,7 @@ LAYERS = [
     {"settings"},
     {"settings_sources"},
     {"settings_layers", "level_config"},
-    {"observer_config"},
+    {"observer_config", "stack_rules"},
     {"config"},
     {"intents"},
     {"owing"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -49,7 +48,9 @@ from tierkit.settings import (
 )
 from tierkit.settings_layers import nested, overlaid, without_values
 from tierkit.settings_sources import KEY_VARIABLE, Source, all_sources, from_code, from_defaults
-from tierkit.tier import Durability, Trait
+from tierkit.stack_rules import check_stack
+from tierkit.statistics import CACHE_METRICS, level_metrics
+from tierkit.tier import Durability
 
 __all__ = ["CacheConfig", "CacheTierConfig", "ResolvedTier", "Setting"]
 
@@ -297,17 +298,8 @@ class CacheConfig(BaseModel):
         enabled = [(place, tier) for place, tier in enumerate(self.tiers) if tier.enabled]
         found = [resolved(place, tier, registry, self._givens, problems) for place, tier in enabled]
         refuse(problems)
-        if not found:
-            raise CacheConfigError("no level is enabled: enable one, or turn the cache off with cache_enabled")
         levels = tuple(level for level in found if level)
-        if levels[-1].admission is not None:
-            raise CacheConfigError(
-                f"level {levels[-1].name} is the lowest and has every record: take admission from it"
-            )
-        for above, below in pairwise(levels):
-            _check_order(above, below)
-        for upper, lower in combinations(levels, 2):
-            _check_storage(upper, lower)
+        check_stack(levels, self.durability)
         return levels
 
 
@@ -322,30 +314,16 @@ def _levels(levels: Sequence[Mapping[str, Any]], givens: Givens, problems: list[
             problems += problems_of(error, at, givens)
         if not level.get("backend"):
             problems.append(problem((*at, "backend"), givens, "is missing"))
-        if str(level["name"]).lower() in {str(above["name"]).lower() for above in levels[:place]}:
-            text = "is the name of two levels; names must differ, by more than case"
+        if text := _name_problem(str(level["name"]), [str(above["name"]) for above in levels[:place]]):
             problems.append(problem((*at, "name"), givens, text, level["name"]))
     return made
 
 
-def _check_order(above: ResolvedTier, below: ResolvedTier) -> None:
-    if Trait.LIVE in below.spec.traits and Trait.LIVE not in above.spec.traits:
-        raise CacheConfigError(
-            f"level {below.name} ({below.spec.kind}) holds live entries and cannot stand below level"
-            f" {above.name} ({above.spec.kind}), which stores rows: change their order"
-        )
-
-
-def _check_storage(upper: ResolvedTier, lower: ResolvedTier) -> None:
-    path = _storage(upper)
-    if path is not None and upper.spec.kind == lower.spec.kind and path == _storage(lower):
-        raise CacheConfigError(
-            f"levels {upper.name} and {lower.name} ({upper.spec.kind}) have the same path, {path}: what one of them"
-            " drops would be gone from the other, too; give each a path of its own"
-        )
-
-
-def _storage(level: ResolvedTier) -> str | None:
-    """Where the level keeps what it holds, however its path is spelled; None if it has no such option."""
-    path = getattr(level.options, "path", None)
-    return os.path.realpath(path) if isinstance(path, Path) else None
+def _name_problem(name: str, above: Sequence[str]) -> str:
+    """What is wrong with the name of a level: its metrics would be told under the names of others."""
+    own = level_metrics(name)
+    others = {f"level {other!r}": level_metrics(other) for other in above}
+    for other, metrics in ({"the whole cache": CACHE_METRICS} | others).items():
+        if shared := own & metrics:
+            return f"{other} has the metric {min(shared)!r} too: choose another name"
+    return ""

@@ -30,6 +30,8 @@ KEY_VARIABLES: Final = ("TIERKIT_ENCRYPTION_KEY", "PROXYWHIRL_CACHE_ENCRYPTION_K
 KeyPolicy = Literal["generate", "require"]
 """What to do when no source gives a key: generate a key file, or refuse."""
 
+NONE_IS_GENERATED: Final = 'key_policy = "require" forbids generating one'
+
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 _FORM: Final = (
     "keys are Fernet keys of 44 characters, the newest first, separated by commas; make one with "
@@ -185,11 +187,15 @@ def resolve_key_ring(
         # Looked for again: another process may have generated it, and stored what it sealed, since the first look.
         ring = _generated(key_file, place) if why_not is None else _from_file(key_file)
         if ring is None:
-            raise EncryptionKeyError(
-                f"there is no encryption key, and {why_not}: set {place} to the key, or put it into {key_file}"
-                " (chmod 600)"
-            )
+            raise no_key(why_not, place, key_file)
     return ring
+
+
+def no_key(why_not: str | None, place: str, key_file: Path | None) -> EncryptionKeyError:
+    """What is raised where there is no key and none may be generated."""
+    return EncryptionKeyError(
+        f"there is no encryption key, and {why_not}: set {place} to the key, or put it into {key_file} (chmod 600)"
+    )
 
 
 def find_key_ring(
@@ -313,7 +319,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 
 def _why_not_generate(may_generate: bool, key_policy: KeyPolicy, ciphertext_present: Callable[[], bool]) -> str | None:
     if key_policy == "require":
-        return 'key_policy = "require" forbids generating one'
+        return NONE_IS_GENERATED
     if not may_generate:
         return "a cache that is opened read-only generates none"
     if ciphertext_present():

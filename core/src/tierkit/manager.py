@@ -20,7 +20,7 @@ from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
-from tierkit.errors import CacheClosedError, TierReadOnly, TierUnavailable
+from tierkit.errors import CacheClosedError, CacheConfigError, TierReadOnly, TierUnavailable
 from tierkit.expiry import TTLManager, deadline_of
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
@@ -104,7 +104,7 @@ class CacheManager(Generic[E]):
             EncryptionKeyError: There is no usable encryption key.
             CacheStorageError: A tier could not be opened.
         """
-        self.config = config if config is not None else CacheConfig.load()
+        self.config = CacheConfig.load() if config is None else _checked(config)
         self.entry_type = entry_type
         self.read_only = read_only
         self._time = CacheTime(clock)
@@ -193,8 +193,9 @@ class CacheManager(Generic[E]):
             allow_stale: As for `get`.
 
         Raises:
-            CacheValidationError: A key cannot be one.
+            CacheValidationError: A key cannot be one, or `keys` is a single string.
         """
+        check_keys(keys)
         get = partial(self.get, allow_stale=True) if allow_stale else self.get
         return {key: entry for key in keys if (entry := get(key)) is not None}
 
@@ -313,9 +314,10 @@ class CacheManager(Generic[E]):
             How many there were.
 
         Raises:
-            CacheValidationError: A key cannot be one. Those before it are deleted.
+            CacheValidationError: A key cannot be one; those before it are deleted. Or `keys` is a single string.
             CacheStorageError: Nobody took a deletion. Those before it are deleted.
         """
+        check_keys(keys)
         return sum(self.delete(key) for key in keys)
 
     def clear(self) -> None:
@@ -671,6 +673,15 @@ class CacheManager(Generic[E]):
         except BaseException:
             self.close()
             raise
+
+
+def _checked(config: object) -> CacheConfig:
+    if not isinstance(config, CacheConfig):  # not shown: a dict of settings may hold a key
+        raise CacheConfigError(
+            f"config must be a CacheConfig, not {type(config).__name__}: CacheConfig.load(path) takes a file,"
+            " CacheConfig(name=value, ...) takes settings"
+        )
+    return config
 
 
 def _nothing(_: str) -> None:

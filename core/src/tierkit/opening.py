@@ -32,7 +32,7 @@ from tierkit.reconciling import adopt_all, align, reconcile
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.stack import Stack, StackSettings
-from tierkit.tier import CacheTier, Durability, TierContext, Trait
+from tierkit.tier import CacheTier, TierContext, Trait
 from tierkit.workers import Workers
 
 logger = logging.getLogger("tierkit")
@@ -64,8 +64,6 @@ def open_stack(
             context = _context(config, tier, schema, time, read_only)
             levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
             opened.callback(levels[-1].close)
-        _check_authority(levels, config.durability)
-        _check_write_policies(levels, config.durability)
         sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
         settings = StackSettings(
             late_seconds=config.late_seconds,
@@ -204,47 +202,6 @@ class _AbsentTier(CacheTier[Any]):
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def _check_authority(levels: Sequence[Level], durability: Durability) -> None:
-    """The lowest level has everything, so nothing above it may outlive it, and it must keep what is promised."""
-    if not levels:
-        return
-    lowest = levels[-1]
-    if not lowest.persistent and any(level.persistent for level in levels):
-        raise CacheConfigError(
-            f"{lowest.name} ({lowest.kind}) is the lowest level and does not persist, but one above it does: "
-            "put the persistent level last"
-        )
-    if durability == "full" and not lowest.tier.traits & Trait.CRASH_SAFE:
-        raise CacheConfigError(
-            f'durability = "full" needs a lowest level that is CRASH_SAFE, and {lowest.name} ({lowest.kind}) is not'
-        )
-
-
-def _check_write_policies(levels: Sequence[Level], durability: Durability) -> None:
-    for place, level in enumerate(levels):
-        problem = _policy_problem(level, levels[:place], level is levels[-1], durability)
-        if problem:
-            raise CacheConfigError(f'{level.name} ({level.kind}): write_policy = "{level.write_policy}" {problem}')
-
-
-def _policy_problem(level: Level, above: Sequence[Level], lowest: bool, durability: Durability) -> str:
-    if level.write_policy == "through":
-        return ""
-    if not above:
-        return "needs a level above it, which has what it does not: use through"
-    if level.live:
-        return "is for levels that store rows, not live entries: use through"
-    if not lowest:
-        return "" if level.write_policy == "demote" else "is for the lowest level alone: use through or demote"
-    holders = [high for high in above if high.persistent and high.tier.traits & Trait.CRASH_SAFE]
-    if durability == "none" or holders:
-        return ""
-    return (
-        f"needs a level above it that is CRASH_SAFE to hold what was acknowledged: put one there, or promise nothing "
-        f'with durability = "none" (it is "{durability}")'
-    )
 
 
 def _key_ring(config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool) -> KeyRing | None:

@@ -300,7 +300,15 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
 
     Returns:
         A new registry. Broken plugins are in its `broken`, and each is logged once, at WARNING.
+
+    Raises:
+        CacheConfigError: `extra` holds no plugins, but may be one.
     """
+    if isinstance(extra, str | bytes) or not isinstance(extra, Iterable):
+        raise CacheConfigError(
+            f"plugins must be a list of modules or objects with hooks, not {type(extra).__name__}: for one plugin write"
+            " plugins=[it]"
+        )
     registry = PluginRegistry()
     for entry_point in _installed() if installed is None else installed:
         declared = f"{entry_point.name} = {entry_point.value}"

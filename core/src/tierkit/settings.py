@@ -147,7 +147,8 @@ def _quoted(text: str, value: object) -> str:
 
 _SCALARS = (str, bool, int, float, Path, type(None))
 _SECRET_NAME = re.compile(r"secret|passw|token|credential|auth|(^|_)key$|apikey", re.IGNORECASE)
-_USERINFO = re.compile(r"//.*@", re.DOTALL)  # up to the last @: a password may hold anything
+# Up to the last @: a password may hold anything. A Path has one of the two slashes.
+_USERINFO = re.compile(r"(//|(?<=:)/).*@", re.DOTALL)
 _ALLOWED: Final = {
     "bool_parsing": "must be true or false (or 1/0, yes/no, on/off)",
     "bool_type": "must be true or false",

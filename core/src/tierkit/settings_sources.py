@@ -7,6 +7,7 @@ setting are a table here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ CONFIG_VARIABLE: Final = "TIERKIT_CONFIG"
 KEY_VARIABLE: Final = "TIERKIT_ENCRYPTION_KEY"
 DEFAULT_FILE: Final = "tierkit.toml"
 TABLE: Final = "tierkit"
+FOUND: Final = "found"
+"""By what a file is read that nobody asked for."""
 ENVIRONMENT: Final = "environment variable "
 """How the origin of a value from the environment begins."""
 
@@ -61,6 +64,7 @@ _TABLES: Final = ("tiers", "observer_options")
 """Settings that are tables of tables."""
 _ANYBODYS: Final = {"name"}
 """Settings that files of other programs have at their top too."""
+_URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _LISTS: Final[Collection[Where]] = (("observers",), ("warm_files",))
 
 
@@ -150,6 +154,8 @@ def from_code(settings: Mapping[str, Any], known: Collection[str]) -> Source:
 def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
     """The table [tierkit] of a TOML file; relative paths in it start from its folder.
 
+    A file that was asked for must have that table, or be empty: else a header that is misspelt would go unnoticed.
+
     Raises:
         CacheConfigError: The file cannot be read or is not TOML.
     """
@@ -159,6 +165,8 @@ def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
     stray = sorted(document.keys() & (set(known) - _ANYBODYS)) if TABLE not in document else []
     if stray:
         source.problems.append(f"{stray[0]} (file {path}): must stand below [{TABLE}], which the file does not have")
+    elif document and TABLE not in document and asked_by != FOUND:
+        source.problems.append(f"file {path} ({asked_by}): has no table [{TABLE}]{_instead(document)}")
     elif not isinstance(table, dict):
         source.problems.append(f"{TABLE} (file {path}): must be a table")
     else:
@@ -166,6 +174,14 @@ def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
             source.give((name,), value, f"file {path}", path.absolute().parent)
     source.check_spellings()
     return source
+
+
+def _instead(document: Mapping[str, Any]) -> str:
+    """What to do where there is no table: the name of the one that may have been meant for it."""
+    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
+    inner = [f"{name}.{TABLE}" for name, table in tables.items() if TABLE in table]
+    meant = nearest(TABLE, [*tables, *inner])
+    return f"; did you mean it by [{meant}]?" if meant else ": put the settings below one"
 
 
 def from_environment(environ: Mapping[str, str], known: Collection[str], not_settings: Collection[str]) -> Source:
@@ -244,21 +260,23 @@ def _anchored(where: Where, value: Any, base: Path | None) -> Any:
 
 
 def anchor(value: Any, base: Path | None) -> Any:
-    """A path, or each path of a list, relative to `base`; anything else as it is."""
+    """A path, or each path of a list, relative to `base`; anything else, a URL too, as it is."""
     if isinstance(value, list | tuple):
         return [anchor(item, base) for item in value]
-    return base / value if base is not None and isinstance(value, str | Path) else value
+    if base is None or not isinstance(value, str | Path) or _URL_START.match(str(value)):
+        return value  # a URL behind a folder would no longer be told for one, and its password be shown
+    return base / value
 
 
 def _file_sources(
     path: str | os.PathLike[str] | None, environ: Mapping[str, str], known: Collection[str]
 ) -> list[Source]:
     if path is not None:
-        return [from_file(Path(path), known, "given in code")]
+        return [from_file(Path(path), known, "asked for")]
     if environ.get(CONFIG_VARIABLE):
         return [from_file(Path(environ[CONFIG_VARIABLE]), known, ENVIRONMENT + CONFIG_VARIABLE)]
     default = Path(DEFAULT_FILE)
-    return [from_file(default, known, "found")] if default.exists() else []
+    return [from_file(default, known, FOUND)] if default.exists() else []
 
 
 def _key_variables(environ: Mapping[str, str], sources: Iterable[Source]) -> Iterator[str]:

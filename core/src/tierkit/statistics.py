@@ -22,6 +22,9 @@ ROOM_CAUSES: Final = ("lru", "fifo", "lfu", "sieve", "s3fifo", "wtinylfu", "othe
 CAUSES: Final = (*ROOM_CAUSES, "ttl", "health", "corruption")
 """Why a record left a level: for room (by the policy's name), for age, for health, or because it was damaged."""
 
+CACHE_METRICS: Final = frozenset({"requests", "answered", "overall_hit_rate", "promotions", "demotions", "intents"})
+"""The names that the metrics of the whole cache have in the flat dict, without those of latencies."""
+
 STATES: Final = ("closed", "half-open", "open")
 """Of a circuit breaker: in service, being tried, out of service."""
 
@@ -254,7 +257,7 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
             **_latency_metrics("", self.latencies),
         }
         for tier in self.tiers:
-            prefix = tier.name.lower().replace("-", "_") + "_"
+            prefix = _prefix(tier.name)
             metrics |= {f"{prefix}{name}": int(getattr(tier, name)) for name in _NUMBERS}
             metrics[f"{prefix}state"] = STATES.index(tier.state)
             metrics[f"{prefix}hit_rate"] = tier.hit_rate
@@ -263,17 +266,30 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a log."""
-        parts = [
-            f"{tier.name} ({tier.backend}) {tier.size} records, {tier.hits} hits, {tier.misses} misses,"
-            f" {sum(tier.evictions.values())} evictions" + (f", {tier.failures} failures" if tier.failures else "")
-            + (f", {tier.state}" if tier.degraded else "")
-            for tier in self.tiers
-        ]  # fmt: skip
         whole = f"{self.name}: {self.requests} requests, {self.overall_hit_rate:.1%} answered"
-        return "; ".join([whole if self.enabled else f"{self.name}: statistics are off", *parts])
+        return "; ".join([whole if self.enabled else f"{self.name}: statistics are off", *map(_line, self.tiers)])
 
     def _degraded(self, name: str) -> bool:
         return any(tier.degraded for tier in self.tiers if tier.name == name)
+
+
+def _line(tier: TierStatistics) -> str:
+    held = f"{tier.size} records" if tier.size >= 0 else "records unknown"
+    counts = f"{tier.hits} hits, {tier.misses} misses, {sum(tier.evictions.values())} evictions"
+    failures = f", {tier.failures} failures" if tier.failures else ""
+    return f"{tier.name} ({tier.backend}) {held}, {counts}{failures}" + (f", {tier.state}" if tier.degraded else "")
+
+
+def level_metrics(level: str) -> frozenset[str]:
+    """The names that the metrics of a level have in the flat dict, without those of latencies.
+
+    No two levels may share one, nor one with the whole cache.
+    """
+    return frozenset(_prefix(level) + name for name in (*_NUMBERS, "state", "hit_rate"))
+
+
+def _prefix(level: str) -> str:
+    return level.lower().replace("-", "_") + "_"
 
 
 def _share(part: int, whole: int) -> float:

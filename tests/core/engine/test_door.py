@@ -79,6 +79,16 @@ def test_the_key_of_a_proxy_is_a_stable_hash_of_bare_url_and_user() -> None:
     assert CacheManager.generate_cache_key("http://example.org:8080", "user") == ProxyEntry.key_for(url)
 
 
+@pytest.mark.parametrize("keys", ["abc", b"abc", 5, None], ids=repr)
+def test_what_holds_no_keys_is_refused_by_whatever_takes_several(world: World, keys: Any) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a"))
+    for call in (cache.get_many, cache.delete_many):
+        with pytest.raises(CacheValidationError, match=rf"several keys, such as \[key\], not {type(keys).__name__}"):
+            call(keys)
+    assert cache.get("a") is not None
+
+
 @pytest.mark.parametrize("key", BAD_KEYS, ids=repr)
 def test_what_cannot_be_a_key_is_refused_everywhere(world: World, key: Any) -> None:
     cache = world.open(*THREE)

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from tests.core.engine.support import World, note, tier
 
-from tierkit import CacheConfigError, EncryptionKeyError, ProxyEntry
+from tierkit import CacheConfigError, CacheManager, EncryptionKeyError, ProxyEntry
 from tierkit.testing import FakeClock
 
 KEY = Fernet.generate_key().decode()
@@ -268,3 +268,11 @@ def test_ttl_jitter_brings_deadlines_forward(world: World, clock: FakeClock) -> 
     assert len(left) > 40
     assert all(50 < seconds <= 100 for seconds in left)
     assert {put.ttl_seconds for put in puts} == {100}
+
+
+@pytest.mark.parametrize("config", ["tierkit.toml", Path("tierkit.toml"), {"encryption_key": KEY}, 5, False], ids=type)
+def test_what_is_no_configuration_is_refused_with_what_to_use_instead(config: Any) -> None:
+    kind = type(config).__name__
+    with pytest.raises(CacheConfigError, match=rf"a CacheConfig, not {kind}: CacheConfig.load\(path\)") as told:
+        CacheManager(config)
+    assert KEY not in str(told.value)

@@ -13,7 +13,7 @@ from tests.core.engine.support import World, note, tier
 
 import tierkit
 from tierkit import CacheManager
-from tierkit.statistics import Counters, PerThreadCounters, new_counters
+from tierkit.statistics import CACHE_METRICS, Counters, PerThreadCounters, level_metrics, new_counters
 from tierkit.testing import FakeClock
 from tierkit.timing import CACHE_OPERATIONS, TIER_OPERATIONS, TimedTier, time_level
 
@@ -175,7 +175,7 @@ def test_statistics_are_one_line_at_info_on_request(world: World, caplog: pytest
     assert (record.levelno, record.name) == (logging.INFO, "tierkit")
     assert record.getMessage() == (
         "proxies: 2 requests, 50.0% answered; L1 (live) 1 records, 1 hits, 1 misses, 0 evictions; "
-        "L2 (disk) -1 records, 0 hits, 1 misses, 0 evictions, open"
+        "L2 (disk) records unknown, 0 hits, 1 misses, 0 evictions, open"
     )
 
 
@@ -331,3 +331,21 @@ def test_a_users_own_subclass_keeps_its_methods_when_measured(world: World) -> N
         assert cache.get("A") is not None
         assert isinstance(cache, Own)
         assert cache.get_statistics().latencies["get"].count == 1
+
+
+def test_no_metric_takes_the_name_of_another_but_where_the_configuration_refuses_the_names() -> None:
+    """A name that ends with that of a metric of a level could be one: of the level that its beginning names."""
+
+    def with_latencies(names: set[str], operations: tuple[str, ...]) -> set[str]:
+        return names | {f"{name}_seconds_{part}" for name in operations for part in ("count", "sum", "p50", "p90")}
+
+    of_level = with_latencies({name.removeprefix("x_") for name in level_metrics("x")}, TIER_OPERATIONS)
+    of_cache = with_latencies(set(CACHE_METRICS), CACHE_OPERATIONS)
+    pairs = {(name, end) for name in of_level | of_cache for end in of_level if name.endswith(f"_{end}")}
+    assert pairs == {("stale_hits", "hits"), ("overall_hit_rate", "hit_rate")}
+
+
+def test_the_metrics_that_names_are_compared_by_are_those_that_there_are(world: World) -> None:
+    cache = world.open("live", "disk")
+    named = {*CACHE_METRICS, *level_metrics("L1"), *level_metrics("L2")}
+    assert named == set(cache.get_statistics().to_metrics_dict())

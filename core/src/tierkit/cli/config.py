@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tierkit.cli.keys import key_variables
+from tierkit.cli.keys import check_encryption_keys, key_variables
 from tierkit.cli.output import cell, json_option, show, table, write_json
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import MASK
+from tierkit.errors import CacheConfigError, TransferError
 from tierkit.settings_sources import ENVIRONMENT
 
 if TYPE_CHECKING:
-    from tierkit.config import CacheConfig
+    from tierkit.config import CacheConfig, ResolvedTier
+    from tierkit.entry import CacheEntry
     from tierkit.settings import Setting
 
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 @global_options
 @pass_settings
 def config(settings: Settings, as_json: bool) -> None:
-    """Show every setting in effect with its origin, and check that the stack can work. Secrets are masked."""
+    """Show every setting in effect with its origin, and check that a cache can open by them. Secrets are masked."""
     from tierkit.plugins import discover
 
     effective = settings.config()
@@ -37,7 +41,27 @@ def config(settings: Settings, as_json: bool) -> None:
     effective.check_observers(registry)
     effective.check_observer_options(registry)
     if effective.cache_enabled:
-        effective.resolve(registry)
+        levels = effective.resolve(registry)
+        _check_surroundings(effective, levels, settings.entry_type())
+
+
+def _check_surroundings(effective: CacheConfig, levels: Sequence[ResolvedTier], entry_type: type[CacheEntry]) -> None:
+    """Look for what an opening reads beside the levels: keys, if any level stores rows, and files to warm from."""
+    from tierkit.tier import Trait
+
+    if any(Trait.LIVE not in level.spec.traits for level in levels):
+        check_encryption_keys(effective, entry_type)
+    for path in effective.warm_files:
+        _check_warm_file(path, entry_type)
+
+
+def _check_warm_file(path: Path, entry_type: type[CacheEntry]) -> None:
+    from tierkit.transfer import check_file
+
+    try:
+        check_file(path, entry_type)
+    except TransferError as error:
+        raise CacheConfigError(f"warm_files: {error}") from None
 
 
 def _with_key(item: Setting, effective: CacheConfig) -> Setting:

@@ -78,7 +78,9 @@ class _Outcome:
         return STORAGE if self.result.failed else OK
 
     def as_json(self) -> dict[str, Any]:
-        counts = asdict(self.result) if self.result else {}
+        from tierkit.transfer import WarmResult
+
+        counts = asdict(self.result or WarmResult(self.path, found=0, loaded=0, skipped=0, failed=0))
         return {**counts, "path": str(self.path), "seconds": round(self.seconds, 3), "error": self.error or None}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from array import array
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -24,7 +25,7 @@ from tierkit.proxy_url import SCHEME, redact
 from tierkit.schema import schema_of
 from tierkit.transfer.columns import Names, Options, Plan, RowMapping
 from tierkit.transfer.csv_table import CsvTable
-from tierkit.transfer.files import trouble
+from tierkit.transfer.files import open_bytes, trouble
 from tierkit.transfer.host_list import HostList
 from tierkit.transfer.json_document import JsonDocument
 from tierkit.transfer.jsonl_lines import JsonLines
@@ -105,7 +106,7 @@ def warm(
     """
     if url := url_in(path):
         del path  # a traceback may show the locals of the frame that raises
-        raise TransferError(f"{url} is a URL, not a file: fetch it first, and name the file")
+        raise _no_file(url)
     if holds_credentials(source):
         del source
         raise TransferError(CREDENTIALS_IN_SOURCE)
@@ -113,6 +114,23 @@ def warm(
     options = Options(entry_type, now, source, scheme, ttl_override)
     _check(options)
     return _Import(path, options, put_many, on_progress).run()
+
+
+def check_file(path: Path, entry_type: type[CacheEntry]) -> None:
+    """See whether `warm` could begin with this file: it is there, it is text, and its extension is known.
+
+    Raises:
+        TransferError: It could not.
+    """
+    if url := url_in(path):
+        del path
+        raise _no_file(url)
+    _reader(path, Options(entry_type, time.time, None, None, None))
+    open_bytes(path).close()
+
+
+def _no_file(url: str) -> TransferError:
+    return TransferError(f"{url} is a URL, not a file: fetch it first, and name the file")
 
 
 def url_in(path: str | os.PathLike[str]) -> str:
