@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import SecretStr, ValidationError
 
 import tierkit_memory
-from tierkit import ANY_POLICY, CacheConfigError, CacheTier, ProxyEntry, TierContext, Trait
+from tierkit import ANY_POLICY, CacheConfigError, CacheTier, EvictionPolicy, ProxyEntry, TierContext, Trait
 from tierkit.testing import FakeClock, TierContract, make_entry
 from tierkit_memory import MemoryCacheTier, MemoryOptions
 
@@ -236,6 +236,42 @@ def test_a_policy_that_has_lost_its_keys_holds_up_no_eviction() -> None:
         tier._order.remove(key)
     assert tier.evict() == []
     assert tier.size() == 3
+
+
+class Listing(EvictionPolicy):
+    """Keys in the order of writing, whose answers a test may change."""
+
+    counts_hits = False
+
+    def __init__(self, capacity: int) -> None:
+        self.keys: dict[str, None] = {}
+
+    def hit(self, key: str) -> None: ...
+
+    def admit(self, key: str) -> None:
+        self.keys[key] = None
+
+    def remove(self, key: str) -> None:
+        self.keys.pop(key, None)
+
+    def coldest(self, count: int) -> list[str]:
+        return list(self.keys)[:count]
+
+
+def filled(policy: type[EvictionPolicy], limit: int = 1, keys: str = "abc") -> MemoryCacheTier:
+    tier = MemoryCacheTier(TierContext(max_entries=limit, eviction_policy="mine", policy_factory=policy))
+    tier.put_many([make_entry(key, 1) for key in keys])
+    return tier
+
+
+def test_a_policy_that_names_more_than_it_was_asked_for_empties_no_tier() -> None:
+    class Generous(Listing):
+        def coldest(self, count: int) -> list[str]:
+            return list(self.keys)
+
+    tier = filled(Generous, limit=2)
+    assert [entry.key for entry in tier.overflow()] == ["a"]
+    assert [entry.key for entry in tier.evict()] == ["a"]
 
 
 def interrupted(*_: object) -> None:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from tierkit.eviction.policy import EvictionPolicy, Held
@@ -150,7 +151,7 @@ class KeyOrder:
 
     def _coldest(self, count: int) -> list[str]:
         with self._lock:
-            return [] if self._policy is None else self._policy.coldest(count)
+            return [] if self._policy is None else list(islice(self._policy.coldest(count), count))
 
     def _hit(self, key: str, count: int) -> None:
         with suppress(KeyError):  # of a stranger's policy

@@ -122,8 +122,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._check_open()
         with self.lock:
             order = self._order
-            while (excess := len(entries) - limit) > 0:
-                keys = order.coldest(int(excess))
+            while (excess := int(len(entries) - limit)) > 0:
+                keys = list(islice(order.coldest(excess), excess))
                 try:
                     return [entries[keys[0]]] if len(keys) == 1 else [entries[key] for key in keys]
                 except KeyError:
