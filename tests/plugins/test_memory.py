@@ -13,7 +13,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import SecretStr, ValidationError
 
 import tierkit_memory
-from tierkit import ANY_POLICY, CacheConfigError, CacheTier, EvictionPolicy, ProxyEntry, TierContext, Trait
+from tierkit import (
+    ANY_POLICY,
+    CacheConfigError,
+    CacheTier,
+    EvictionPolicy,
+    PluginError,
+    ProxyEntry,
+    TierContext,
+    Trait,
+    key_digest,
+)
 from tierkit.testing import FakeClock, TierContract, make_entry
 from tierkit_memory import MemoryCacheTier, MemoryOptions
 
@@ -272,6 +282,39 @@ def test_a_policy_that_names_more_than_it_was_asked_for_empties_no_tier() -> Non
     tier = filled(Generous, limit=2)
     assert [entry.key for entry in tier.overflow()] == ["a"]
     assert [entry.key for entry in tier.evict()] == ["a"]
+
+
+class Deaf(Listing):
+    """Does not hear what is gone."""
+
+    def remove(self, key: str) -> None: ...
+
+
+class Inventing(Listing):
+    """Names a key that nobody holds."""
+
+    def coldest(self, count: int) -> list[str]:
+        return ["nope"]
+
+
+@pytest.mark.parametrize("method", ["evict", "overflow"])
+@pytest.mark.parametrize(("policy", "stranger"), [(Deaf, "a"), (Inventing, "nope")])
+def test_a_policy_that_names_a_key_after_its_removal_is_an_error_and_no_endless_loop(
+    method: str, policy: type[Listing], stranger: str
+) -> None:
+    tier = filled(policy, limit=2)
+    tier.delete("a", 1)
+    tier.put(make_entry("d", 1))
+    with pytest.raises(PluginError, match=f"eviction policy 'mine' names a key .*{key_digest(stranger)}.*after"):
+        getattr(tier, method)()
+    assert set(tier.keys()) == {"b", "c", "d"}
+
+
+def test_what_was_evicted_before_the_error_of_a_policy_is_told() -> None:
+    tier = filled(Deaf)
+    assert [entry.key for entry in tier.evict()] == ["a"]
+    with pytest.raises(PluginError, match="'mine'"):
+        tier.evict()
 
 
 def interrupted(*_: object) -> None:
