@@ -174,6 +174,8 @@ def _open_in_time(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any
 
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
     where = f"{resolved.name} ({resolved.spec.kind})"
+    if context.policy_factory is not None:
+        context.new_policy()  # a wrong one is refused now: a tier may make its own long after
     try:
         tier = resolved.spec.factory(context, resolved.options)
     except (CacheStorageError, CacheConfigError):
