@@ -241,11 +241,11 @@ class PluginRegistry:
         hooks = {caller.name for caller in self._hooks.get_hookcallers(loaded) or ()}
         if not hooks:
             raise TypeError("nothing in it is marked with tierkit.hookimpl")
-        if "make_observer" in hooks:
-            self._observers.add(plugin.name, (loaded, plugin), plugin.title)
         for hook in sorted(hooks & self._takers.keys()):
             answers = self._hooks.subset_hook_caller(hook, others)()
             self._takers[hook](plugin, answers[0] if answers else None)  # pluggy leaves None out
+        if "make_observer" in hooks:  # last: nothing that the plugin registers was wrong
+            self._observers.add(plugin.name, (loaded, plugin), plugin.title)
 
     def _take_specs(self, plugin: _Plugin, answer: Any) -> None:
         if not isinstance(answer, Sequence) or isinstance(answer, str):
@@ -271,7 +271,7 @@ class PluginRegistry:
 
     def _take_observer_options(self, plugin: _Plugin, answer: Any) -> None:
         if not (isinstance(answer, type) and issubclass(answer, BaseModel)):
-            raise TypeError(f"register_observer_options returned {type(answer).__name__}, not a pydantic model")
+            raise TypeError(f"register_observer_options returned {type(answer).__name__}, not a pydantic model class")
         self._observer_options[plugin.name] = answer
 
     def _record(self, plugin: _Plugin, name: str, error: str) -> None:
