@@ -21,7 +21,7 @@ from tierkit.admission import ADMISSION_POLICIES, AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
 from tierkit.offers import Offers, nearest
-from tierkit.tier import API_VERSION, TierSpec, Trait
+from tierkit.tier import ANY_POLICY, API_VERSION, TierSpec, Trait
 
 TIER_SETTINGS: Final = (
     "name",
@@ -324,9 +324,11 @@ def _faults(spec: Any) -> Iterator[str]:
     """What is wrong with a spec. Its `api` comes first: the rest of another contract may look different."""
     if not isinstance(spec, TierSpec):
         yield f"register_tiers offered {type(spec).__name__}, not a TierSpec"
+    elif type(spec.api) is not int:
+        yield f"backend {spec.kind!r}: api must be a whole number, as in api=1, and is {spec.api!r}"
     elif spec.api != API_VERSION:
         yield (
-            f"backend {spec.kind!r} is written for version {spec.api} of the contract of a tier,"
+            f"backend {spec.kind!r} is written for version {spec.api!r} of the contract of a tier,"
             f" and this tierkit has version {API_VERSION}: upgrade the older of the two"
         )
     else:
@@ -343,3 +345,13 @@ def _checks(spec: TierSpec) -> Iterator[tuple[bool, str]]:
     yield not is_model, "options must be a pydantic model"
     taken = sorted(set(TIER_SETTINGS) & set(options.model_fields)) if is_model else []
     yield bool(taken), f"options may not have the name of a setting of every level: {', '.join(taken)}"
+    yield from _policy_checks(spec.eviction_policies, spec.default_policy)
+
+
+def _policy_checks(policies: Any, default: Any) -> Iterator[tuple[bool, str]]:
+    names = isinstance(policies, (frozenset, set)) and all(isinstance(name, str) for name in policies)
+    yield not names, f"eviction_policies must be a set of names, and is {policies!r}"
+    any_name = not names or not policies or policies >= ANY_POLICY  # of none, a tier has no use for a default
+    wrong = not isinstance(default, str) or not (any_name or default in policies)
+    offered = "any" if any_name else ", ".join(sorted(policies))
+    yield wrong, f"default_policy must be one of its eviction_policies ({offered}), and is {default!r}"
