@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from math import inf
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
@@ -216,10 +216,17 @@ class Level:
 
     def scan(self) -> Iterator[Any]:
         """Every record that the tier holds, counting a failure on the way."""
-        records = iter(self.call(self.tier.scan))
+        records = self.call(self._scan)
         end = object()
         while (record := self.call(next, records, end)) is not end:
             yield record
+
+    def _scan(self) -> Iterator[Any]:
+        records: object = self.tier.scan()
+        if not isinstance(records, Iterable):
+            answered = type(records).__name__
+            raise TierUnavailable(f"{self.name} ({self.kind}): its scan answered {answered}, no iterator of records")
+        return iter(records)
 
     def close(self) -> None:
         """Close the tier.
