@@ -217,6 +217,18 @@ def test_a_policy_that_names_a_key_after_its_removal_is_an_error_and_no_endless_
         order.victims(1, 3, {"b": "b", "c": "c"}.get, lambda: held)
 
 
+def test_a_policy_that_names_none_of_the_keys_there_are_is_an_error() -> None:
+    class Silent(Listing):
+        def coldest(self, count: int) -> list[str]:
+            return []
+
+    order = KeyOrder(lambda: Silent(2), 2)
+    held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
+    with pytest.raises(PluginError, match="eviction policy Silent names no key, though there are 3"):
+        order.victims(1, 3, lambda key: key, lambda: held)
+    assert order.victims(0, 3, lambda key: key, lambda: held) == []
+
+
 def test_after_an_error_of_its_policy_the_order_is_built_anew() -> None:
     tier = Ordered(TierContext(max_entries=1, policy_factory=Deaf))
     for version, key in enumerate("ab", 1):

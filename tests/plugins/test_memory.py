@@ -239,12 +239,14 @@ def test_an_interrupt_within_an_eviction_leaves_no_entry_over_the_bound() -> Non
         assert tier.size() == 2
 
 
-def test_a_policy_that_has_lost_its_keys_holds_up_no_eviction() -> None:
+@pytest.mark.parametrize("method", ["evict", "overflow"])
+def test_a_policy_that_has_lost_its_keys_is_an_error_and_no_endless_loop(method: str) -> None:
     tier = MemoryCacheTier(TierContext(max_entries=1))
     tier.put_many([make_entry(key, 1) for key in "abc"])
     for key in "abc":
         tier._order.remove(key)
-    assert tier.evict() == []
+    with pytest.raises(PluginError, match="eviction policy 'lru' names no key that is held, though there are 3 of 1"):
+        getattr(tier, method)()
     assert tier.size() == 3
 
 

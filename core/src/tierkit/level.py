@@ -75,6 +75,7 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
+        policy_failed: Whether that policy has named what it must not, or nothing, which is logged once.
         write_policy: When it is written: with each write, soon after it, or only when a level above evicts.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
@@ -110,6 +111,7 @@ class Level:
         self.persistent = bool(tier.traits & Trait.PERSISTENT)
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
+        self.policy_failed = False
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.write_policy = write_policy
         self._admission = admission

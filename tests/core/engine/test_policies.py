@@ -138,6 +138,43 @@ def test_a_wrong_policy_is_found_at_opening_though_its_tier_asks_for_it_late(wor
         CacheManager(CacheConfig(tiers=levels), entry_type=Note, clock=world.clock, plugins=plugins)
 
 
+class Silent(Loyal):
+    """Names no victim."""
+
+    def coldest(self, count: int) -> list[str]:
+        return []
+
+
+class Deaf(Loyal):
+    """Names for ever what it has named once."""
+
+    def remove(self, key: str) -> None: ...
+
+    def coldest(self, count: int) -> list[str]:
+        return self.keys[:count]
+
+
+@pytest.mark.parametrize(("policy", "names"), [(Silent, "names no key"), (Deaf, "names a key that is not held")])
+@pytest.mark.parametrize("write_policy", ["through", "demote"])
+def test_a_level_whose_policy_is_wrong_serves_on_and_says_so_once(
+    world: World, caplog: pytest.LogCaptureFixture, policy: type[Loyal], names: str, write_policy: str
+) -> None:
+    levels: Any = (
+        {"backend": "live", "max_entries": 2, "eviction_policy": "wrong"},
+        {"backend": "disk", "write_policy": write_policy},
+        {"backend": "disk"},
+    )
+    plugins = [world, Brought({"wrong": policy})]
+    cache = CacheManager(CacheConfig(tiers=levels), entry_type=Note, clock=world.clock, plugins=plugins)
+    world.caches.append(cache)
+    for number in range(12):
+        cache.put(note(f"key {number}"))
+    assert all(cache.get(f"key {number}") for number in range(12))
+    assert all(level.in_service for level in cache.levels)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"L1 holds too many entries: eviction policy 'wrong' {names}")
+
+
 def test_a_policy_with_the_name_of_one_that_ships_is_refused_naming_both(world: World) -> None:
     with pytest.raises(PluginError, match=r"'lru' is offered by tierkit itself and 'Brought' \(code\)"):
         with_policy(world, "lru", Brought({"lru": Loyal}))

@@ -120,7 +120,7 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         """The entries to evict, coldest first. O(1) while there are none.
 
         Raises:
-            PluginError: The policy goes on naming a key that was removed.
+            PluginError: The policy goes on naming a key that was removed, or names none.
         """
         entries, limit = self._entries, self._limit
         if len(entries) <= limit:
@@ -131,6 +131,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
             order = self._order
             while (excess := int(len(entries) - limit)) > 0:
                 keys = list(islice(order.coldest(excess), excess))
+                if not keys:
+                    self._refuse_policy(_names_none(len(entries), limit))
                 try:
                     return [entries[keys[0]]] if len(keys) == 1 else [entries[key] for key in keys]
                 except KeyError:
@@ -143,7 +145,7 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         """Discard the entries that are too many, in one step; answer them, coldest first. O(1) for each.
 
         Raises:
-            PluginError: The policy goes on naming a key that was removed.
+            PluginError: The policy goes on naming a key that was removed, or names none.
         """
         entries, limit = self._entries, self._limit
         if len(entries) <= limit:
@@ -163,6 +165,8 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
                     break  # an error would hide what has gone: the next call raises it
                 else:  # it was left by a `put` or a removal that was interrupted
                     self._note_removed(key, removed)
+            if not evicted and len(entries) > limit:
+                self._refuse_policy(_names_none(len(entries), limit))
         return evicted
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
@@ -231,11 +235,14 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
 
     def _note_removed(self, key: str, removed: set[str]) -> None:
         if key in removed:
-            raise PluginError(
-                f"eviction policy {self.context.eviction_policy!r} names a key that is not held ({key_digest(key)}) "
-                "again after it was removed: mend its `remove` or `coldest`"
+            self._refuse_policy(
+                f"names a key that is not held ({key_digest(key)}) again after it was removed: "
+                "mend its `remove` or `coldest`"
             )
         removed.add(key)
+
+    def _refuse_policy(self, fault: str) -> NoReturn:
+        raise PluginError(f"eviction policy {self.context.eviction_policy!r} {fault}")
 
     def _keep_mark(self, key: str, mark: int, now: float) -> None:
         marks = self._marks
@@ -308,6 +315,10 @@ def _finder(entries: dict[str, CacheEntry], order: EvictionPolicy) -> Callable[[
         return entry
 
     return get
+
+
+def _names_none(held: int, limit: float) -> str:
+    return f"names no key that is held, though there are {held} of {limit}: mend its `coldest`"
 
 
 def _closed(name: str) -> Callable[[str], CacheEntry | None]:
