@@ -50,6 +50,7 @@ class Plugin:
                 traits=Trait.NONE,
                 api=1,
                 eviction_policies=frozenset({"fifo"}),
+                default_policy="fifo",
             ),
         ]
 

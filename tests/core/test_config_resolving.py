@@ -1,12 +1,13 @@
 """Configuration: levels, their plugins and options, and stacks that cannot work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.configs import REGISTRY, ShelfOptions, load, refused
 
-from tierkit import CacheConfig, UnknownTierError
+from tierkit import CacheConfig, CacheConfigError, TierSpec, UnknownTierError, hookimpl
 from tierkit.plugins import discover
 
 # -- resolving ---------------------------------------------------------------------------------------------------------
@@ -36,7 +37,10 @@ STACKS: list[tuple[list[dict[str, Any]], str]] = [
     ),
     ([{"backend": "live", "x": 3}], "backend 'live' has no options, and every level has the settings name, backend, "),
     ([{"backend": "shelf", "width": "wide"}], "tiers.0.width = 'wide' (code): must be a whole number"),
-    ([{"backend": "pile", "max_entries": 3}], "backend 'pile' does not offer it; it offers fifo"),
+    (
+        [{"backend": "pile", "max_entries": 3, "eviction_policy": "lru"}],
+        "backend 'pile' does not offer it; it offers fifo",
+    ),
     ([{"backend": "pile", "eviction_policy": "lru"}], "tiers.0.eviction_policy = 'lru' (code)"),
     ([{"backend": "shelf", "eviction_policy": "lruu"}], "offers fifo, lru"),
     ([{"backend": "shelf", "x": 1, "width": "a"}, {"backend": "pile", "y": 1}], "3 settings are wrong"),
@@ -117,7 +121,16 @@ def test_levels_on_storages_of_their_own_or_turned_off_are_not_refused() -> None
 
 
 def test_a_policy_does_not_matter_without_a_bound() -> None:
-    assert CacheConfig(tiers=[{"backend": "pile"}]).resolve(REGISTRY)[0].max_entries is None
+    class Endless:
+        @hookimpl
+        def register_tiers(self) -> list[TierSpec]:
+            spec = REGISTRY.spec("pile")
+            return [replace(spec, kind="endless", eviction_policies=frozenset(), default_policy="lru")]
+
+    registry = discover([Endless()], installed=())
+    assert CacheConfig(tiers=[{"backend": "endless"}]).resolve(registry)[0].max_entries is None
+    with pytest.raises(CacheConfigError, match="backend 'endless' does not offer it; it offers none"):
+        CacheConfig(tiers=[{"backend": "endless", "max_entries": 3}]).resolve(registry)
 
 
 def test_an_unknown_backend_names_the_level_and_the_nearest() -> None:

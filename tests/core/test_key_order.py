@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.tiers import DictBlobTier
 
-from tierkit import EVICTION_POLICIES, Delta, EvictionPolicy, Held, KeyOrder, Row, TierContext
+from tierkit import EVICTION_POLICIES, Delta, EvictionPolicy, Held, KeyOrder, PluginError, Row, TierContext, key_digest
 from tierkit.testing import make_row
 
 STEPPING = sorted(set(EVICTION_POLICIES) - {"fifo", "lru"})
@@ -163,6 +163,98 @@ def test_a_key_that_cannot_be_found_again_does_not_hold_the_tier_up() -> None:
     held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
     assert order.victims(1, 3, lambda key: key if key == "c" else None, lambda: held) == ["c"]
     assert order.victims(1, 3, lambda _: None, lambda: held) == []
+
+
+class Listing(EvictionPolicy):
+    """Keys in the order of writing, whose answers a test may change."""
+
+    counts_hits = False
+
+    def __init__(self, capacity: int) -> None:
+        self.keys: dict[str, None] = {}
+
+    def hit(self, key: str) -> None: ...
+
+    def admit(self, key: str) -> None:
+        self.keys[key] = None
+
+    def remove(self, key: str) -> None:
+        self.keys.pop(key, None)
+
+    def coldest(self, count: int) -> list[str]:
+        return list(self.keys)[:count]
+
+
+def test_a_policy_that_names_more_than_it_was_asked_for_empties_no_tier() -> None:
+    class Generous(Listing):
+        def coldest(self, count: int) -> list[str]:
+            return list(self.keys)
+
+    order = KeyOrder(lambda: Generous(2), 2)
+    held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
+    assert order.victims(1, 3, lambda key: key, lambda: held) == ["a"]
+
+
+class Deaf(Listing):
+    """Does not hear what is gone."""
+
+    def remove(self, key: str) -> None: ...
+
+
+class Inventing(Listing):
+    """Names a key that nobody holds."""
+
+    def coldest(self, count: int) -> list[str]:
+        return ["nope"]
+
+
+@pytest.mark.parametrize("policy", [Deaf, Inventing])
+def test_a_policy_that_names_a_key_after_its_removal_is_an_error_and_no_endless_loop(policy: type[Listing]) -> None:
+    order = KeyOrder(lambda: policy(2), 2)
+    held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
+    stranger = key_digest("a" if policy is Deaf else "nope")
+    with pytest.raises(PluginError, match=f"eviction policy {policy.__name__} names a key .*{stranger}.*after"):
+        order.victims(1, 3, {"b": "b", "c": "c"}.get, lambda: held)
+
+
+def test_a_policy_that_names_none_of_the_keys_there_are_is_an_error() -> None:
+    class Silent(Listing):
+        def coldest(self, count: int) -> list[str]:
+            return []
+
+    order = KeyOrder(lambda: Silent(2), 2)
+    held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
+    with pytest.raises(PluginError, match="eviction policy Silent names no key, though there are 3"):
+        order.victims(1, 3, lambda key: key, lambda: held)
+    assert order.victims(0, 3, lambda key: key, lambda: held) == []
+
+
+def test_after_an_error_of_its_policy_the_order_is_built_anew() -> None:
+    tier = Ordered(TierContext(max_entries=1, policy_factory=Deaf))
+    for version, key in enumerate("ab", 1):
+        tier.put(make_row(key, version))
+    assert settle(tier) == ["a"]
+    tier.put(make_row("c", 3))
+    with pytest.raises(PluginError):
+        tier.overflow()
+    assert settle(tier) == ["b"]
+
+
+def test_a_key_that_an_interrupted_removal_left_is_passed_over() -> None:
+    class Interrupted(Listing):
+        def remove(self, key: str) -> None:
+            if interrupts:
+                raise interrupts.pop()
+            super().remove(key)
+
+    interrupts = [KeyboardInterrupt()]
+    tier = Ordered(TierContext(max_entries=2, policy_factory=Interrupted))
+    for version, key in enumerate("abc", 1):
+        tier.put(make_row(key, version))
+    (victim,) = tier.overflow()
+    with pytest.raises(KeyboardInterrupt):
+        tier.discard(victim)
+    assert put(tier, "d") == ["b"]
 
 
 def test_a_child_process_builds_its_own() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tierkit import CacheConfigError, CacheTier, PluginError, TierSpec, Trait, UnknownTierError, hookimpl
+from tierkit import ANY_POLICY, CacheConfigError, CacheTier, PluginError, TierSpec, Trait, UnknownTierError, hookimpl
 from tierkit.plugins import PluginRegistry, discover, nearest
 
 GOOD = """
@@ -195,10 +195,28 @@ def test_registries_do_not_share_plugins() -> None:
         ([spec(options=dict)], "options must be a pydantic model"),
         ([spec(options=type("O", (BaseModel,), {"__annotations__": {"max_entries": int}}))], "max_entries"),
         ([spec(api=2)], "'shelf' is written for version 2 of the contract of a tier"),
+        ([spec(api="1")], "'shelf': api must be a whole number, as in api=1, and is '1'"),
+        ([spec(api=True)], "'shelf': api must be a whole number, as in api=1, and is True"),
+        ([spec(eviction_policies="lru")], "eviction_policies must be a set of names, and is 'lru'"),
+        ([spec(eviction_policies=["lru"])], "eviction_policies must be a set of names, and is ['lru']"),
+        ([spec(eviction_policies={1})], "eviction_policies must be a set of names, and is {1}"),
+        ([spec(default_policy=None)], "default_policy must be one of its eviction_policies (fifo, lru), and is None"),
+        (
+            [spec(default_policy="sieve")],
+            "default_policy must be one of its eviction_policies (fifo, lru), and is 'sieve'",
+        ),
     ],
 )
 def test_a_wrong_answer_makes_a_plugin_broken(answer: Any, error: str) -> None:
     assert error in broken(answer)
+
+
+@pytest.mark.parametrize(
+    ("policies", "default"), [(ANY_POLICY, "mine"), (frozenset(), "lru"), ({"lru", "mine"}, "mine"), ({"lru"}, "lru")]
+)
+def test_a_default_policy_may_be_any_of_those_that_a_tier_honours(policies: Any, default: str) -> None:
+    registry = only(Plugin([spec(eviction_policies=policies, default_policy=default)]))
+    assert registry.spec("shelf").default_policy == default
 
 
 def test_an_unknown_api_is_refused_by_name_when_asked_for() -> None:

@@ -8,8 +8,9 @@ import tierkit
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
     {"errors", "latency"},
+    {"row"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "forking", "offers", "workers"},
-    {"entry", "row", "metrics", "observers"},
+    {"entry", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},
     {"schema", "tier"},
     {"blob", "sealing", "hookspecs", "level", "checks"},

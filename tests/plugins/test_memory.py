@@ -13,7 +13,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import SecretStr, ValidationError
 
 import tierkit_memory
-from tierkit import ANY_POLICY, CacheConfigError, CacheTier, ProxyEntry, TierContext, Trait
+from tierkit import (
+    ANY_POLICY,
+    CacheConfigError,
+    CacheTier,
+    EvictionPolicy,
+    PluginError,
+    ProxyEntry,
+    TierContext,
+    Trait,
+    key_digest,
+)
 from tierkit.testing import FakeClock, TierContract, make_entry
 from tierkit_memory import MemoryCacheTier, MemoryOptions
 
@@ -229,13 +239,84 @@ def test_an_interrupt_within_an_eviction_leaves_no_entry_over_the_bound() -> Non
         assert tier.size() == 2
 
 
-def test_a_policy_that_has_lost_its_keys_holds_up_no_eviction() -> None:
+@pytest.mark.parametrize("method", ["evict", "overflow"])
+def test_a_policy_that_has_lost_its_keys_is_an_error_and_no_endless_loop(method: str) -> None:
     tier = MemoryCacheTier(TierContext(max_entries=1))
     tier.put_many([make_entry(key, 1) for key in "abc"])
     for key in "abc":
         tier._order.remove(key)
-    assert tier.evict() == []
+    with pytest.raises(PluginError, match="eviction policy 'lru' names no key that is held, though there are 3 of 1"):
+        getattr(tier, method)()
     assert tier.size() == 3
+
+
+class Listing(EvictionPolicy):
+    """Keys in the order of writing, whose answers a test may change."""
+
+    counts_hits = False
+
+    def __init__(self, capacity: int) -> None:
+        self.keys: dict[str, None] = {}
+
+    def hit(self, key: str) -> None: ...
+
+    def admit(self, key: str) -> None:
+        self.keys[key] = None
+
+    def remove(self, key: str) -> None:
+        self.keys.pop(key, None)
+
+    def coldest(self, count: int) -> list[str]:
+        return list(self.keys)[:count]
+
+
+def filled(policy: type[EvictionPolicy], limit: int = 1, keys: str = "abc") -> MemoryCacheTier:
+    tier = MemoryCacheTier(TierContext(max_entries=limit, eviction_policy="mine", policy_factory=policy))
+    tier.put_many([make_entry(key, 1) for key in keys])
+    return tier
+
+
+def test_a_policy_that_names_more_than_it_was_asked_for_empties_no_tier() -> None:
+    class Generous(Listing):
+        def coldest(self, count: int) -> list[str]:
+            return list(self.keys)
+
+    tier = filled(Generous, limit=2)
+    assert [entry.key for entry in tier.overflow()] == ["a"]
+    assert [entry.key for entry in tier.evict()] == ["a"]
+
+
+class Deaf(Listing):
+    """Does not hear what is gone."""
+
+    def remove(self, key: str) -> None: ...
+
+
+class Inventing(Listing):
+    """Names a key that nobody holds."""
+
+    def coldest(self, count: int) -> list[str]:
+        return ["nope"]
+
+
+@pytest.mark.parametrize("method", ["evict", "overflow"])
+@pytest.mark.parametrize(("policy", "stranger"), [(Deaf, "a"), (Inventing, "nope")])
+def test_a_policy_that_names_a_key_after_its_removal_is_an_error_and_no_endless_loop(
+    method: str, policy: type[Listing], stranger: str
+) -> None:
+    tier = filled(policy, limit=2)
+    tier.delete("a", 1)
+    tier.put(make_entry("d", 1))
+    with pytest.raises(PluginError, match=f"eviction policy 'mine' names a key .*{key_digest(stranger)}.*after"):
+        getattr(tier, method)()
+    assert set(tier.keys()) == {"b", "c", "d"}
+
+
+def test_what_was_evicted_before_the_error_of_a_policy_is_told() -> None:
+    tier = filled(Deaf)
+    assert [entry.key for entry in tier.evict()] == ["a"]
+    with pytest.raises(PluginError, match="'mine'"):
+        tier.evict()
 
 
 def interrupted(*_: object) -> None:

@@ -46,7 +46,7 @@ class UnknownTierError(CacheConfigError, LookupError):
 
 
 class PluginError(CacheConfigError):
-    """A plugin could not be loaded, or two plugins offer the same kind."""
+    """A plugin could not be loaded or does what it must not, or two plugins offer the same kind."""
 
 
 class CacheValidationError(TierkitError, ValueError):

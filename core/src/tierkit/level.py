@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from math import inf
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
@@ -75,6 +75,7 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
+        policy_failed: Whether that policy has named what it must not, or nothing, which is logged once.
         write_policy: When it is written: with each write, soon after it, or only when a level above evicts.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
@@ -110,6 +111,7 @@ class Level:
         self.persistent = bool(tier.traits & Trait.PERSISTENT)
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
+        self.policy_failed = False
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.write_policy = write_policy
         self._admission = admission
@@ -216,10 +218,17 @@ class Level:
 
     def scan(self) -> Iterator[Any]:
         """Every record that the tier holds, counting a failure on the way."""
-        records = iter(self.call(self.tier.scan))
+        records = self.call(self._scan)
         end = object()
         while (record := self.call(next, records, end)) is not end:
             yield record
+
+    def _scan(self) -> Iterator[Any]:
+        records: object = self.tier.scan()
+        if not isinstance(records, Iterable):
+            answered = type(records).__name__
+            raise TierUnavailable(f"{self.name} ({self.kind}): its scan answered {answered}, no iterator of records")
+        return iter(records)
 
     def close(self) -> None:
         """Close the tier.

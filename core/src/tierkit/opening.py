@@ -6,7 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
@@ -173,6 +173,8 @@ def _open_in_time(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any
 
 def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
     where = f"{resolved.name} ({resolved.spec.kind})"
+    if context.policy_factory is not None:
+        context.new_policy()  # a wrong one is refused now: a tier may make its own long after
     try:
         tier = resolved.spec.factory(context, resolved.options)
     except (CacheStorageError, CacheConfigError):
@@ -181,10 +183,20 @@ def _open_tier(resolved: ResolvedTier, context: TierContext) -> CacheTier[Any]:
         raise TierUnavailable(f"{where} could not be opened: {type(error).__name__}: {error}") from error
     if not isinstance(tier, CacheTier):
         raise PluginError(f"{where}: its factory made a {type(tier).__name__}, which is no CacheTier")
+    _check_constructed(tier, where)
     if tier.traits != resolved.spec.traits:
         tier.close()
         raise PluginError(f"{where}: its spec claims {resolved.spec.traits}, its tier {tier.traits}: they must agree")
     return tier
+
+
+def _check_constructed(tier: CacheTier[Any], where: str) -> None:
+    missing = [name for name in ("context", "lock") if not hasattr(tier, name)]
+    if missing:
+        with suppress(Exception):  # it may well need what is missing
+            tier.close()
+        lack = f"its {type(tier).__name__} has no `{missing[0]}`"
+        raise PluginError(f"{where}: {lack}: its __init__ must call super().__init__(context)")
 
 
 class _AbsentTier(CacheTier[Any]):

@@ -21,7 +21,7 @@ from tierkit.admission import ADMISSION_POLICIES, AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
 from tierkit.offers import Offers, nearest
-from tierkit.tier import API_VERSION, TierSpec, Trait
+from tierkit.tier import ANY_POLICY, API_VERSION, TierSpec, Trait
 
 TIER_SETTINGS: Final = (
     "name",
@@ -241,11 +241,11 @@ class PluginRegistry:
         hooks = {caller.name for caller in self._hooks.get_hookcallers(loaded) or ()}
         if not hooks:
             raise TypeError("nothing in it is marked with tierkit.hookimpl")
-        if "make_observer" in hooks:
-            self._observers.add(plugin.name, (loaded, plugin), plugin.title)
         for hook in sorted(hooks & self._takers.keys()):
             answers = self._hooks.subset_hook_caller(hook, others)()
             self._takers[hook](plugin, answers[0] if answers else None)  # pluggy leaves None out
+        if "make_observer" in hooks:  # last: nothing that the plugin registers was wrong
+            self._observers.add(plugin.name, (loaded, plugin), plugin.title)
 
     def _take_specs(self, plugin: _Plugin, answer: Any) -> None:
         if not isinstance(answer, Sequence) or isinstance(answer, str):
@@ -271,7 +271,7 @@ class PluginRegistry:
 
     def _take_observer_options(self, plugin: _Plugin, answer: Any) -> None:
         if not (isinstance(answer, type) and issubclass(answer, BaseModel)):
-            raise TypeError(f"register_observer_options returned {type(answer).__name__}, not a pydantic model")
+            raise TypeError(f"register_observer_options returned {type(answer).__name__}, not a pydantic model class")
         self._observer_options[plugin.name] = answer
 
     def _record(self, plugin: _Plugin, name: str, error: str) -> None:
@@ -332,9 +332,11 @@ def _faults(spec: Any) -> Iterator[str]:
     """What is wrong with a spec. Its `api` comes first: the rest of another contract may look different."""
     if not isinstance(spec, TierSpec):
         yield f"register_tiers offered {type(spec).__name__}, not a TierSpec"
+    elif type(spec.api) is not int:
+        yield f"backend {spec.kind!r}: api must be a whole number, as in api=1, and is {spec.api!r}"
     elif spec.api != API_VERSION:
         yield (
-            f"backend {spec.kind!r} is written for version {spec.api} of the contract of a tier,"
+            f"backend {spec.kind!r} is written for version {spec.api!r} of the contract of a tier,"
             f" and this tierkit has version {API_VERSION}: upgrade the older of the two"
         )
     else:
@@ -351,3 +353,13 @@ def _checks(spec: TierSpec) -> Iterator[tuple[bool, str]]:
     yield not is_model, "options must be a pydantic model"
     taken = sorted(set(TIER_SETTINGS) & set(options.model_fields)) if is_model else []
     yield bool(taken), f"options may not have the name of a setting of every level: {', '.join(taken)}"
+    yield from _policy_checks(spec.eviction_policies, spec.default_policy)
+
+
+def _policy_checks(policies: Any, default: Any) -> Iterator[tuple[bool, str]]:
+    names = isinstance(policies, (frozenset, set)) and all(isinstance(name, str) for name in policies)
+    yield not names, f"eviction_policies must be a set of names, and is {policies!r}"
+    any_name = not names or not policies or policies >= ANY_POLICY  # of none, a tier has no use for a default
+    wrong = not isinstance(default, str) or not (any_name or default in policies)
+    offered = "any" if any_name else ", ".join(sorted(policies))
+    yield wrong, f"default_policy must be one of its eviction_policies ({offered}), and is {default!r}"

@@ -130,9 +130,11 @@ class TierContext:
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
             raise PluginError(f"eviction policy {self.eviction_policy!r} could not be made: {failure}") from error
+        made = f"eviction policy {self.eviction_policy!r} made a {type(policy).__name__}"
         if not isinstance(policy, EvictionPolicy):
-            made = type(policy).__name__
-            raise PluginError(f"eviction policy {self.eviction_policy!r} made a {made}, which is no EvictionPolicy")
+            raise PluginError(f"{made}, which is no EvictionPolicy")
+        if not callable(getattr(policy, "hit", None)):  # not abstract, since some set it on the object
+            raise PluginError(f"{made} without a method `hit`: write one, which may do nothing")
         return policy
 
 

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Final
 
 from tierkit.clock import CacheTime, VersionClock
-from tierkit.errors import TierkitError, TierUnavailable
+from tierkit.errors import PluginError, TierkitError, TierUnavailable
 from tierkit.filling import Filling
 from tierkit.forking import open_stacks
 from tierkit.level import ANY_VERSION, Level
@@ -197,6 +197,10 @@ class Upkeep:
                 self._settle_one_by_one(level)
                 if level.live and self.owing.write_policy == "demote":  # what was pinned below has become copies
                     self.settle(self.stored[:-1])
+        except PluginError as error:
+            if not level.policy_failed:  # it fails again with each put
+                logger.warning("%s holds too many entries: %s", level.name, error)
+            level.policy_failed = True
         except TierkitError as error:
             logger.warning("%s could not be settled: %s", level.name, error)
 

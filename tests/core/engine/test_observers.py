@@ -204,6 +204,14 @@ def test_options_that_are_no_model_make_a_plugin_broken(answer: Any) -> None:
     assert [(plugin.name, "not a pydantic model" in plugin.error) for plugin in registry.broken] == [("diary", True)]
 
 
+def test_the_observer_of_a_broken_plugin_is_refused_and_not_offered(world: World) -> None:
+    assert discover([Declaring(Options())], installed=()).observers == ()
+    with pytest.raises(
+        PluginError, match=r"observer 'diary'.*cannot be used: .*returned Options, not a pydantic model"
+    ):
+        open_watched(world, Declaring(Options()))
+
+
 def test_two_plugins_for_one_observer_are_both_named(world: World) -> None:
     first, second = (type("diary", (), {"make_observer": Watching.make_observer})() for _ in range(2))
     config = CacheConfig(tiers=({"backend": "live"},), observers=("diary",))

@@ -6,6 +6,7 @@ import pytest
 from tests.core.engine.support import Note, World, note, tier
 
 from tierkit import (
+    ANY_POLICY,
     EVICTION_POLICIES,
     CacheConfig,
     CacheConfigError,
@@ -40,6 +41,19 @@ class Loyal(EvictionPolicy):
 
     def coldest(self, count: int) -> list[str]:
         return self.keys[::-1][:count]
+
+
+class Unhearing(EvictionPolicy):
+    """Has no `hit`."""
+
+    def __init__(self, capacity: int) -> None: ...
+
+    def admit(self, key: str) -> None: ...
+
+    def remove(self, key: str) -> None: ...
+
+    def coldest(self, count: int) -> list[str]:
+        return []
 
 
 class Brought:
@@ -104,6 +118,7 @@ def test_a_policy_named_as_another_cause_is_not_counted_as_that(world: World) ->
         ([Brought({"loyal": 5})], r"'loyal': int cannot be called"),
         ([Brought({"loyal": lambda _: []})], "made a list, which is no EvictionPolicy"),
         ([Brought({"loyal": lambda _: 1 / 0})], "'loyal' could not be made: ZeroDivisionError"),
+        ([Brought({"loyal": Unhearing})], "'loyal' made a Unhearing without a method `hit`: write one"),
     ],
 )
 def test_a_policy_that_two_offer_or_that_is_broken_is_refused_when_it_is_asked_for(
@@ -112,6 +127,52 @@ def test_a_policy_that_two_offer_or_that_is_broken_is_refused_when_it_is_asked_f
     with_policy(world, "lru", *policies)
     with pytest.raises(PluginError, match=error):
         with_policy(world, "loyal", *policies)
+
+
+@pytest.mark.parametrize("wrong", [Unhearing, lambda _: [], lambda _: 1 / 0])
+def test_a_wrong_policy_is_found_at_opening_though_its_tier_asks_for_it_late(world: World, wrong: Any) -> None:
+    world.policies = ANY_POLICY
+    levels: Any = ({"backend": "disk", "max_entries": 2, "eviction_policy": "loyal"},)
+    plugins = [world, Brought({"loyal": wrong})]
+    with pytest.raises(PluginError, match="eviction policy 'loyal'"):
+        CacheManager(CacheConfig(tiers=levels), entry_type=Note, clock=world.clock, plugins=plugins)
+
+
+class Silent(Loyal):
+    """Names no victim."""
+
+    def coldest(self, count: int) -> list[str]:
+        return []
+
+
+class Deaf(Loyal):
+    """Names for ever what it has named once."""
+
+    def remove(self, key: str) -> None: ...
+
+    def coldest(self, count: int) -> list[str]:
+        return self.keys[:count]
+
+
+@pytest.mark.parametrize(("policy", "names"), [(Silent, "names no key"), (Deaf, "names a key that is not held")])
+@pytest.mark.parametrize("write_policy", ["through", "demote"])
+def test_a_level_whose_policy_is_wrong_serves_on_and_says_so_once(
+    world: World, caplog: pytest.LogCaptureFixture, policy: type[Loyal], names: str, write_policy: str
+) -> None:
+    levels: Any = (
+        {"backend": "live", "max_entries": 2, "eviction_policy": "wrong"},
+        {"backend": "disk", "write_policy": write_policy},
+        {"backend": "disk"},
+    )
+    plugins = [world, Brought({"wrong": policy})]
+    cache = CacheManager(CacheConfig(tiers=levels), entry_type=Note, clock=world.clock, plugins=plugins)
+    world.caches.append(cache)
+    for number in range(12):
+        cache.put(note(f"key {number}"))
+    assert all(cache.get(f"key {number}") for number in range(12))
+    assert all(level.in_service for level in cache.levels)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"L1 holds too many entries: eviction policy 'wrong' {names}")
 
 
 def test_a_policy_with_the_name_of_one_that_ships_is_refused_naming_both(world: World) -> None:

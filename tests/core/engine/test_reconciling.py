@@ -1,11 +1,12 @@
 """What a level above the authority holds after a kill, a loss or damage, and what becomes of it."""
 
 import logging
+import re
 from typing import Any
 
 import pytest
 from tests.core.engine.support import NoOptions, Note, World, note
-from tests.tiers import DictBlobTier
+from tests.tiers import DictBlobTier, FiveMethodTier
 
 from tierkit import (
     CacheConfig,
@@ -13,6 +14,7 @@ from tierkit import (
     CacheManager,
     PluginError,
     ProxyEntry,
+    TierContext,
     TierFull,
     TierSpec,
     TierUnavailable,
@@ -161,17 +163,55 @@ class Mismatched:
             TierSpec(kind="none", factory=lambda *_: None, options=NoOptions, traits=Trait.NONE, api=1),  # type: ignore[arg-type]  # the fault
             TierSpec(kind="broken", factory=_broken, options=NoOptions, traits=Trait.NONE, api=1),
             TierSpec(kind="plain", factory=lambda c, _: DictBlobTier(c), options=NoOptions, traits=Trait.NONE, api=1),
+            TierSpec(kind="bare", factory=lambda *_: Bare(), options=NoOptions, traits=Trait.NONE, api=1),
+            TierSpec(kind="half", factory=lambda c, _: Half(c), options=NoOptions, traits=Trait.NONE, api=1),
+            TierSpec(kind="mute", factory=lambda c, _: Mute(c), options=NoOptions, traits=Trait.NONE, api=1),
         ]
+
+
+class Bare(DictBlobTier):
+    """Does not call the constructor of its class."""
+
+    def __init__(self) -> None: ...
+
+
+class Half(DictBlobTier):
+    """Keeps the context itself and has no lock."""
+
+    def __init__(self, context: TierContext) -> None:
+        self.context = context
+
+
+class Mute(FiveMethodTier):
+    """Returns nothing from `scan`."""
+
+    def scan(self) -> Any: ...
 
 
 def _broken(context: object, options: object) -> DictBlobTier:
     raise TierUnavailable("the disk is away")
 
 
-@pytest.mark.parametrize(("kind", "why"), [("liar", "claims .*NONE.*LIVE"), ("none", "made a NoneType")])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("liar", "claims .*NONE.*LIVE"),
+        ("none", "made a NoneType"),
+        ("bare", r"its Bare has no `context`: its __init__ must call super\(\).__init__\(context\)"),
+        ("half", "its Half has no `lock`"),
+    ],
+)
 def test_a_tier_that_is_not_what_its_spec_says_is_refused_by_name(kind: str, why: str) -> None:
     with pytest.raises(PluginError, match=f"L1 .{kind}.*{why}"):
         CacheManager(CacheConfig(tiers=({"backend": kind},)), plugins=[Mismatched()])
+
+
+def test_a_tier_whose_scan_answers_nothing_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = "L1 (mute): its scan answered NoneType, no iterator of records"
+    with CacheManager(CacheConfig(tiers=({"backend": "mute"},)), entry_type=Note, plugins=[Mismatched()]) as cache:
+        assert wrong in caplog.text
+        with pytest.raises(TierUnavailable, match=re.escape(wrong)):
+            list(cache.keys())
 
 
 @pytest.mark.req("E-3")

@@ -154,7 +154,7 @@ def test_the_policy_of_a_level_says_who_goes(world: World, policy: str, survivor
 
 
 def test_evictions_by_a_policy_that_a_plugin_brought_are_counted_too(world: World) -> None:
-    world.policies = frozenset({"coin"})
+    world.policies = frozenset({"coin", "lru"})
     cache = world.open_config([{"backend": "disk", "max_entries": 1, "eviction_policy": "coin"}])
     disk = tier(cache, "L1").tier
     vars(disk)["overflow"] = lambda: list(disk.scan())[: max(0, disk.size() - 1)]

@@ -7,9 +7,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from itertools import islice
+from typing import Any, Final, NoReturn, TypeVar
 
+from tierkit.errors import PluginError
 from tierkit.eviction.policy import EvictionPolicy, Held
+from tierkit.row import key_digest
 
 T = TypeVar("T")
 
@@ -117,6 +120,9 @@ class KeyOrder:
 
         Returns:
             What `find` gave; fewer than `count` only if there are not as many.
+
+        Raises:
+            PluginError: The policy goes on naming a key that was removed, or names none.
         """
         found: list[T] = []
         for again in (False, True):
@@ -150,7 +156,33 @@ class KeyOrder:
 
     def _coldest(self, count: int) -> list[str]:
         with self._lock:
-            return [] if self._policy is None else self._policy.coldest(count)
+            policy, removed = self._policy, set[str]()
+            while policy is not None:
+                named = list(islice(policy.coldest(count), count))
+                strangers = [key for key in named if key not in self._versions]
+                if not strangers:
+                    if count and self._versions and not named:
+                        self._refuse(
+                            policy, f"names no key, though there are {len(self._versions)}: mend its `coldest`"
+                        )
+                    return named
+                for key in strangers:  # left by a removal that was interrupted
+                    self._remove_stranger(policy, key, removed)
+            return []
+
+    def _remove_stranger(self, policy: EvictionPolicy, key: str, removed: set[str]) -> None:
+        if key in removed:
+            self._refuse(
+                policy,
+                f"names a key that is not held ({key_digest(key)}) again after it was removed: "
+                "mend its `remove` or `coldest`",
+            )
+        removed.add(key)
+        policy.remove(key)
+
+    def _refuse(self, policy: EvictionPolicy, fault: str) -> NoReturn:
+        self.renew()
+        raise PluginError(f"eviction policy {type(policy).__name__} {fault}")
 
     def _hit(self, key: str, count: int) -> None:
         with suppress(KeyError):  # of a stranger's policy

@@ -16,6 +16,7 @@ from tierkit import (
     CacheTier,
     Delta,
     EvictionPolicy,
+    PluginError,
     TierContext,
     TierReadOnly,
     TierSpec,
@@ -23,6 +24,7 @@ from tierkit import (
     Trait,
     delete_refusal,
     hookimpl,
+    key_digest,
     refusal,
 )
 
@@ -115,37 +117,56 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
             return True
 
     def overflow(self) -> list[CacheEntry]:
-        """The entries to evict, coldest first. O(1) while there are none."""
+        """The entries to evict, coldest first. O(1) while there are none.
+
+        Raises:
+            PluginError: The policy goes on naming a key that was removed, or names none.
+        """
         entries, limit = self._entries, self._limit
         if len(entries) <= limit:
             return []
         self._check_open()
+        removed: set[str] = set()
         with self.lock:
             order = self._order
-            while (excess := len(entries) - limit) > 0:
-                keys = order.coldest(int(excess))
+            while (excess := int(len(entries) - limit)) > 0:
+                keys = list(islice(order.coldest(excess), excess))
+                if not keys:
+                    self._refuse_policy(_names_none(len(entries), limit))
                 try:
                     return [entries[keys[0]]] if len(keys) == 1 else [entries[key] for key in keys]
                 except KeyError:
                     for key in [key for key in keys if key not in entries]:
+                        self._note_removed(key, removed)
                         order.remove(key)  # left by a `put` or a removal that was interrupted
             return []
 
     def evict(self) -> list[CacheEntry]:
-        """Discard the entries that are too many, in one step; answer them, coldest first. O(1) for each."""
+        """Discard the entries that are too many, in one step; answer them, coldest first. O(1) for each.
+
+        Raises:
+            PluginError: The policy goes on naming a key that was removed, or names none.
+        """
         entries, limit = self._entries, self._limit
         if len(entries) <= limit:
             return []
-        evicted = []
+        evicted: list[CacheEntry] = []
+        removed: set[str] = set()
         with self.lock:
             if self._refusing:
                 self._refuse()
             pop, now = self._order.pop, self._now()
             while len(entries) > limit and (key := pop()) is not None:
                 victim = entries.pop(key, None)
-                if victim is not None:  # else it was left by a `put` or a removal that was interrupted
+                if victim is not None:
                     self._keep_mark(key, victim.version, now)
                     evicted.append(victim)
+                elif evicted and key in removed:
+                    break  # an error would hide what has gone: the next call raises it
+                else:  # it was left by a `put` or a removal that was interrupted
+                    self._note_removed(key, removed)
+            if not evicted and len(entries) > limit:
+                self._refuse_policy(_names_none(len(entries), limit))
         return evicted
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
@@ -211,6 +232,17 @@ class MemoryCacheTier(CacheTier[CacheEntry]):
         self._entries.pop(key, None)
         self._order.remove(key)
         self._keep_mark(key, mark, self._now())
+
+    def _note_removed(self, key: str, removed: set[str]) -> None:
+        if key in removed:
+            self._refuse_policy(
+                f"names a key that is not held ({key_digest(key)}) again after it was removed: "
+                "mend its `remove` or `coldest`"
+            )
+        removed.add(key)
+
+    def _refuse_policy(self, fault: str) -> NoReturn:
+        raise PluginError(f"eviction policy {self.context.eviction_policy!r} {fault}")
 
     def _keep_mark(self, key: str, mark: int, now: float) -> None:
         marks = self._marks
@@ -283,6 +315,10 @@ def _finder(entries: dict[str, CacheEntry], order: EvictionPolicy) -> Callable[[
         return entry
 
     return get
+
+
+def _names_none(held: int, limit: float) -> str:
+    return f"names no key that is held, though there are {held} of {limit}: mend its `coldest`"
 
 
 def _closed(name: str) -> Callable[[str], CacheEntry | None]:
