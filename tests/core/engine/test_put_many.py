@@ -92,7 +92,7 @@ def test_refused_ones_are_stamped_again(world: World) -> None:
     ahead.put_many([note("a", "theirs"), note("b", "theirs")])
     assert cache.put_many([note("a", "mine"), note("c", "mine"), note("b", "mine")]) == 3
     assert all(held(cache, "L3", key) == "mine" for key in "abc")
-    assert all(entry.text == "mine" for entry in cache.get_many("abc").values())
+    assert all(entry.text == "mine" for entry in cache.get_many([*"abc"]).values())
     assert [level.tier.size() for level in cache.levels] == [2, 3, 3]
 
 
@@ -156,7 +156,7 @@ def test_an_interrupt_in_a_batch_leaves_no_old_copy_in_l1(world: World) -> None:
     tier(cache, "L1").before("put", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cache.put_many([note("a", "new"), note("b", "new")])
-    assert {entry.text for entry in cache.get_many("ab").values()} == {"new"}
+    assert {entry.text for entry in cache.get_many([*"ab"]).values()} == {"new"}
 
 
 def test_a_read_within_a_bulk_put_does_not_leave_an_old_copy_in_l1(world: World) -> None:

@@ -12,7 +12,7 @@ from tests.core.engine.support import Note, World, held, note, tier
 from tierkit import CacheManager
 
 THREADS = 4
-KEYS = "abcd"
+KEYS = [*"abcd"]
 
 
 @pytest.fixture
