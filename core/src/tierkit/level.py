@@ -266,7 +266,7 @@ class Level:
         if self._breaker.failed(kind):
             self.take_out(error)
 
-    def take_out(self, error: Exception) -> None:
+    def take_out(self, error: BaseException) -> None:
         """Take the level out of service, which is logged once at ERROR."""
         with self._writes:  # a write that passes by has to wait until nobody reads here any more
             went, self.in_service = self.in_service, False
@@ -351,10 +351,11 @@ class Level:
         except TierkitError as error:
             logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, error)
         finally:
-            if not self.in_service:
-                self._breaker.open()
-            elif self.state == "half-open":  # another probe brought it back meanwhile
-                self._breaker.close()
+            with self._writes:  # another thread may be bringing it back
+                if not self.in_service:
+                    self._breaker.open()
+                elif self.state == "half-open":  # another probe brought it back meanwhile
+                    self._breaker.close()
         return self.in_service
 
     def _ask(self) -> None:
@@ -368,7 +369,7 @@ class Level:
         """Bring the level back into service, in line with what passed it by. Blocks until it is quiet.
 
         Raises:
-            CacheStorageError: It had to be brought in line and could not.
+            CacheStorageError: It had to be brought in line and could not, or another thread is at it for too long.
         """
         with self.returning():
             with self._writes:  # one that began before the level went out may end after others have passed it by
@@ -386,7 +387,8 @@ class Level:
     def _come_back(self) -> bool:
         """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
         with self._writes:
-            self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS)  # another may be at it
+            if not self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS):
+                raise TierUnavailable(f"{self.name} ({self.kind}) is being brought in line by another thread")
             missed = Missed(self._missed, self.missed_writes)
             self._missed, self.missed_writes = {}, False
             if not missed:
@@ -396,18 +398,23 @@ class Level:
                     self._changed()
                 return True
             self._aligning = True
-        aligned = False
         try:
             self.align(missed)
-            aligned = True
-        finally:
-            with self._writes:
-                self._aligning = False
-                self._writes.notify_all()
-                if not aligned:
-                    self.missed_writes |= missed.everything
-                    self._note_missed(missed.versions)
+        except BaseException as error:
+            self._end_aligning(missed)
+            self.take_out(error)  # it may have been in service all the time
+            raise
+        self._end_aligning()
         return False
+
+    def _end_aligning(self, left: Missed | None = None) -> None:
+        """Let others bring the level in line; `left` is what it still has to be brought in line with."""
+        with self._writes:
+            self._aligning = False
+            self._writes.notify_all()
+            if left:
+                self.missed_writes |= left.everything
+                self._note_missed(left.versions)
 
     def catch_up(self) -> None:
         """Drop what is older than what passed by, at close, whether the level is in service or not.

@@ -316,6 +316,40 @@ def test_a_level_that_two_bring_back_at_once_serves_when_it_is_in_line(world: Wo
     assert (served, disk.in_service) == ([False], True)
 
 
+def test_a_level_that_another_thread_brings_in_line_for_too_long_is_not_read_before_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.level._PATIENCE_SECONDS", 0.0)
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    disk = level(cache, "L2")
+    disk.take_out(OSError("gone"))
+    cache.delete("a")
+
+    def meanwhile() -> None:  # as a second thread would
+        with pytest.raises(TierUnavailable, match="is being brought in line by another thread"):
+            disk.reset_failures()
+        assert not disk.in_service
+        assert cache.get("a") is None
+
+    tier(cache, "L2").before("delete", meanwhile)
+    disk.reset_failures()
+    assert disk.in_service
+    assert where(cache, "a") == {}
+
+
+def test_a_level_in_service_that_cannot_be_brought_in_line_is_taken_out(world: World) -> None:
+    cache = world.open(*THREE)
+    disk = level(cache, "L2")
+    disk.missed_writes = True
+    tier(cache, "L2").fail("scan", times=1)
+    with pytest.raises(TierUnavailable):
+        disk.reset_failures()
+    assert not disk.in_service
+    disk.reset_failures()
+    assert (disk.in_service, disk.missed_writes) == (True, False)
+
+
 def test_what_was_read_too_long_ago_is_not_put_down_again_when_a_cache_is_opened(
     world: World, clock: FakeClock
 ) -> None:
