@@ -54,14 +54,15 @@ WritePolicy = Literal["through", "behind", "demote"]
 
 
 class Missed(NamedTuple):
-    """What passed a level by: versions by key, or too much to tell."""
+    """What passed a level by: versions by key, keys of which nothing must remain, or too much to tell."""
 
     versions: dict[str, int]
     everything: bool
+    doubtful: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything did."""
-        return self.everything or bool(self.versions)
+        return self.everything or bool(self.versions) or bool(self.doubtful)
 
 
 class Level:
@@ -129,6 +130,7 @@ class Level:
         self._room = Breaker(1, backoff, monotonic)
         self._workers = None if timeout_seconds is None else Workers(name, timeout_seconds)
         self._missed: dict[str, int] = {}
+        self._doubtful: dict[str, None] = {}
         self.renew()
 
     def renew(self) -> None:
@@ -330,10 +332,19 @@ class Level:
 
     def _note_missed(self, versions: Mapping[str, int]) -> None:
         for key, version in versions.items():
-            self._missed[key] = max(version, self._missed.get(key, 0))
-        if len(self._missed) > MOST_MISSED:
+            if version == DOUBTFUL:
+                self._doubtful[key] = None
+            else:
+                self._missed[key] = max(version, self._missed.get(key, 0))
+        if len(self._missed) + len(self._doubtful) > MOST_MISSED:
+            self._take_missed()
             self.missed_writes = True
-            self._missed.clear()
+
+    def _take_missed(self) -> Missed:
+        """What passed the level by, which is forgotten."""
+        missed = Missed(self._missed, self.missed_writes, tuple(self._doubtful))
+        self._missed, self.missed_writes, self._doubtful = {}, False, {}
+        return missed
 
     # -- coming back -------------------------------------------------------------------------------------------------
 
@@ -389,8 +400,7 @@ class Level:
         with self._writes:
             if not self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS):
                 raise TierUnavailable(f"{self.name} ({self.kind}) is being brought in line by another thread")
-            missed = Missed(self._missed, self.missed_writes)
-            self._missed, self.missed_writes = {}, False
+            missed = self._take_missed()
             if not missed:
                 self._breaker.close()
                 if not self.in_service:
@@ -415,6 +425,7 @@ class Level:
             if left:
                 self.missed_writes |= left.everything
                 self._note_missed(left.versions)
+                self._note_missed(dict.fromkeys(left.doubtful, DOUBTFUL))
 
     def catch_up(self) -> None:
         """Drop what is older than what passed by, at close, whether the level is in service or not.
@@ -423,8 +434,7 @@ class Level:
             CacheStorageError: The tier failed to.
         """
         with self._writes:
-            missed = Missed(self._missed, self.missed_writes)
-            self._missed, self.missed_writes = {}, False
+            missed = self._take_missed()
         if missed.everything:
             self.drop_missed(missed)
         elif missed:
@@ -439,12 +449,12 @@ class Level:
         if missed.everything:
             self.empty()
         for key, version in missed.versions.items():
-            if version == DOUBTFUL:
-                self.drop_copy(key)
-            elif self.live:
+            if self.live:
                 self.drop(key, version)
             else:  # with a mark: another process may still have an older copy, and demote it
                 self.call(self.tier.delete, key, version)
+        for key in missed.doubtful:
+            self.drop_copy(key)
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back; but what the authority is owed.

@@ -58,18 +58,19 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
         if not authority.in_service:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
         compare(stack, level, authority, restoring=level.out_for_seconds < stack.settings.marks_seconds)
-        missed = Missed(missed.versions, False)
+        missed = missed._replace(everything=False)
     level.drop_missed(missed if level.live else _without_what_comes_after(stack, level, missed))
 
 
 def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -> Missed:
     """`missed` but for keys of which `level` holds a write that is owed and that the authority was changed without."""
-    held: dict[str, Row] = level.call(level.tier.get_many, list(missed.versions)) if missed.versions else {}
+    keys = list(dict.fromkeys([*missed.versions, *missed.doubtful]))
+    held: dict[str, Row] = level.call(level.tier.get_many, keys) if keys else {}
     owed = {key: row for key, row in held.items() if _adopted(stack, level, row)}
     authority = stack.levels[-1]
     there = authority.call(authority.tier.get_many, list(owed)) if owed and authority.in_service else {}
     after = {key for key, row in owed.items() if key in there and goes_back_to(there[key]) < row.version}
-    return Missed({key: version for key, version in missed.versions.items() if key not in after}, missed.everything)
+    return missed._replace(versions={key: version for key, version in missed.versions.items() if key not in after})
 
 
 def _reconcile_above(stack: Stack[Any], authority: Level) -> None:

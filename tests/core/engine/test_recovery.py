@@ -7,7 +7,7 @@ import pytest
 from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
 
 from tierkit import CacheManager, CacheTier, TierContext, TierFull, TierSpec, TierUnavailable, Trait, hookimpl
-from tierkit.level import MOST_MISSED, Level
+from tierkit.level import DOUBTFUL, MOST_MISSED, Level
 from tierkit.reconciling import reconcile
 from tierkit.testing import FakeClock
 
@@ -294,6 +294,41 @@ def test_after_a_write_of_unknown_outcome_no_copy_remains(world: World) -> None:
 
 def _raise() -> None:
     raise TierUnavailable("after it took effect")
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["at once", "after it failed to"])
+def test_a_doubt_is_not_forgotten_where_an_older_write_was_noted(world: World, clock: FakeClock, failing: bool) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L2").after("put", _raise)  # it holds this one, and cannot drop it
+    tier(cache, "L2").fail("delete")
+    cache.put(note("a", "older"))
+    tier(cache, "L3").after("put", _raise)
+    with pytest.raises(TierUnavailable):
+        cache.put(note("a", "newer"))
+    cache.levels[0].empty()
+    before = cache.get("a")
+    tier(cache, "L2").heal()
+    if failing:
+        tier(cache, "L2").fail("discard", times=1)
+    for _ in range(1 + failing):
+        clock.advance(60.0)
+        cache.recover()
+    assert level(cache, "L2").in_service
+    cache.levels[0].empty()
+    assert before is not None
+    assert before.text == "newer"
+    assert cache.get("a") == before
+
+
+def test_doubts_are_noted_one_by_one_only_up_to_a_number(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.level.MOST_MISSED", 1)
+    cache = world.open(*THREE)
+    outage(cache, "L2")
+    for key in "ab":
+        level(cache, "L2").begin_write({key: DOUBTFUL})
+    assert level(cache, "L2").missed_writes
 
 
 def test_a_level_that_two_bring_back_at_once_serves_when_it_is_in_line(world: World, clock: FakeClock) -> None:
