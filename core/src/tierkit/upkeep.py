@@ -136,8 +136,8 @@ class Upkeep:
             self.filling.reset()  # what was read before it is emptied must not fill it afterwards,
             yield
             self.filling.reset()  # nor what was read within a write that passed it by
-        if returning is self.authority:
-            self._settle_authority()
+        if not self.settings.read_only:
+            self.settle()  # what was pinned is owed no more
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 

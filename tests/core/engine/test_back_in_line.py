@@ -146,6 +146,54 @@ def test_a_bounded_authority_keeps_its_bound_when_it_comes_back(world: World, cl
 
 
 @pytest.mark.req("US4-3")
+@pytest.mark.parametrize("way", ["recover", "reset_failures"])
+def test_a_bounded_level_that_stood_in_keeps_its_bound_when_the_authority_comes_back(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    out(cache, "L3")
+    for key in "abcd":
+        cache.put(note(key))
+    assert tier(cache, "L2").tier.size() == 4
+    tier(cache, "L3").heal()
+    clock.advance(60.0)
+    if way == "recover":
+        cache.recover()
+    else:
+        cache.levels[2].reset_failures()
+    assert cache.size() == 4
+    assert tier(cache, "L2").tier.size() == 2
+
+
+@pytest.mark.req("US4-3")
+def test_a_bounded_level_that_comes_back_with_what_it_held_for_the_authority_keeps_its_bound(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    out(cache, "L3")
+    for key in "abcd":
+        cache.put(note(key))
+    out(cache, "L2")
+    cache.levels[1].missed_writes = True  # so that it is compared, and the authority gets what it is owed meanwhile
+    tier(cache, "L2").heal()
+    tier(cache, "L3").heal()
+    for _ in range(2):
+        clock.advance(60.0)
+        cache.recover()
+    assert all(level.in_service for level in cache.levels)
+    assert tier(cache, "L2").tier.size() == 2
+
+
+def test_a_read_only_cache_evicts_nothing_when_its_bounded_authority_comes_back(world: World, clock: FakeClock) -> None:
+    world.open("disk").put_many([note(key) for key in "abc"])
+    reader = world.open_config([{"backend": "disk", "max_entries": 1}], read_only=True)
+    out(reader, "L1")
+    back(world, reader, clock)
+    assert reader.size() == 3
+    assert not reader.get_statistics().tiers[0].degraded  # as it would be if it had been asked to discard
+
+
+@pytest.mark.req("US4-3")
 def test_a_bounded_authority_keeps_its_bound_when_records_are_put_down_to_it_again(world: World) -> None:
     cache = world.open("disk", "disk")
     cache.put_many([note("a"), note("b"), note("c")])
