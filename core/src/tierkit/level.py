@@ -260,7 +260,9 @@ class Level:
     @property
     def due_in(self) -> float:
         """Seconds until it should be probed or written again; infinite if it is well."""
-        return min(self._breaker.due_in, inf if self.writable else self._room.due_in)
+        if not self.in_service:
+            return self._breaker.due_in
+        return inf if self.writable else self._room.due_in
 
     def handle_failure(self, error: Exception, kind: Kind = "read") -> None:
         """Count a failure; take the level out of service when there were enough of its kind in a row."""

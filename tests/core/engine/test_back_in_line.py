@@ -363,6 +363,23 @@ def test_a_storage_with_room_for_a_mark_alone_is_tried_more_and_more_seldom(worl
     assert waits == [1.0, 2.0, 4.0, 8.0]
 
 
+def test_a_full_level_that_goes_out_of_service_is_probed_by_the_back_off_of_that(world: World, clock: FakeClock) -> None:
+    cache = world.open(*THREE)
+    level = cache.levels[1]
+    tier(cache, "L2").fail("put", error=TierFull("no room"))
+    cache.put(note("a"))
+    clock.advance(2.0)  # to see if there is room has become due
+    out(cache, "L2")
+    waits = []
+    for _ in range(3):
+        assert cache.recover() == 0  # nothing is due
+        waits.append(level.due_in)
+        clock.advance(level.due_in)
+        assert cache.recover() == 0
+    assert waits == [1.0, 2.0, 4.0]
+    assert tier(cache, "L2").calls["get"] == 3
+
+
 @pytest.mark.req("E-3")
 def test_a_restart_while_the_authority_fails_leaves_the_level_above_in_service(world: World, clock: FakeClock) -> None:
     cache = world.open(*THREE)
