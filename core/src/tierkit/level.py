@@ -181,6 +181,10 @@ class Level:
             self._found_room()
         return result
 
+    def mark(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, for a deletion, which leaves a mark: room for that may not be room for a record."""
+        return self._attempt("mark", operation, *args, **kwargs)
+
     def try_room(self) -> None:
         """Write a mark, to see whether the storage has room again. Blocks on I/O.
 
@@ -188,7 +192,7 @@ class Level:
         """
         self._room.half_open()
         try:
-            self.call(self.tier.delete, PROBE_KEY, 1)
+            self.mark(self.tier.delete, PROBE_KEY, 1)
         except TierkitError as error:
             logger.debug("%s (%s) takes no writes yet: %s", self.name, self.kind, error)
             self._room.open()
@@ -454,7 +458,7 @@ class Level:
             if self.live:
                 self.drop(key, version)
             else:  # with a mark: another process may still have an older copy, and demote it
-                self.call(self.tier.delete, key, version)
+                self.mark(self.tier.delete, key, version)
         for key in missed.doubtful:
             self.drop_copy(key)
 

@@ -329,7 +329,7 @@ class Owing:
             deletions = {key: row.version for key, _, row in found if row is not None and not self._is_put(row)}
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
             refusals = authority.write(authority.tier.put_many, paid) if paid else []
-            refused = authority.write(authority.tier.delete_many, deletions) if deletions else {}
+            refused = authority.mark(authority.tier.delete_many, deletions) if deletions else {}
             taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
             missing = {row.key for row in paid} - taken.keys() | refused.keys()
             again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing])

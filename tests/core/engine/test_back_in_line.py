@@ -363,7 +363,9 @@ def test_a_storage_with_room_for_a_mark_alone_is_tried_more_and_more_seldom(worl
     assert waits == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_a_full_level_that_goes_out_of_service_is_probed_by_the_back_off_of_that(world: World, clock: FakeClock) -> None:
+def test_a_full_level_that_goes_out_of_service_is_probed_by_the_back_off_of_that(
+    world: World, clock: FakeClock
+) -> None:
     cache = world.open(*THREE)
     level = cache.levels[1]
     tier(cache, "L2").fail("put", error=TierFull("no room"))
@@ -378,6 +380,62 @@ def test_a_full_level_that_goes_out_of_service_is_probed_by_the_back_off_of_that
         assert cache.recover() == 0
     assert waits == [1.0, 2.0, 4.0]
     assert tier(cache, "L2").calls["get"] == 3
+
+
+def test_a_deletion_that_a_full_level_takes_does_not_end_its_back_off(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L2").fail("put", error=TierFull("no room"))
+    for n in range(4):
+        cache.put(note(f"k{n}"))
+        cache.delete(f"k{n}")
+    assert not cache.levels[1].writable
+    assert cache.levels[1].counters.recoveries == 0
+    assert len([record for record in caplog.records if "takes no writes" in record.message]) == 1
+
+
+@pytest.mark.parametrize("way", ["delete", "replay"])
+def test_a_deletion_that_a_full_authority_takes_does_not_end_its_back_off(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    cache = world.open(*THREE, recovery_initial_seconds=1.0, recovery_longest_seconds=8.0)
+    authority = cache.levels[2]
+    tier(cache, "L3").fail("put", "put_many", error=TierFull("no room"))
+    waits = []
+    for _ in range(4):
+        cache.put(note("a"))  # fails if the back-off is over, and waits in L2
+        waits.append(authority.due_in)
+        clock.advance(authority.due_in)
+        if way == "delete":
+            cache.delete("a")
+        else:
+            tier(cache, "L3").fail("delete", times=1)
+            cache.delete("a")  # waits as well
+        cache.recover()
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.req("E-2")
+def test_an_authority_whose_deletions_fail_goes_out_of_service_though_it_is_read_in_between(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").fail("delete", "delete_many")
+    for n in range(3):
+        assert cache.levels[2].in_service
+        cache.delete(f"k{n}")
+        cache.get(f"missing {n}")
+    assert not cache.levels[2].in_service
+
+
+@pytest.mark.req("E-2")
+def test_deletions_that_succeed_do_not_keep_an_authority_in_service_whose_puts_fail(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").fail("put", "put_many")
+    for n in range(3):
+        assert cache.levels[2].in_service
+        cache.put(note(f"k{n}"))
+        cache.delete(f"l{n}")
+    assert not cache.levels[2].in_service
 
 
 @pytest.mark.req("E-3")
