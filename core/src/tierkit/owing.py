@@ -278,8 +278,8 @@ class Owing:
         """Replay if that is due."""
         authority = self._authority
         if authority is not None and self.due_in <= 0 and authority.takes_writes:
-            wait = self._flush_interval_seconds if self.replay_all() else _RETRY_SECONDS
-            self._replay_at = self._time.monotonic() + wait
+            waits = self.replay_all() and self.write_policy == "behind"
+            self._replay_at = self._time.monotonic() + (self._flush_interval_seconds if waits else _RETRY_SECONDS)
 
     def replay_expired(self, now: float) -> None:
         """Let the authority know of owed records that expired: what it holds of them is older."""

@@ -203,6 +203,18 @@ def test_a_single_write_that_the_authority_fails_is_held_and_replayed_without_an
     assert held(cache, "L3", "a") == "new"
 
 
+def test_what_is_owed_without_an_outage_does_not_wait_as_long_as_write_behind_may(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE, flush_interval_seconds=3600.0)
+    for key in "ab":
+        tier(cache, "L3").fail("put", times=1)
+        cache.put(note(key))
+        clock.advance(1.0)
+        cache.recover()
+        assert held(cache, "L3", key) == ""
+
+
 @pytest.mark.req("E-2")
 @pytest.mark.parametrize("error", [TierFull("no room"), TierReadOnly("read-only")])
 def test_a_full_authority_is_read_on_while_another_level_takes_the_writes(
