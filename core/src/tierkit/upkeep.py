@@ -263,6 +263,8 @@ class Upkeep:
         it would be for ever.
         """
         authority = self.stored[-1]
+        if not authority.in_service:
+            return []
         used = {victim.key: victim for victim in victims}
         held: dict[str, Row] = authority.call(authority.tier.get_many, list(used))
         return [
