@@ -205,6 +205,8 @@ class Owing:
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
         self.adopt(level, row)
+        if self._authority is None or not self._authority.takes_writes:
+            return False  # else it would be asked for each of many, in vain
         intent = self.intents.get(row.key)
         return intent is None or (intent.landed and self.replay([row.key]))
 
