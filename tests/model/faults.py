@@ -273,7 +273,7 @@ FAILURE: Final = [
     Fault(
         "a level that failed a write keeps its older copy and stays in service",
         "writing:Writer.guarded",
-        "return level.call(level.tier.delete, key, version)",
+        "return level.mark(level.tier.delete, key, version)",
         "return None",
     ),
     Fault(
@@ -346,8 +346,8 @@ HEALTH: Final = [
     Fault(
         "the removal of a failed record takes a record that was put meanwhile",
         "comparing:Comparing.remove_many",
-        "authority.call(authority.tier.delete_many, versions) if versions else {}",
-        "authority.call(authority.tier.delete_many, dict.fromkeys(versions, stack.versions.next() + 2**40))",
+        "authority.mark(authority.tier.delete_many, versions) if versions else {}",
+        "authority.mark(authority.tier.delete_many, dict.fromkeys(versions, stack.versions.next() + 2**40))",
     ),
     Fault(
         "a record is removed one failure too late",
@@ -444,7 +444,7 @@ INTENTS: Final = [
     Fault(
         "a deletion that is owed is replayed as nothing",
         "owing:Owing._replay",
-        "authority.write(authority.tier.delete_many, deletions) if deletions else {}",
+        "authority.mark(authority.tier.delete_many, deletions) if deletions else {}",
         "{}",
     ),
     Fault(

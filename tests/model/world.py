@@ -88,7 +88,11 @@ class Process:
     def missed_writes(self) -> bool:
         """Whether a level that others read as well may have missed what this process wrote."""
         levels = self.manager.levels if self.manager is not None else ()
-        return any(not level.in_service or level.missed_writes or level._missed for level in levels if not level.live)
+        return any(
+            not level.in_service or level.missed_writes or level._missed or level._doubtful
+            for level in levels
+            if not level.live
+        )
 
     def catch_up(self) -> None:
         """What was deferred is visible to others once no level misses it."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 State = Literal["closed", "open", "half-open"]
-Kind = Literal["read", "write"]
-"""What a call does to a storage: "write" for what needs room, "read" for all else."""
-KINDS: Final[tuple[Kind, ...]] = ("read", "write")
+Kind = Literal["read", "write", "mark"]
+"""What a call does to a storage: "write" for what needs room, "mark" for a deletion, "read" for all else."""
+KINDS: Final[tuple[Kind, ...]] = ("read", "write", "mark")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Backoff:
 class Breaker:
     """One breaker. Not thread-safe: its level holds a lock where it matters.
 
-    Reads and writes are counted apart: a storage that can be read and not written must not look well in between.
+    The kinds are counted apart: a storage that can be read and not written must not look well in between, nor one that
+    takes deletions and no records.
 
     Attributes:
         state: "closed", "open" or "half-open".

@@ -129,7 +129,7 @@ class Comparing(Generic[E]):
             authority = self.writer.authority()
             if stack.stored[:-1]:
                 versions = self._drop_above(authority, versions)
-            refused = authority.call(authority.tier.delete_many, versions) if versions else {}
+            refused = authority.mark(authority.tier.delete_many, versions) if versions else {}
             for entry in entries:
                 self._end_removal(entry)
         except BaseException:

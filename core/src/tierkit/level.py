@@ -54,14 +54,15 @@ WritePolicy = Literal["through", "behind", "demote"]
 
 
 class Missed(NamedTuple):
-    """What passed a level by: versions by key, or too much to tell."""
+    """What passed a level by: versions by key, keys of which nothing must remain, or too much to tell."""
 
     versions: dict[str, int]
     everything: bool
+    doubtful: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything did."""
-        return self.everything or bool(self.versions)
+        return self.everything or bool(self.versions) or bool(self.doubtful)
 
 
 class Level:
@@ -131,6 +132,7 @@ class Level:
         self._room = Breaker(1, backoff, monotonic)
         self._workers = None if timeout_seconds is None else Workers(name, timeout_seconds)
         self._missed: dict[str, int] = {}
+        self._doubtful: dict[str, None] = {}
         self.renew()
 
     def renew(self) -> None:
@@ -181,6 +183,10 @@ class Level:
             self._found_room()
         return result
 
+    def mark(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, for a deletion, which leaves a mark: room for that may not be room for a record."""
+        return self._attempt("mark", operation, *args, **kwargs)
+
     def try_room(self) -> None:
         """Write a mark, to see whether the storage has room again. Blocks on I/O.
 
@@ -188,7 +194,7 @@ class Level:
         """
         self._room.half_open()
         try:
-            self.call(self.tier.delete, PROBE_KEY, 1)
+            self.mark(self.tier.delete, PROBE_KEY, 1)
         except TierkitError as error:
             logger.debug("%s (%s) takes no writes yet: %s", self.name, self.kind, error)
             self._room.open()
@@ -267,7 +273,9 @@ class Level:
     @property
     def due_in(self) -> float:
         """Seconds until it should be probed or written again; infinite if it is well."""
-        return min(self._breaker.due_in, inf if self.writable else self._room.due_in)
+        if not self.in_service:
+            return self._breaker.due_in
+        return inf if self.writable else self._room.due_in
 
     def handle_failure(self, error: Exception, kind: Kind = "read") -> None:
         """Count a failure; take the level out of service when there were enough of its kind in a row."""
@@ -275,7 +283,7 @@ class Level:
         if self._breaker.failed(kind):
             self.take_out(error)
 
-    def take_out(self, error: Exception) -> None:
+    def take_out(self, error: BaseException) -> None:
         """Take the level out of service, which is logged once at ERROR."""
         with self._writes:  # a write that passes by has to wait until nobody reads here any more
             went, self.in_service = self.in_service, False
@@ -339,10 +347,19 @@ class Level:
 
     def _note_missed(self, versions: Mapping[str, int]) -> None:
         for key, version in versions.items():
-            self._missed[key] = max(version, self._missed.get(key, 0))
-        if len(self._missed) > MOST_MISSED:
+            if version == DOUBTFUL:
+                self._doubtful[key] = None
+            else:
+                self._missed[key] = max(version, self._missed.get(key, 0))
+        if len(self._missed) + len(self._doubtful) > MOST_MISSED:
+            self._take_missed()
             self.missed_writes = True
-            self._missed.clear()
+
+    def _take_missed(self) -> Missed:
+        """What passed the level by, which is forgotten."""
+        missed = Missed(self._missed, self.missed_writes, tuple(self._doubtful))
+        self._missed, self.missed_writes, self._doubtful = {}, False, {}
+        return missed
 
     # -- coming back -------------------------------------------------------------------------------------------------
 
@@ -360,10 +377,11 @@ class Level:
         except TierkitError as error:
             logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, error)
         finally:
-            if not self.in_service:
-                self._breaker.open()
-            elif self.state == "half-open":  # another probe brought it back meanwhile
-                self._breaker.close()
+            with self._writes:  # another thread may be bringing it back
+                if not self.in_service:
+                    self._breaker.open()
+                elif self.state == "half-open":  # another probe brought it back meanwhile
+                    self._breaker.close()
         return self.in_service
 
     def _ask(self) -> None:
@@ -377,7 +395,7 @@ class Level:
         """Bring the level back into service, in line with what passed it by. Blocks until it is quiet.
 
         Raises:
-            CacheStorageError: It had to be brought in line and could not.
+            CacheStorageError: It had to be brought in line and could not, or another thread is at it for too long.
         """
         with self.returning():
             with self._writes:  # one that began before the level went out may end after others have passed it by
@@ -395,9 +413,9 @@ class Level:
     def _come_back(self) -> bool:
         """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
         with self._writes:
-            self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS)  # another may be at it
-            missed = Missed(self._missed, self.missed_writes)
-            self._missed, self.missed_writes = {}, False
+            if not self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS):
+                raise TierUnavailable(f"{self.name} ({self.kind}) is being brought in line by another thread")
+            missed = self._take_missed()
             if not missed:
                 self._breaker.close()
                 if not self.in_service:
@@ -405,18 +423,24 @@ class Level:
                     self._changed()
                 return True
             self._aligning = True
-        aligned = False
         try:
             self.align(missed)
-            aligned = True
-        finally:
-            with self._writes:
-                self._aligning = False
-                self._writes.notify_all()
-                if not aligned:
-                    self.missed_writes |= missed.everything
-                    self._note_missed(missed.versions)
+        except BaseException as error:
+            self._end_aligning(missed)
+            self.take_out(error)  # it may have been in service all the time
+            raise
+        self._end_aligning()
         return False
+
+    def _end_aligning(self, left: Missed | None = None) -> None:
+        """Let others bring the level in line; `left` is what it still has to be brought in line with."""
+        with self._writes:
+            self._aligning = False
+            self._writes.notify_all()
+            if left:
+                self.missed_writes |= left.everything
+                self._note_missed(left.versions)
+                self._note_missed(dict.fromkeys(left.doubtful, DOUBTFUL))
 
     def catch_up(self) -> None:
         """Drop what is older than what passed by, at close, whether the level is in service or not.
@@ -425,8 +449,7 @@ class Level:
             CacheStorageError: The tier failed to.
         """
         with self._writes:
-            missed = Missed(self._missed, self.missed_writes)
-            self._missed, self.missed_writes = {}, False
+            missed = self._take_missed()
         if missed.everything:
             self.drop_missed(missed)
         elif missed:
@@ -441,12 +464,12 @@ class Level:
         if missed.everything:
             self.empty()
         for key, version in missed.versions.items():
-            if version == DOUBTFUL:
-                self.drop_copy(key)
-            elif self.live:
+            if self.live:
                 self.drop(key, version)
             else:  # with a mark: another process may still have an older copy, and demote it
-                self.call(self.tier.delete, key, version)
+                self.mark(self.tier.delete, key, version)
+        for key in missed.doubtful:
+            self.drop_copy(key)
 
     def empty(self) -> None:
         """Discard every record, each at its version, so that the same may come back; but what the authority is owed.

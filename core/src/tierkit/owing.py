@@ -205,6 +205,8 @@ class Owing:
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
         self.adopt(level, row)
+        if self._authority is None or not self._authority.takes_writes:
+            return False  # else it would be asked for each of many, in vain
         intent = self.intents.get(row.key)
         return intent is None or (intent.landed and self.replay([row.key]))
 
@@ -278,8 +280,8 @@ class Owing:
         """Replay if that is due."""
         authority = self._authority
         if authority is not None and self.due_in <= 0 and authority.takes_writes:
-            wait = self._flush_interval_seconds if self.replay_all() else _RETRY_SECONDS
-            self._replay_at = self._time.monotonic() + wait
+            waits = self.replay_all() and self.write_policy == "behind"
+            self._replay_at = self._time.monotonic() + (self._flush_interval_seconds if waits else _RETRY_SECONDS)
 
     def replay_expired(self, now: float) -> None:
         """Let the authority know of owed records that expired: what it holds of them is older."""
@@ -329,7 +331,7 @@ class Owing:
             deletions = {key: row.version for key, _, row in found if row is not None and not self._is_put(row)}
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
             refusals = authority.write(authority.tier.put_many, paid) if paid else []
-            refused = authority.write(authority.tier.delete_many, deletions) if deletions else {}
+            refused = authority.mark(authority.tier.delete_many, deletions) if deletions else {}
             taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
             missing = {row.key for row in paid} - taken.keys() | refused.keys()
             again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing])
@@ -356,7 +358,7 @@ class Owing:
             }
             if older and level.begin_write(older):
                 try:
-                    level.call(level.tier.delete_many, older)
+                    level.mark(level.tier.delete_many, older)
                 except TierkitError as error:
                     level.miss(error, older)
                 finally:

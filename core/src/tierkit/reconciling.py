@@ -66,7 +66,7 @@ def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
         if not authority.in_service:
             raise TierUnavailable(f"{level.name} cannot be brought in line while {authority.name} is out of service")
         compare(stack, level, authority, restoring=knows_deletions)
-        missed = Missed(missed.versions, False)
+        missed = missed._replace(everything=False)
     level.drop_missed(missed if level.live else _without_what_comes_after(stack, level, missed))
 
 
@@ -76,8 +76,10 @@ def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -
     Raises:
         TierUnavailable: Only the authority could say so, and it is out of service.
     """
-    held: dict[str, Row] = level.call(level.tier.get_many, list(missed.versions)) if missed.versions else {}
-    owed = [row for row in held.values() if _adopted(stack, level, row) and not _has_newer(stack, row)]
+    keys = list(dict.fromkeys([*missed.versions, *missed.doubtful]))
+    held: dict[str, Row] = level.call(level.tier.get_many, keys) if keys else {}
+    adopted = [row for row in held.values() if _adopted(stack, level, row)]
+    owed = [row for row in adopted if row.key in missed.versions and not _has_newer(stack, row)]
     authority = stack.levels[-1]
     if owed and not authority.in_service:
         raise TierUnavailable(
@@ -86,7 +88,7 @@ def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -
         )
     there = authority.call(authority.tier.get_many, [row.key for row in owed]) if owed else {}
     after = {row.key for row in owed if row.key in there and comes_after(row, there[row.key])}
-    return Missed({key: version for key, version in missed.versions.items() if key not in after}, missed.everything)
+    return missed._replace(versions={key: version for key, version in missed.versions.items() if key not in after})
 
 
 def _has_newer(stack: Stack[Any], row: Row) -> bool:

@@ -136,8 +136,8 @@ class Upkeep:
             self.filling.reset()  # what was read before it is emptied must not fill it afterwards,
             yield
             self.filling.reset()  # nor what was read within a write that passed it by
-        if returning is self.authority:
-            self._settle_authority()
+        if not self.settings.read_only:
+            self.settle()  # what was pinned is owed no more
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 
@@ -267,6 +267,8 @@ class Upkeep:
         it would be for ever.
         """
         authority = self.stored[-1]
+        if not authority.in_service:
+            return []
         used = {victim.key: victim for victim in victims}
         held: dict[str, Row] = authority.call(authority.tier.get_many, list(used))
         return [

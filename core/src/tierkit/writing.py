@@ -92,7 +92,7 @@ class Writer(Generic[E]):
     def _delete_truth(self, key: str, version: int) -> tuple[int, Level | None]:
         def attempt(place: Level | None, version: int) -> int | None:
             if place is self._authority:
-                return self._authority.call(self._authority.tier.delete, key, version)
+                return self._authority.mark(self._authority.tier.delete, key, version)
             return self.stack.owing.delete(place, key, version)
 
         return self._in_truth(key, attempt, version, self.stack.time.monotonic())
@@ -302,10 +302,11 @@ class Writer(Generic[E]):
         if not level.begin_write({key: version}):
             return None
         try:
-            return level.write(operation, *args)
+            act = level.mark if operation == level.tier.delete else level.write
+            return act(operation, *args)
         except TierkitError as error:
             try:
-                return level.call(level.tier.delete, key, version)
+                return level.mark(level.tier.delete, key, version)
             except TierkitError:
                 level.miss(error, {key: version})
             return None

@@ -146,6 +146,54 @@ def test_a_bounded_authority_keeps_its_bound_when_it_comes_back(world: World, cl
 
 
 @pytest.mark.req("US4-3")
+@pytest.mark.parametrize("way", ["recover", "reset_failures"])
+def test_a_bounded_level_that_stood_in_keeps_its_bound_when_the_authority_comes_back(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    out(cache, "L3")
+    for key in "abcd":
+        cache.put(note(key))
+    assert tier(cache, "L2").tier.size() == 4
+    tier(cache, "L3").heal()
+    clock.advance(60.0)
+    if way == "recover":
+        cache.recover()
+    else:
+        cache.levels[2].reset_failures()
+    assert cache.size() == 4
+    assert tier(cache, "L2").tier.size() == 2
+
+
+@pytest.mark.req("US4-3")
+def test_a_bounded_level_that_comes_back_with_what_it_held_for_the_authority_keeps_its_bound(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    out(cache, "L3")
+    for key in "abcd":
+        cache.put(note(key))
+    out(cache, "L2")
+    cache.levels[1].missed_writes = True  # so that it is compared, and the authority gets what it is owed meanwhile
+    tier(cache, "L2").heal()
+    tier(cache, "L3").heal()
+    for _ in range(2):
+        clock.advance(60.0)
+        cache.recover()
+    assert all(level.in_service for level in cache.levels)
+    assert tier(cache, "L2").tier.size() == 2
+
+
+def test_a_read_only_cache_evicts_nothing_when_its_bounded_authority_comes_back(world: World, clock: FakeClock) -> None:
+    world.open("disk").put_many([note(key) for key in "abc"])
+    reader = world.open_config([{"backend": "disk", "max_entries": 1}], read_only=True)
+    out(reader, "L1")
+    back(world, reader, clock)
+    assert reader.size() == 3
+    assert not reader.get_statistics().tiers[0].degraded  # as it would be if it had been asked to discard
+
+
+@pytest.mark.req("US4-3")
 def test_a_bounded_authority_keeps_its_bound_when_records_are_put_down_to_it_again(world: World) -> None:
     cache = world.open("disk", "disk")
     cache.put_many([note("a"), note("b"), note("c")])
@@ -313,6 +361,81 @@ def test_a_storage_with_room_for_a_mark_alone_is_tried_more_and_more_seldom(worl
         cache.recover()
         assert level.writable
     assert waits == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_full_level_that_goes_out_of_service_is_probed_by_the_back_off_of_that(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    level = cache.levels[1]
+    tier(cache, "L2").fail("put", error=TierFull("no room"))
+    cache.put(note("a"))
+    clock.advance(2.0)  # to see if there is room has become due
+    out(cache, "L2")
+    waits = []
+    for _ in range(3):
+        assert cache.recover() == 0  # nothing is due
+        waits.append(level.due_in)
+        clock.advance(level.due_in)
+        assert cache.recover() == 0
+    assert waits == [1.0, 2.0, 4.0]
+    assert tier(cache, "L2").calls["get"] == 3
+
+
+def test_a_deletion_that_a_full_level_takes_does_not_end_its_back_off(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L2").fail("put", error=TierFull("no room"))
+    for n in range(4):
+        cache.put(note(f"k{n}"))
+        cache.delete(f"k{n}")
+    assert not cache.levels[1].writable
+    assert cache.levels[1].counters.recoveries == 0
+    assert len([record for record in caplog.records if "takes no writes" in record.message]) == 1
+
+
+@pytest.mark.parametrize("way", ["delete", "replay"])
+def test_a_deletion_that_a_full_authority_takes_does_not_end_its_back_off(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    cache = world.open(*THREE, recovery_initial_seconds=1.0, recovery_longest_seconds=8.0)
+    authority = cache.levels[2]
+    tier(cache, "L3").fail("put", "put_many", error=TierFull("no room"))
+    waits = []
+    for _ in range(4):
+        cache.put(note("a"))  # fails if the back-off is over, and waits in L2
+        waits.append(authority.due_in)
+        clock.advance(authority.due_in)
+        if way == "delete":
+            cache.delete("a")
+        else:
+            tier(cache, "L3").fail("delete", times=1)
+            cache.delete("a")  # waits as well
+        cache.recover()
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.req("E-2")
+def test_an_authority_whose_deletions_fail_goes_out_of_service_though_it_is_read_in_between(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").fail("delete", "delete_many")
+    for n in range(3):
+        assert cache.levels[2].in_service
+        cache.delete(f"k{n}")
+        cache.get(f"missing {n}")
+    assert not cache.levels[2].in_service
+
+
+@pytest.mark.req("E-2")
+def test_deletions_that_succeed_do_not_keep_an_authority_in_service_whose_puts_fail(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").fail("put", "put_many")
+    for n in range(3):
+        assert cache.levels[2].in_service
+        cache.put(note(f"k{n}"))
+        cache.delete(f"l{n}")
+    assert not cache.levels[2].in_service
 
 
 @pytest.mark.req("E-3")

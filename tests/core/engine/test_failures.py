@@ -265,9 +265,9 @@ def test_a_write_from_before_an_outage_does_not_follow_the_return_of_a_level(wor
         reached.set()
         assert opened.wait(PATIENCE)
 
-    def wait_for(*args: Any) -> None:
+    def wait_for(*args: Any) -> Any:
         waiting.set()
-        real(*args)
+        return real(*args)
 
     real = level._writes.wait_for
     vars(level._writes)["wait_for"] = wait_for

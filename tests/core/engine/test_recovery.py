@@ -7,7 +7,7 @@ import pytest
 from tests.core.engine.support import PATIENCE, Note, World, held, note, tier, where
 
 from tierkit import CacheManager, CacheTier, TierContext, TierFull, TierSpec, TierUnavailable, Trait, hookimpl
-from tierkit.level import MOST_MISSED, Level
+from tierkit.level import DOUBTFUL, MOST_MISSED, Level
 from tierkit.reconciling import reconcile
 from tierkit.testing import FakeClock
 
@@ -296,6 +296,41 @@ def _raise() -> None:
     raise TierUnavailable("after it took effect")
 
 
+@pytest.mark.parametrize("failing", [False, True], ids=["at once", "after it failed to"])
+def test_a_doubt_is_not_forgotten_where_an_older_write_was_noted(world: World, clock: FakeClock, failing: bool) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L2").after("put", _raise)  # it holds this one, and cannot drop it
+    tier(cache, "L2").fail("delete")
+    cache.put(note("a", "older"))
+    tier(cache, "L3").after("put", _raise)
+    with pytest.raises(TierUnavailable):
+        cache.put(note("a", "newer"))
+    cache.levels[0].empty()
+    before = cache.get("a")
+    tier(cache, "L2").heal()
+    if failing:
+        tier(cache, "L2").fail("discard", times=1)
+    for _ in range(1 + failing):
+        clock.advance(60.0)
+        cache.recover()
+    assert level(cache, "L2").in_service
+    cache.levels[0].empty()
+    assert before is not None
+    assert before.text == "newer"
+    assert cache.get("a") == before
+
+
+def test_doubts_are_noted_one_by_one_only_up_to_a_number(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.level.MOST_MISSED", 1)
+    cache = world.open(*THREE)
+    outage(cache, "L2")
+    for key in "ab":
+        level(cache, "L2").begin_write({key: DOUBTFUL})
+    assert level(cache, "L2").missed_writes
+
+
 def test_a_level_that_two_bring_back_at_once_serves_when_it_is_in_line(world: World, clock: FakeClock) -> None:
     cache = world.open("live", "disk", "disk")
     cache.put(note("a", "old"))
@@ -314,6 +349,40 @@ def test_a_level_that_two_bring_back_at_once_serves_when_it_is_in_line(world: Wo
     disk.reset_failures()
     second.join()
     assert (served, disk.in_service) == ([False], True)
+
+
+def test_a_level_that_another_thread_brings_in_line_for_too_long_is_not_read_before_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkit.level._PATIENCE_SECONDS", 0.0)
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    disk = level(cache, "L2")
+    disk.take_out(OSError("gone"))
+    cache.delete("a")
+
+    def meanwhile() -> None:  # as a second thread would
+        with pytest.raises(TierUnavailable, match="is being brought in line by another thread"):
+            disk.reset_failures()
+        assert not disk.in_service
+        assert cache.get("a") is None
+
+    tier(cache, "L2").before("delete", meanwhile)
+    disk.reset_failures()
+    assert disk.in_service
+    assert where(cache, "a") == {}
+
+
+def test_a_level_in_service_that_cannot_be_brought_in_line_is_taken_out(world: World) -> None:
+    cache = world.open(*THREE)
+    disk = level(cache, "L2")
+    disk.missed_writes = True
+    tier(cache, "L2").fail("scan", times=1)
+    with pytest.raises(TierUnavailable):
+        disk.reset_failures()
+    assert not disk.in_service
+    disk.reset_failures()
+    assert (disk.in_service, disk.missed_writes) == (True, False)
 
 
 def test_what_was_read_too_long_ago_is_not_put_down_again_when_a_cache_is_opened(

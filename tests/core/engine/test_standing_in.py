@@ -203,6 +203,37 @@ def test_a_single_write_that_the_authority_fails_is_held_and_replayed_without_an
     assert held(cache, "L3", "a") == "new"
 
 
+def test_what_is_owed_without_an_outage_does_not_wait_as_long_as_write_behind_may(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE, flush_interval_seconds=3600.0)
+    for key in "ab":
+        tier(cache, "L3").fail("put", times=1)
+        cache.put(note(key))
+        clock.advance(1.0)
+        cache.recover()
+        assert held(cache, "L3", key) == ""
+
+
+def test_a_full_authority_is_not_asked_for_each_write_that_waits_when_another_is_put(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    authority = tier(cache, "L3")
+    authority.fail("put", "put_many", error=TierFull("no room"))
+    for key in "abcd":
+        cache.put(note(key))
+    assert (authority.calls["put"], authority.calls["put_many"]) == (1, 0)
+    clock.advance(60.0)
+    cache.put(note("d"))  # tried again, once
+    assert (authority.calls["put"], authority.calls["put_many"]) == (2, 0)
+    authority.heal()
+    clock.advance(60.0)
+    cache.recover()
+    assert [held(cache, "L3", key) for key in "abcd"] == [""] * 4
+    assert tier(cache, "L2").tier.size() == 2
+
+
 @pytest.mark.req("E-2")
 @pytest.mark.parametrize("error", [TierFull("no room"), TierReadOnly("read-only")])
 def test_a_full_authority_is_read_on_while_another_level_takes_the_writes(

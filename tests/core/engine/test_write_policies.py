@@ -156,6 +156,21 @@ def test_a_middle_level_that_demotes_gets_victims_and_nothing_else(world: World)
     assert entry.text == "newer"
 
 
+def test_an_authority_out_of_service_is_not_asked_for_victims(world: World) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"backend": "live", "max_entries": 1},
+        {"backend": "disk", "write_policy": "demote"},
+        {"backend": "disk"},
+    ]
+    cache = world.open_config(tiers)
+    cache.put(note("a"))
+    cache.levels[2].take_out(OSError("gone"))
+    world.calls.clear()
+    cache.put(note("b"))
+    assert tier(cache, "L1").tier.size() == 1
+    assert [level for level, *_ in world.calls if level == "L3"] == []
+
+
 def test_a_victim_that_is_written_meanwhile_is_not_demoted(world: World) -> None:
     tiers: list[dict[str, Any]] = [
         {"backend": "live", "max_entries": 1},
