@@ -250,8 +250,8 @@ WRITING: Final = [
     Fault(
         "a record for which a bounded level has no room leaves no mark in it",
         "bulk:Bulk._refresh",
-        "self.copies.keep_out(level, _rows(write for write, _ in self._make_wait(level, absent)))",
-        "self._make_wait(level, absent)",
+        "self.waited.keep_out(level, _rows(self._make_wait(level, absent, started)))",
+        "self._make_wait(level, absent, started)",
     ),
     Fault(
         "a bulk write leaves old copies in a bounded level",

@@ -1,0 +1,124 @@
+"""A write that comes between two steps of another: what was acknowledged last is what is there in the end."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.core.engine.support import Note, World, held, note, tier, where
+
+from tierkit import CacheManager
+from tierkit.testing import FakeClock
+from tierkit.writing import BATCH
+
+Cache = CacheManager[Note]
+THREE = ("live", "disk", "disk")
+BOUNDED = ("live", ("disk", 50), "disk")
+
+
+def away(cache: Cache, name: str) -> None:
+    tier(cache, name).fail()
+    next(level for level in cache.levels if level.name == name).take_out(OSError("gone"))
+
+
+def back(cache: Cache, clock: FakeClock) -> None:
+    for level in cache.levels:
+        tier(cache, level.name).heal()
+    clock.advance(100.0)
+    cache.recover()
+    assert all(level.in_service for level in cache.levels)
+
+
+def text(cache: Cache, key: str) -> str | None:
+    entry = cache.get(key)
+    return None if entry is None else entry.text
+
+
+def assert_everywhere(cache: Cache, key: str, expected: str | None) -> None:
+    """In every level that has the key, and in the end in the authority."""
+    assert text(cache, key) == expected
+    cache.flush()
+    cache.levels[0].empty()
+    assert text(cache, key) == expected
+    assert set(where(cache, key).values()) == ({expected} if expected is not None else set())
+
+
+def delete_owed(cache: Cache, key: str) -> None:
+    """Delete while the authority fails, for a moment."""
+    tier(cache, "L3").fail("delete", times=1)
+    cache.delete(key)
+
+
+# -- within a bulk put -------------------------------------------------------------------------------------------------
+
+
+def in_two_batches(first: Note, between: Callable[[], object], *then: Note) -> Iterator[Note]:
+    """`first` is the last of a full batch; when that is written comes what is `between`, and then the rest."""
+    yield from (note(f"k{number}") for number in range(BATCH - 1))
+    yield first
+    between()
+    yield from then
+
+
+@pytest.mark.parametrize("way", ["the same call", "a put", "a deletion"])
+def test_what_waited_for_the_end_does_not_replace_a_newer_write_that_is_owed(
+    world: World, clock: FakeClock, way: str
+) -> None:
+    cache = world.open(*BOUNDED)
+
+    def between() -> None:
+        away(cache, "L3")
+        if way == "a put":
+            cache.put(note("a", "new"))
+        elif way == "a deletion":
+            cache.delete("a")
+
+    then = note("a" if way == "the same call" else "z", "new")
+    expected = None if way == "a deletion" else "new"
+    assert cache.put_many(in_two_batches(note("a", "old"), between, then)) == BATCH + 1
+    assert text(cache, "a") == expected
+    back(cache, clock)
+    assert_everywhere(cache, "a", expected)
+
+
+@pytest.mark.parametrize("then", [1, 60], ids=["at the end", "pushed out"])
+@pytest.mark.parametrize("whose", ["of this process", "of another"])
+def test_what_waited_does_not_undo_a_deletion_that_is_owed(
+    world: World, clock: FakeClock, then: int, whose: str
+) -> None:
+    cache = world.open(*BOUNDED)
+    writer = cache if whose == "of this process" else world.open(*BOUNDED)
+    later = [note(f"z{number}") for number in range(then)]
+
+    def between() -> None:
+        clock.advance(1.0)  # the other process has not stamped a batch
+        delete_owed(writer, "a")
+
+    cache.put_many(in_two_batches(note("a", "old"), between, *later))
+    writer.flush()
+    cache.levels[0].empty()  # of what others write, it may have an older copy
+    assert_everywhere(cache, "a", None)
+
+
+def test_only_the_last_write_of_a_key_waits(world: World) -> None:
+    cache = world.open("live", ("disk", 2), "disk")
+    cache.put_many(in_two_batches(note("a", "old"), lambda: None, note("b", "new"), note("a", "new")))
+    assert [held(cache, "L2", key) for key in "ab"] == ["new", "new"]
+    cache.put_many(in_two_batches(note("c", "old"), lambda: None, note("c", "new")))
+    assert [held(cache, "L2", key) for key in (f"k{BATCH - 2}", "c")] == ["", "new"]
+
+
+def test_a_bounded_level_that_returns_within_a_bulk_put_is_not_older_than_what_waits(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*BOUNDED)
+    cache.put(note("a", "old"))
+    away(cache, "L2")
+    found = []
+
+    def between() -> None:
+        back(cache, clock)
+        cache.levels[0].empty()
+        found.append(text(cache, "a"))
+
+    cache.put_many(in_two_batches(note("a", "new"), between))
+    assert found == ["new"]
+    assert_everywhere(cache, "a", "new")
