@@ -93,8 +93,9 @@ class Clearing(Generic[E]):
             return
         try:
             for keys in _batches(list(deleted)):
-                for key in level.call(level.tier.delete_many, {key: deleted[key] for key in keys}):
-                    if self.writer.is_owed(level, key):  # by another process, whose clock is ahead
+                refused = level.call(level.tier.delete_many, {key: deleted[key] for key in keys})
+                for key, newer in refused.items():
+                    if self.writer.came_before(level, key, newer):
                         self.writer.delete(key)
         except TierkitError as error:
             level.miss(error, deleted)

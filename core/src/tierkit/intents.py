@@ -19,6 +19,7 @@ class Intent(NamedTuple):
         row: What is to be written, if it is held in memory; None for a deletion.
         purge_at: When the record may be dropped, in POSIX seconds.
         landed: Whether its level was asked to hold it; before, there is nothing to replay.
+        own: Whether this process made the write, with this stamp.
     """
 
     version: int
@@ -26,6 +27,7 @@ class Intent(NamedTuple):
     row: Row | None
     purge_at: float
     landed: bool = True
+    own: bool = False
 
 
 class Intents:
@@ -52,6 +54,11 @@ class Intents:
     def get(self, key: str) -> Intent | None:
         """The intent of `key`."""
         return self._held.get(key)
+
+    def made_since(self, key: str, version: int) -> bool:
+        """Whether this process itself wrote `key` at `version` or above, which is owed: later than at older stamps."""
+        held = self._held.get(key)
+        return held is not None and held.own and held.version >= version
 
     def __iter__(self) -> Iterator[str]:
         """Every key that was owed when it was called."""

@@ -168,19 +168,19 @@ class Owing:
         self._make_room(holder, rows)
         sealed = [self._sealer.remade(row) for row in rows]
         if holder is None:
-            return [self._note(None, row) for row in sealed]
+            return [self._note(None, row, own=True) for row in sealed]
         for row in sealed:  # first: who finds the row must know of the intent
-            self._note(holder, row, landed=False)
+            self._note(holder, row, landed=False, own=True)
         try:
             return holder.write(holder.tier.put_many, sealed)
         finally:  # it may have landed though it failed
             for row in sealed:
-                self._note(holder, row)
+                self._note(holder, row, own=True)
 
-    def _note(self, holder: Level | None, row: Row, *, landed: bool = True) -> int | None:
+    def _note(self, holder: Level | None, row: Row, *, landed: bool = True, own: bool = False) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
         purge_at = float(row.columns.get(OWED_PURGE_AT, inf))
-        return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed))
+        return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed, own))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
         limit = self._most(holder)
@@ -363,7 +363,9 @@ class Owing:
     def _restamp(self, intent: Intent, owed: Row, version: int) -> None:
         row, level = self._sealer.restamp(owed, version), intent.level
         if level is None:
-            self.intents.note(row.key, intent._replace(version=version, row=None if intent.row is None else row))
+            self.intents.note(
+                row.key, intent._replace(version=version, row=None if intent.row is None else row, own=False)
+            )
         elif level.write(level.tier.replace, row, owed.version):  # else another has paid it, or written anew
             self._note(level, row)
 

@@ -47,6 +47,12 @@ def delete_owed(cache: Cache, key: str) -> None:
     cache.delete(key)
 
 
+def put_owed(cache: Cache, key: str) -> None:
+    """Put "new" while the authority fails, for a moment."""
+    tier(cache, "L3").fail("put", times=1)
+    cache.put(note(key, "new"))
+
+
 # -- within a bulk put -------------------------------------------------------------------------------------------------
 
 
@@ -122,3 +128,80 @@ def test_a_bounded_level_that_returns_within_a_bulk_put_is_not_older_than_what_w
     cache.put_many(in_two_batches(note("a", "new"), between))
     assert found == ["new"]
     assert_everywhere(cache, "a", "new")
+
+
+# -- within a single write ---------------------------------------------------------------------------------------------
+
+
+def test_a_put_does_not_undo_a_deletion_that_came_when_it_had_been_seen(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").after("put", lambda: delete_owed(cache, "a"))
+    cache.put(note("a", "old"))
+    assert_everywhere(cache, "a", None)
+
+
+def test_a_bulk_put_does_not_undo_a_deletion_that_came_when_it_had_been_seen(world: World) -> None:
+    cache = world.open(*THREE)
+    tier(cache, "L3").after("put_many", lambda: delete_owed(cache, "a"))
+    cache.put_many([note("a", "old"), note("b")])
+    assert_everywhere(cache, "a", None)
+
+
+def test_a_deletion_does_not_take_a_put_that_came_when_it_had_been_seen(world: World) -> None:
+    cache = world.open(*THREE)
+    cache.put(note("a", "old"))
+    tier(cache, "L3").after("delete", lambda: put_owed(cache, "a"))
+    cache.delete("a")
+    assert_everywhere(cache, "a", "new")
+
+
+def test_a_clear_does_not_take_a_put_that_came_when_it_had_been_seen(world: World) -> None:
+    cache = world.open(*THREE)
+    cache.put_many([note("a", "old"), note("b", "old")])
+    tier(cache, "L3").after("delete_many", lambda: put_owed(cache, "a"))
+    cache.clear()
+    assert_everywhere(cache, "a", "new")
+    assert_everywhere(cache, "b", None)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("act", ["put", "put_many", "delete"])
+def test_a_write_comes_after_what_another_process_with_a_clock_that_is_ahead_is_owed(
+    world: World, clock: FakeClock, known: bool, act: str
+) -> None:
+    cache = world.open(*THREE)
+    other = World(FakeClock(clock.wall() + 30.0))
+    other.disks = world.disks
+    writer = other.open(*THREE)
+    world.caches.append(writer)
+    if act == "delete":
+        put_owed(writer, "a")
+    else:
+        cache.put(note("a", "old"))
+        delete_owed(writer, "a")
+    if known:
+        cache.levels[0].empty()
+        assert text(cache, "a") == ("new" if act == "delete" else None)
+    acts: dict[str, Callable[[], object]] = {
+        "put": lambda: cache.put(note("a", "mine")),
+        "put_many": lambda: cache.put_many([note("a", "mine")]),
+        "delete": lambda: cache.delete("a"),
+    }
+    acts[act]()
+    writer.flush()
+    assert_everywhere(cache, "a", None if act == "delete" else "mine")
+
+
+def test_a_write_of_another_process_that_becomes_known_within_a_put_was_there_before(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open(*THREE)
+    other = World(FakeClock(clock.wall() + 30.0))
+    other.disks = world.disks
+    writer = other.open(*THREE)
+    world.caches.append(writer)
+    delete_owed(writer, "a")
+    tier(cache, "L3").after("put", lambda: cache.get("a"))
+    cache.put(note("a", "mine"))
+    writer.flush()
+    assert_everywhere(cache, "a", "mine")
