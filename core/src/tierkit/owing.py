@@ -19,7 +19,14 @@ from math import inf
 from typing import Final, NamedTuple
 
 from tierkit.clock import CacheTime, VersionClock
-from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
+from tierkit.errors import (
+    CacheCorruptionError,
+    KeyNotHeldError,
+    SchemaMismatchError,
+    TierFull,
+    TierkitError,
+    TierUnavailable,
+)
 from tierkit.intents import Intent, Intents
 from tierkit.level import Level
 from tierkit.row import OWED, OWED_PURGE_AT, Row, goes_back_to, is_owed, is_owed_deletion, key_digest
@@ -204,6 +211,8 @@ class Owing:
 
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
+        if self._is_foreign(row):
+            return False
         self.adopt(level, row)
         intent = self.intents.get(row.key)
         return intent is None or (intent.landed and self.replay([row.key]))
@@ -219,6 +228,16 @@ class Owing:
                 for row in level.call(level.tier.get_many, keys).values():
                     if is_owed(row) and self._is_sound(row):
                         self.adopt(level, row)
+
+    def _is_foreign(self, row: Row) -> bool:
+        """Whether `row` is of a key or a class that this process does not have: then it is not ours to bring down."""
+        try:
+            self._sealer.verify(row)
+        except (KeyNotHeldError, SchemaMismatchError):
+            return True
+        except CacheCorruptionError:
+            return False  # a replay tells that it is lost
+        return False
 
     def _is_sound(self, row: Row) -> bool:
         try:
@@ -374,7 +393,9 @@ class Owing:
         return not is_owed_deletion(row) and float(row.columns.get(OWED_PURGE_AT, row.purge_at)) > self._time.now()
 
     def _row_of(self, key: str, intent: Intent) -> Row | None:
-        """What is held for an intent; None if it is not there any more: another process has replayed it.
+        """What is held for an intent; None if it is not there any more, since another process has replayed it.
+
+        Nor is it if that has put something there which cannot be read here: it stays, for those who can.
 
         Raises:
             CacheStorageError: Its level could not be read.
@@ -393,6 +414,9 @@ class Owing:
             logger.warning(
                 "%s: a write of %s that was owed is damaged and lost: %s", level.name, key_digest(key), error
             )
+            return None
+        except (KeyNotHeldError, SchemaMismatchError) as error:
+            logger.debug("%s: what is owed of %s is left to others: %s", level.name, key_digest(key), error)
             return None
         return row
 
