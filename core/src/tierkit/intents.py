@@ -71,16 +71,28 @@ class Intents:
             return list(self._held.items())
 
     def note(self, key: str, intent: Intent) -> int | None:
-        """Note `intent`, unless there is a newer one. Answers the version of that."""
+        """Note `intent`, unless there is a newer one. Answers the version of that.
+
+        One that has not landed takes the place of none that is held in memory: nobody else has what that is about.
+        """
         with self._lock:
             held = self._held.get(key)
             if held is not None and held.version > intent.version:
                 return held.version
+            if held is not None and held.level is None and not intent.landed:
+                return None
             first = not self._held
             self._held[key] = intent
             if first:
                 self._on_first()
             return None
+
+    def land(self, key: str, version: int) -> None:
+        """The level was asked to hold `version` of `key`, which was noted before, and may have it."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.version == version:
+                self._held[key] = held._replace(landed=True)
 
     def settle(self, key: str, version: int) -> None:
         """The authority knows `version` of `key`, or something newer: forget what is not newer than that."""

@@ -179,10 +179,14 @@ class Owing:
         for row in sealed:  # first: who finds the row must know of the intent
             self._note(holder, row, landed=False, own=True)
         try:
-            return holder.write(holder.tier.put_many, sealed)
+            answers: list[int | None] = holder.write(holder.tier.put_many, sealed)
         finally:  # it may have landed though it failed
             for row in sealed:
+                self.intents.land(row.key, row.version)
+        for row, refused in zip(sealed, answers, strict=True):
+            if refused is None:  # now it takes the place of what was held in memory, too
                 self._note(holder, row, own=True)
+        return answers
 
     def _note(self, holder: Level | None, row: Row, *, landed: bool = True, own: bool = False) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.core.engine.support import Note, World, held, note, tier, where
 
-from tierkit import CacheManager
+from tierkit import CacheManager, TierFull, TierTimeout
 from tierkit.testing import FakeClock
 from tierkit.writing import BATCH
 
@@ -205,3 +205,88 @@ def test_a_write_of_another_process_that_becomes_known_within_a_put_was_there_be
     cache.put(note("a", "mine"))
     writer.flush()
     assert_everywhere(cache, "a", "mine")
+
+
+# -- held in memory ----------------------------------------------------------------------------------------------------
+
+
+def holding_in_memory(world: World, clock: FakeClock, act: Callable[[Cache], object]) -> Cache:
+    """A cache whose L3 is away; what `act` does is held in memory, since L2 had no room, which it may have again."""
+    cache = world.open(*THREE, durability="none")
+    cache.put(note("a", "first"))
+    away(cache, "L3")
+    tier(cache, "L2").fail("put_many", error=TierFull("full"), times=1)
+    with pytest.raises(TierFull):
+        cache.put(note("b"))
+    act(cache)
+    intent = cache._stack.owing.intents.get("a")
+    assert intent is not None
+    assert intent.level is None
+    clock.advance(5.0)
+    return cache
+
+
+ACTS: dict[str, tuple[Callable[[Cache], object], str | None]] = {
+    "put": (lambda cache: cache.put(note("a", "acknowledged")), "acknowledged"),
+    "delete": (lambda cache: cache.delete("a"), None),
+}
+
+
+@pytest.mark.parametrize("held_in_memory", ACTS)
+@pytest.mark.parametrize("failed", ["put", "put_many", "delete"])
+def test_a_write_that_fails_does_not_take_what_is_held_in_memory(
+    world: World, clock: FakeClock, held_in_memory: str, failed: str
+) -> None:
+    act, expected = ACTS[held_in_memory]
+    cache = holding_in_memory(world, clock, act)
+    tier(cache, "L2").fail("put_many", error=TierFull("still full"), times=1)
+    fails: dict[str, Callable[[], object]] = {
+        "put": lambda: cache.put(note("a", "failed")),
+        "put_many": lambda: cache.put_many([note("a", "failed")]),
+        "delete": lambda: cache.delete("a"),
+    }
+    with pytest.raises(TierFull):
+        fails[failed]()
+    assert text(cache, "a") == expected
+    back(cache, clock)
+    assert_everywhere(cache, "a", expected)
+
+
+@pytest.mark.parametrize("held_in_memory", ACTS)
+def test_what_is_held_in_memory_is_read_until_a_level_has_the_next_write(
+    world: World, clock: FakeClock, held_in_memory: str
+) -> None:
+    act, expected = ACTS[held_in_memory]
+    cache = holding_in_memory(world, clock, act)
+    tier(cache, "L3").heal()
+    cache.levels[2].in_service = True  # it answers reads
+    tier(cache, "L3").fail("put", "put_many", "delete", error=TierFull("full"))
+    found: list[str | None] = []
+
+    def read() -> None:
+        cache.levels[0].empty()
+        found.append(text(cache, "a"))
+
+    tier(cache, "L2").before("put_many", read)
+    cache.put(note("a", "next"))
+    assert found == [expected]
+    assert text(cache, "a") == "next"
+    tier(cache, "L3").heal()
+    clock.advance(100.0)
+    cache.flush()
+    assert_everywhere(cache, "a", "next")
+
+
+def test_a_write_that_landed_though_it_failed_is_newer_than_what_is_held_in_memory(
+    world: World, clock: FakeClock
+) -> None:
+    cache = holding_in_memory(world, clock, ACTS["put"][0])
+
+    def fail() -> None:
+        raise TierTimeout("it took effect, and then")
+
+    tier(cache, "L2").after("put_many", fail)
+    with pytest.raises(TierTimeout):
+        cache.put(note("a", "landed"))
+    back(cache, clock)
+    assert_everywhere(cache, "a", "landed")
