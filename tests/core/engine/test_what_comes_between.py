@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.core.engine.support import Note, World, held, note, tier, where
 
-from tierkit import CacheManager, TierFull, TierTimeout
+from tierkit import CacheManager, TierFull, TierTimeout, TierUnavailable
 from tierkit.testing import FakeClock
 from tierkit.writing import BATCH
 
@@ -205,6 +205,34 @@ def test_a_write_of_another_process_that_becomes_known_within_a_put_was_there_be
     cache.put(note("a", "mine"))
     writer.flush()
     assert_everywhere(cache, "a", "mine")
+
+
+# -- within a clear ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("above", ["in service", "out of service"])
+@pytest.mark.parametrize("outcome", ["nothing", "it took effect"])
+def test_a_clear_that_fails_half_way_leaves_no_copy_of_what_it_has_deleted(
+    world: World, clock: FakeClock, above: str, outcome: str
+) -> None:
+    cache = world.open(*THREE)
+    keys = [f"k{number}" for number in range(2 * BATCH + 1)]
+    cache.put_many([note(key) for key in keys])
+    authority = tier(cache, "L3")
+
+    def fail() -> None:
+        raise TierUnavailable("it failed")
+
+    then = authority.after if outcome == "it took effect" else authority.before
+    authority.after("delete_many", lambda: then("delete_many", fail))
+    if above == "out of service":
+        away(cache, "L2")
+    with pytest.raises(TierUnavailable, match="it failed"):
+        cache.clear()
+    back(cache, clock)
+    left = [key for key in keys if held(cache, "L3", key) is not None]
+    assert len(left) == (1 if outcome == "it took effect" else BATCH + 1)
+    assert [key for key in keys if cache.get(key) is not None] == left
 
 
 # -- held in memory ----------------------------------------------------------------------------------------------------
