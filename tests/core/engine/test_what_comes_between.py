@@ -110,6 +110,8 @@ def test_only_the_last_write_of_a_key_waits(world: World) -> None:
     assert [held(cache, "L2", key) for key in "ab"] == ["new", "new"]
     cache.put_many(in_two_batches(note("c", "old"), lambda: None, note("c", "new")))
     assert [held(cache, "L2", key) for key in (f"k{BATCH - 2}", "c")] == ["", "new"]
+    cache.put_many(in_two_batches(note("d", "old"), lambda: None, note("e"), note("d", "new"), note("f")))
+    assert [held(cache, "L2", key) for key in "def"] == ["new", None, ""]
 
 
 def test_a_bounded_level_that_returns_within_a_bulk_put_is_not_older_than_what_waits(
