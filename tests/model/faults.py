@@ -8,11 +8,13 @@ from tests.model.planting import Fault
 
 ENGINE: Final = "tests/core/engine"
 TAKEN_AWAY: Final = f"{ENGINE}/test_rules_taken_away.py"
-BETWEEN: Final = f"{ENGINE}/test_levels_between.py"
+LEVELS_BETWEEN: Final = f"{ENGINE}/test_levels_between.py"
 TOGETHER: Final = f"{ENGINE}/test_rules_that_hold_together.py"
 IN_LINE: Final = f"{ENGINE}/test_back_in_line.py"
 GIVING_WAY: Final = f"{ENGINE}/test_giving_way.py"
 WRITE_POLICIES: Final = f"{ENGINE}/test_write_policies.py"
+BETWEEN: Final = f"{ENGINE}/test_what_comes_between.py"
+FOREIGN: Final = f"{ENGINE}/test_foreign_rows.py"
 
 READING: Final = [
     Fault(
@@ -251,8 +253,8 @@ WRITING: Final = [
     Fault(
         "a record for which a bounded level has no room leaves no mark in it",
         "bulk:Bulk._refresh",
-        "self.copies.keep_out(level, _rows(write for write, _ in self._make_wait(level, absent)))",
-        "self._make_wait(level, absent)",
+        "self.waited.keep_out(level, _rows(self._make_wait(level, absent, started)))",
+        "self._make_wait(level, absent, started)",
     ),
     Fault(
         "a bulk write leaves old copies in a bounded level",
@@ -552,28 +554,28 @@ COMPARED: Final = [
         "reconciling:_without_what_comes_after",
         "and not _has_newer(stack, row)",
         "",
-        (BETWEEN,),
+        (LEVELS_BETWEEN,),
     ),
     Fault(
         "a level that returns drops a write while nobody can say what comes after",
         "reconciling:_without_what_comes_after",
         "if owed and not authority.in_service:",
         "if not authority.in_service:\n        owed = []\n    if owed and not authority.in_service:",
-        (BETWEEN,),
+        (LEVELS_BETWEEN,),
     ),
     Fault(
         "a replay leaves older copies in the levels between",
         "owing:Owing._replay",
         "self._drop_older([owed for owed in found if owed[0] not in again])",
         "pass",
-        (BETWEEN,),
+        (LEVELS_BETWEEN,),
     ),
     Fault(
         "an authority that was out too long gets back what was deleted",
         "reconciling:align",
         "_reconcile_above(stack, authority, restoring=knows_deletions)",
         "_reconcile_above(stack, authority)",
-        (BETWEEN,),
+        (LEVELS_BETWEEN,),
     ),
 ]
 
@@ -669,6 +671,96 @@ AFTERWARDS: Final = [
         "",
         (TOGETHER,),
     ),
+]
+
+BETWEEN_TWO_STEPS: Final = [
+    Fault(what, where, old, new, (test,))
+    for what, where, old, new, test in (
+        (
+            "what waited for the end of a bulk put replaces what came meanwhile",
+            "bulk:Bulk._store_waiting",
+            "self.waited.put",
+            "self.copies.put",
+            BETWEEN,
+        ),
+        (
+            "what is pushed out within a bulk put replaces what came meanwhile",
+            "bulk:Bulk._refresh",
+            "self.waited.keep_out",
+            "self.copies.keep_out",
+            BETWEEN,
+        ),
+        (
+            "a write that is made anew waits beside the older one",
+            "bulk:Bulk._write",
+            "waiting.forget(keys)",
+            "pass",
+            BETWEEN,
+        ),
+        (
+            "a bounded level that is out of service does not note what it misses of a bulk put",
+            "bulk:Bulk._held_in",
+            "if level.in_service else None",
+            "if level.in_service else {}",
+            BETWEEN,
+        ),
+        (
+            "a write undoes what this process wrote after it",
+            "writing:Writer.came_before",
+            " and not self.stack.owing.intents.made_since(key, newer)",
+            "",
+            BETWEEN,
+        ),
+        (
+            "a copy of a bulk put undoes what this process wrote after it",
+            "copies:Copies._outdo",
+            " and not self.stack.owing.intents.made_since(key, owed.version)",
+            "",
+            BETWEEN,
+        ),
+        (
+            "what another process wrote, by a clock that is ahead, counts as written later",
+            "intents:Intents.made_since",
+            "held.own and ",
+            "",
+            BETWEEN,
+        ),
+        (
+            "what is held in memory is thrown away before a level has what replaces it",
+            "intents:Intents.note",
+            "if held is not None and held.level is None and not intent.landed:",
+            "if False:",
+            BETWEEN,
+        ),
+        (
+            "a clear that fails leaves copies of what it has deleted",
+            "clearing:Clearing._clear_stored",
+            "self._clear_above(level, deleted)",
+            "self._clear_above(level, deleted if len(deleted) == len(keys) else {})",
+            BETWEEN,
+        ),
+        (
+            "a clear of unknown outcome leaves copies",
+            "clearing:Clearing._delete_batch",
+            "self.writer.doubt(key)",
+            "pass",
+            BETWEEN,
+        ),
+        (
+            "an owed row of another key is adopted when it is to be evicted",
+            "owing:Owing.pay",
+            "if self._is_foreign(row):",
+            "if False:",
+            FOREIGN,
+        ),
+        (
+            "an owed row of another key holds up what is replayed with it",
+            "owing:Owing._row_of",
+            "except (KeyNotHeldError, SchemaMismatchError) as error:",
+            "except ZeroDivisionError as error:",
+            FOREIGN,
+        ),
+    )
 ]
 
 TOGETHER_WITH_OTHERS: Final = [
@@ -811,5 +903,6 @@ TOGETHER_WITH_OTHERS: Final = [
 ]
 
 FAULTS: Final = [
-    *READING, *PROMOTION, *WRITING, *FAILURE, *HEALTH, *UPKEEP, *INTENTS, *COMPARED, *AFTERWARDS, *TOGETHER_WITH_OTHERS
+    *READING, *PROMOTION, *WRITING, *FAILURE, *HEALTH, *UPKEEP, *INTENTS, *COMPARED, *AFTERWARDS, *BETWEEN_TWO_STEPS,
+    *TOGETHER_WITH_OTHERS,
 ]  # fmt: skip

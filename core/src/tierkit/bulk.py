@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from tierkit.checks import check_entry
@@ -15,9 +15,39 @@ from tierkit.row import Row
 from tierkit.writing import BATCH, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
-Waiting = tuple[Write[E], float]
-"""A write, and when it began."""
 OnInvalid = Callable[[int, CacheValidationError], None]
+
+
+class Waiting(Generic[E]):
+    """The last writes, the last of each key, and when each began: as many as a bounded level will keep."""
+
+    def __init__(self, most: int) -> None:
+        """None, of `most`."""
+        self._most = most
+        self._writes: OrderedDict[str, tuple[Write[E], float]] = OrderedDict()
+
+    def __iter__(self) -> Iterator[tuple[Write[E], float]]:
+        """Each write and when it began, the oldest first."""
+        return iter(self._writes.values())
+
+    def add(self, write: Write[E], started: float) -> Write[E] | None:
+        """Let `write` wait. Answers the one for which there is no room any more."""
+        self._writes[write.entry.key] = (write, started)
+        return self._writes.popitem(last=False)[1][0] if len(self._writes) > self._most else None
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Let what is written anew wait no longer."""
+        for key in keys:
+            self._writes.pop(key, None)
+
+
+class WaitedCopies(Copies[E]):
+    """Copies of what waited: by version alone.
+
+    When it was written the level had nothing of its key. What it holds now and the authority is owed came later.
+    """
+
+    def _outdo(self, level: Level, refused: Mapping[str, Row]) -> None: ...
 
 
 class Bulk(Generic[E]):
@@ -33,9 +63,10 @@ class Bulk(Generic[E]):
         self.stack = writer.stack
         self.on_invalid = on_invalid
         self.copies: Copies[E] = Copies(writer)
+        self.waited: Copies[E] = WaitedCopies(writer)
         self.written = 0
-        self.waiting: dict[Level, deque[Waiting[E]]] = {
-            level: deque(maxlen=level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
+        self.waiting: dict[Level, Waiting[E]] = {
+            level: Waiting(level.max_entries) for level in self.stack.levels[:-1] if level.max_entries is not None
         }
         self.expected: list[int] = []
 
@@ -107,6 +138,8 @@ class Bulk(Generic[E]):
         self.writer.check_writable()
         keys = [write.entry.key for write in writes]
         self.stack.filling.begin_many(keys, self.expected)
+        for waiting in self.waiting.values():
+            waiting.forget(keys)
         try:
             self.store(writes, started)
             for write in writes:
@@ -170,27 +203,32 @@ class Bulk(Generic[E]):
     def _refresh(self, level: Level, writes: list[Write[E]], started: float) -> None:
         """Write at once what the level holds already, so that it is never the older one; let the rest wait."""
         rows = _rows(writes)
-        try:
-            held = level.call(level.tier.get_many, [row.key for row in rows]) if level.in_service else {}
-        except TierkitError:
+        held = self._held_in(level, rows)
+        if held is None:
             self.copies.keep_out(level, rows)
             return
         self.copies.put(level, [row for row in rows if row.key in held], started)
-        absent = [(write, started) for write in writes if write.entry.key not in held]
-        self.copies.keep_out(level, _rows(write for write, _ in self._make_wait(level, absent)))
+        absent = [write for write in writes if write.entry.key not in held]
+        self.waited.keep_out(level, _rows(self._make_wait(level, absent, started)))
 
-    def _make_wait(self, level: Level, writes: Sequence[Waiting[E]]) -> list[Waiting[E]]:
+    def _held_in(self, level: Level, rows: Sequence[Row]) -> Mapping[str, Row] | None:
+        """What `level` holds of the keys of `rows`; None if it cannot tell, or is out of service and misses them."""
+        try:
+            return level.call(level.tier.get_many, [row.key for row in rows]) if level.in_service else None
+        except TierkitError:
+            return None
+
+    def _make_wait(self, level: Level, writes: Sequence[Write[E]], started: float) -> list[Write[E]]:
         """Let `writes` wait for the end; answers those for which there is no room any more."""
-        waiting = [*self.waiting[level], *writes]
-        self.waiting[level].extend(writes)
-        return waiting[: len(waiting) - len(self.waiting[level])]
+        pushed_out = [self.waiting[level].add(write, started) for write in writes]
+        return [write for write in pushed_out if write is not None]
 
     def _store_waiting(self, level: Level) -> None:
         by_start: dict[float, list[Write[E]]] = {}
         for write, started in self.waiting[level]:
             by_start.setdefault(started, []).append(write)
         for started, writes in by_start.items():
-            self.copies.put(level, _rows(writes), started)
+            self.waited.put(level, _rows(writes), started)
 
     # -- live levels -------------------------------------------------------------------------------------------------
 
@@ -213,7 +251,7 @@ class Bulk(Generic[E]):
             self.writer.fill_or_drop(level, write.entry, raced, started)
         else:
             self.stack.drop(level, write.entry.key, write.entry.version)
-            waiting.append((write, started))
+            waiting.add(write, started)
 
     def _fill(self, level: Level, entry: E, started: float) -> None:
         stack = self.stack

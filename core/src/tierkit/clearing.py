@@ -27,7 +27,8 @@ class Clearing(Generic[E]):
     def clear(self) -> None:
         """Delete every key in every level, the authority first.
 
-        Each level gets a mark for each key that any stored level had, against copies that are on their way up.
+        Each level gets a mark for each key that any stored level had, against copies that are on their way up. If the
+        authority fails half way, some keys are deleted, in every level, and the others stay.
         """
         stack = self.stack
         if not stack.levels:
@@ -64,10 +65,12 @@ class Clearing(Generic[E]):
         for level in above:
             keys |= dict.fromkeys(self._keys_above(level))  # another process may owe them to the authority
         deleted: dict[str, int] = {}
-        for batch in _batches(list(keys)):
-            deleted.update(self._delete_batch(authority, batch))
-        for level in reversed(above):
-            self._clear_above(level, deleted)
+        try:
+            for batch in _batches(list(keys)):
+                deleted.update(self._delete_batch(authority, batch))
+        finally:  # what is deleted is gone from every level, though the rest may stay
+            for level in reversed(above):
+                self._clear_above(level, deleted)
 
     def _keys_above(self, level: Level) -> list[str]:
         try:
@@ -77,10 +80,18 @@ class Clearing(Generic[E]):
             return []
 
     def _delete_batch(self, authority: Level, keys: list[str]) -> Mapping[str, int]:
+        try:
+            return self._delete_in(authority, keys)
+        except BaseException:
+            for key in keys:
+                self.writer.doubt(key)
+            raise
+
+    def _delete_in(self, authority: Level, keys: list[str]) -> Mapping[str, int]:
         versions = dict.fromkeys(keys, self.stack.versions.next())
         pending = versions
         for _ in range(ATTEMPTS):
-            refused = authority.call(authority.tier.delete_many, pending)
+            refused = authority.mark(authority.tier.delete_many, pending)
             if not refused:
                 return versions
             pending = {key: self.stack.versions.above(version) for key, version in refused.items()}
@@ -93,8 +104,9 @@ class Clearing(Generic[E]):
             return
         try:
             for keys in _batches(list(deleted)):
-                for key in level.call(level.tier.delete_many, {key: deleted[key] for key in keys}):
-                    if self.writer.is_owed(level, key):  # by another process, whose clock is ahead
+                refused = level.mark(level.tier.delete_many, {key: deleted[key] for key in keys})
+                for key, newer in refused.items():
+                    if self.writer.came_before(level, key, newer):
                         self.writer.delete(key)
         except TierkitError as error:
             level.miss(error, deleted)

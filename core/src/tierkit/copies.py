@@ -1,7 +1,8 @@
 """Copies of a write in the stored levels above the authority, and writes there that the authority is owed.
 
 A put or a deletion is stamped when it is made, and what it finds in a level is older or newer by version alone. Where a
-level refuses since it holds a newer write that the authority is owed, the write is made again, stamped above that.
+level refuses since it holds a newer write that the authority is owed, and that another process made, the write is made
+again, stamped above that: the clock of the other may be ahead.
 
 Compare and set is another matter: it goes by what the authority holds, and a write that is owed to it was not compared
 with. That write comes after, whatever the versions say: it is newer than the put that the record goes back to. So what
@@ -73,10 +74,10 @@ class Copies(Generic[E]):
         self._outdo(level, {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None})
 
     def _outdo(self, level: Level, refused: Mapping[str, Row]) -> None:
-        """Write again, above it, what `level` refused since it holds a newer write that the authority is owed."""
+        """Write again, above it, what `level` refused since it holds a newer write of another that is owed."""
         held = level.call(level.tier.get_many, list(refused)) if refused else {}
         for key, owed in held.items():
-            if is_owed(owed):
+            if is_owed(owed) and not self.stack.owing.intents.made_since(key, owed.version):
                 entry = cast("E", self.stack.sealer.open(refused[key]))
                 again = self.writer.restamp(Write(entry, refused[key]), self.stack.versions.above(owed.version))
                 self.writer.store(again, self.stack.time.monotonic())
@@ -84,7 +85,7 @@ class Copies(Generic[E]):
 
     def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """Drop what is as old as `rows`, or older by as much, and let nothing so old come back."""
-        refused = level.call(level.tier.delete_many, _versions(rows, before))
+        refused = level.mark(level.tier.delete_many, _versions(rows, before))
         self._outdo(level, {row.key: row for row in rows if row.key in refused})
         return set()
 
@@ -126,7 +127,7 @@ class ComparedCopies(Copies[E]):
         Where nothing waits for the authority a deletion does it in one step.
         """
         if self._nothing_waits(level):
-            level.call(level.tier.delete_many, _versions(rows, before))
+            level.mark(level.tier.delete_many, _versions(rows, before))
             return set()
         stubs = {row.key: self._stub(row, row.version - before + 1) for row in rows}
         left = self._replace(level, stubs, None)

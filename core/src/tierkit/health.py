@@ -9,14 +9,14 @@ came first the record is judged again by itself. The levels above hear of what t
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Generic, Literal, TypeVar
 
-from tierkit.bulk import Bulk
+from tierkit.bulk import Bulk, Waiting
 from tierkit.comparing import Comparing, replace_all
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.errors import CacheStorageError
@@ -137,8 +137,8 @@ class HealthSweep(Bulk[E]):
         """Judge as `health` does."""
         super().__init__(health.comparing.writer, None)
         self.health = health
-        self.copies = health.comparing.copies
-        self.waiting = {level: deque(maxlen=0) for level in self.waiting}
+        self.copies = self.waited = health.comparing.copies
+        self.waiting = {level: Waiting(0) for level in self.waiting}
         self.pending = dict(results)
         self._outcomes: Counter[str] = Counter()
 

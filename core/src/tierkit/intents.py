@@ -19,6 +19,7 @@ class Intent(NamedTuple):
         row: What is to be written, if it is held in memory; None for a deletion.
         purge_at: When the record may be dropped, in POSIX seconds.
         landed: Whether its level was asked to hold it; before, there is nothing to replay.
+        own: Whether this process made the write, with this stamp.
     """
 
     version: int
@@ -26,6 +27,7 @@ class Intent(NamedTuple):
     row: Row | None
     purge_at: float
     landed: bool = True
+    own: bool = False
 
 
 class Intents:
@@ -53,6 +55,11 @@ class Intents:
         """The intent of `key`."""
         return self._held.get(key)
 
+    def made_since(self, key: str, version: int) -> bool:
+        """Whether this process itself wrote `key` at `version` or above, which is owed: later than at older stamps."""
+        held = self._held.get(key)
+        return held is not None and held.own and held.version >= version
+
     def __iter__(self) -> Iterator[str]:
         """Every key that was owed when it was called."""
         with self._lock:
@@ -64,16 +71,28 @@ class Intents:
             return list(self._held.items())
 
     def note(self, key: str, intent: Intent) -> int | None:
-        """Note `intent`, unless there is a newer one. Answers the version of that."""
+        """Note `intent`, unless there is a newer one. Answers the version of that.
+
+        One that has not landed takes the place of none that is held in memory: nobody else has what that is about.
+        """
         with self._lock:
             held = self._held.get(key)
             if held is not None and held.version > intent.version:
                 return held.version
+            if held is not None and held.level is None and not intent.landed:
+                return None
             first = not self._held
             self._held[key] = intent
             if first:
                 self._on_first()
             return None
+
+    def land(self, key: str, version: int) -> None:
+        """The level was asked to hold `version` of `key`, which was noted before, and may have it."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.version == version:
+                self._held[key] = held._replace(landed=True)
 
     def settle(self, key: str, version: int) -> None:
         """The authority knows `version` of `key`, or something newer: forget what is not newer than that."""

@@ -19,7 +19,14 @@ from math import inf
 from typing import Final, NamedTuple
 
 from tierkit.clock import CacheTime, VersionClock
-from tierkit.errors import CacheCorruptionError, TierFull, TierkitError, TierUnavailable
+from tierkit.errors import (
+    CacheCorruptionError,
+    KeyNotHeldError,
+    SchemaMismatchError,
+    TierFull,
+    TierkitError,
+    TierUnavailable,
+)
 from tierkit.intents import Intent, Intents
 from tierkit.level import Level
 from tierkit.row import OWED, OWED_PURGE_AT, Row, goes_back_to, is_owed, is_owed_deletion, key_digest
@@ -168,19 +175,23 @@ class Owing:
         self._make_room(holder, rows)
         sealed = [self._sealer.remade(row) for row in rows]
         if holder is None:
-            return [self._note(None, row) for row in sealed]
+            return [self._note(None, row, own=True) for row in sealed]
         for row in sealed:  # first: who finds the row must know of the intent
-            self._note(holder, row, landed=False)
+            self._note(holder, row, landed=False, own=True)
         try:
-            return holder.write(holder.tier.put_many, sealed)
+            answers: list[int | None] = holder.write(holder.tier.put_many, sealed)
         finally:  # it may have landed though it failed
             for row in sealed:
-                self._note(holder, row)
+                self.intents.land(row.key, row.version)
+        for row, refused in zip(sealed, answers, strict=True):
+            if refused is None:  # now it takes the place of what was held in memory, too
+                self._note(holder, row, own=True)
+        return answers
 
-    def _note(self, holder: Level | None, row: Row, *, landed: bool = True) -> int | None:
+    def _note(self, holder: Level | None, row: Row, *, landed: bool = True, own: bool = False) -> int | None:
         kept = None if holder is not None or is_owed_deletion(row) else self.paid(row)
         purge_at = float(row.columns.get(OWED_PURGE_AT, inf))
-        return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed))
+        return self.intents.note(row.key, Intent(row.version, holder, kept, purge_at, landed, own))
 
     def _make_room(self, holder: Level | None, rows: Sequence[Row]) -> None:
         limit = self._most(holder)
@@ -204,6 +215,8 @@ class Owing:
 
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
+        if self._is_foreign(row):
+            return False
         self.adopt(level, row)
         if self._authority is None or not self._authority.takes_writes:
             return False  # else it would be asked for each of many, in vain
@@ -221,6 +234,16 @@ class Owing:
                 for row in level.call(level.tier.get_many, keys).values():
                     if is_owed(row) and self._is_sound(row):
                         self.adopt(level, row)
+
+    def _is_foreign(self, row: Row) -> bool:
+        """Whether `row` is of a key or a class that this process does not have: then it is not ours to bring down."""
+        try:
+            self._sealer.verify(row)
+        except (KeyNotHeldError, SchemaMismatchError):
+            return True
+        except CacheCorruptionError:
+            return False  # a replay tells that it is lost
+        return False
 
     def _is_sound(self, row: Row) -> bool:
         try:
@@ -382,7 +405,9 @@ class Owing:
     def _restamp(self, intent: Intent, owed: Row, version: int) -> None:
         row, level = self._sealer.restamp(owed, version), intent.level
         if level is None:
-            self.intents.note(row.key, intent._replace(version=version, row=None if intent.row is None else row))
+            self.intents.note(
+                row.key, intent._replace(version=version, row=None if intent.row is None else row, own=False)
+            )
         elif level.write(level.tier.replace, row, owed.version):  # else another has paid it, or written anew
             self._note(level, row)
 
@@ -391,7 +416,9 @@ class Owing:
         return not is_owed_deletion(row) and float(row.columns.get(OWED_PURGE_AT, row.purge_at)) > self._time.now()
 
     def _row_of(self, key: str, intent: Intent) -> Row | None:
-        """What is held for an intent; None if it is not there any more: another process has replayed it.
+        """What is held for an intent; None if it is not there any more, since another process has replayed it.
+
+        Nor is it if that has put something there which cannot be read here: it stays, for those who can.
 
         Raises:
             CacheStorageError: Its level could not be read.
@@ -410,6 +437,9 @@ class Owing:
             logger.warning(
                 "%s: a write of %s that was owed is damaged and lost: %s", level.name, key_digest(key), error
             )
+            return None
+        except (KeyNotHeldError, SchemaMismatchError) as error:
+            logger.debug("%s: what is owed of %s is left to others: %s", level.name, key_digest(key), error)
             return None
         return row
 

@@ -75,7 +75,7 @@ class Writer(Generic[E]):
         logger.debug("delete %s: version %d", key_digest(key), version)
 
     def _delete(self, key: str, version: int) -> tuple[int, int | None]:
-        """Answers the version that was taken, and that of a newer write that a level holds for the authority."""
+        """Answers the version that was taken, and that of a newer write that a level holds and that came before."""
         stack = self.stack
         self.check_writable()
         stack.filling.begin(key)
@@ -101,7 +101,7 @@ class Writer(Generic[E]):
         owed = None
         for level in self._copies(holder):
             refused = self.guarded(level, key, version, level.tier.delete, key, version)
-            if refused is not None and self.is_owed(level, key):
+            if refused is not None and self.came_before(level, key, refused):
                 owed = max(owed or 0, refused)
         return owed
 
@@ -266,7 +266,7 @@ class Writer(Generic[E]):
         Where a level has something newer, those above it only drop what they have.
 
         Returns:
-            The version of a newer write that one of them holds and that the authority is owed; else None.
+            The version of a newer write that one of them holds, and that came before; else None.
         """
         entry, row = write
         refused, outdated = None, False
@@ -276,13 +276,21 @@ class Writer(Generic[E]):
                 answer = self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
             else:
                 answer = self.guarded(level, entry.key, older, level.tier.put, row)
-            if answer is not None and self.is_owed(level, entry.key):
+            if answer is not None and self.came_before(level, entry.key, answer):
                 refused = max(refused or 0, answer)
             outdated = outdated or answer is not None
         return refused
 
     def _copies(self, holder: Level | None) -> Iterator[Level]:
         return (level for level in reversed(self.stack.stored[:-1]) if level is not holder)
+
+    def came_before(self, level: Level, key: str, newer: int) -> bool:
+        """Whether a write that `level` refused at `newer` is to be made again, stamped above what the level holds.
+
+        That is a write that the authority is owed. If it is another process's, whose clock may be ahead, it may have
+        been there before. If this process has made it, it was stamped later: it comes after, and stays.
+        """
+        return self.is_owed(level, key) and not self.stack.owing.intents.made_since(key, newer)
 
     def is_owed(self, level: Level, key: str) -> bool:
         """Whether what `level` holds for `key` is a write that the authority is owed."""
