@@ -124,6 +124,11 @@ class Owing:
             )
         return level
 
+    def holders(self) -> list[str]:
+        """By whom writes are held now: the names of levels, and the memory of this process."""
+        found = [intent.level for _, intent in self.intents.items()]
+        return sorted({"memory" if level is None else level.name for level in found})
+
     def _stand_in(self) -> Level | None:
         for level in self._above:
             safe = self._volatile or level.tier.traits & Trait.CRASH_SAFE

@@ -129,7 +129,10 @@ class Upkeep:
         """
         owes = returning is self.authority and not self.settings.read_only
         if owes and not self.owing.replay_all(probing=True):
-            raise TierUnavailable(f"{returning.name} did not take the {len(self.owing.intents)} writes that it is owed")
+            raise TierUnavailable(
+                f"{returning.name} is not well yet: {len(self.owing.intents)} writes that it is owed cannot be brought "
+                f"there, held by {', '.join(self.owing.holders())}"
+            )
         for level in self.live if self.stored else ():
             self._collect(level)  # it may be about to be emptied
         with self.filling.promotions_aside():
@@ -405,7 +408,7 @@ class Upkeep:
         try:
             self._pay()  # first: there is no usage of what the authority does not have
             self.flush()
-            for level in self.stored[:-1]:
+            for level in () if self.settings.read_only else self.stored[:-1]:
                 self._leave(level)
         finally:
             for level in self.levels:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import World, note
 
-from tierkit import CacheManager, ProxyEntry, TierReadOnly
+from tierkit import CacheManager, ProxyEntry, TierReadOnly, TierUnavailable
 from tierkit.testing import FakeClock
 
 WRITES = (
@@ -90,3 +90,20 @@ def test_reads_shared_with_others_are_not_kept_for_a_flush_that_never_comes(worl
     assert found is not None
     cache._stack._share("a", found)
     assert len(cache._stack.ledger) == 0
+
+
+def test_a_level_that_could_not_be_opened_is_left_alone_at_close(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.open("live", "disk", "disk").put(note("a"))
+
+    def fail(_: object) -> None:
+        raise TierUnavailable("no such disk")
+
+    world.before_opening["L2"] = fail
+    cache = world.open("live", "disk", "disk", read_only=True)
+    assert cache.get("a") is not None
+    world.calls.clear()
+    caplog.clear()
+    cache.close()
+    assert (world.calls_of(*WRITES), [record.message for record in caplog.records]) == ([], [])

@@ -400,3 +400,16 @@ def test_what_was_read_too_long_ago_is_not_put_down_again_when_a_cache_is_opened
 
     again = world.open("disk", "disk", tombstone_seconds=100.0)
     assert again.get("a") is None
+
+
+def test_an_authority_that_waits_for_the_level_that_holds_writes_for_it_is_not_blamed(world: World) -> None:
+    cache = world.open("live", "disk", "disk")
+    authority, holder = cache.levels[2], cache.levels[1]
+    authority.take_out(TierUnavailable("away"))
+    cache.put(note("a"))
+    tier(cache, "L2").fail()
+    holder.take_out(TierUnavailable("away"))
+    with pytest.raises(TierUnavailable, match="1 writes that it is owed cannot be brought there") as caught:
+        authority.reset_failures()
+    assert "by L2" in str(caught.value)
+    tier(cache, "L2").heal()
