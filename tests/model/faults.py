@@ -571,6 +571,13 @@ COMPARED: Final = [
         (LEVELS_BETWEEN,),
     ),
     Fault(
+        "a write that failed elsewhere hides the one that waits",
+        "owing:Owing._still_held",
+        "self._adopt_in(self._above, keys)",
+        "pass",
+        (LEVELS_BETWEEN,),
+    ),
+    Fault(
         "an authority that was out too long gets back what was deleted",
         "reconciling:align",
         "_reconcile_above(stack, authority, restoring=knows_deletions)",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
@@ -234,8 +235,11 @@ class Owing:
         Raises:
             CacheStorageError: A level could not be read.
         """
-        for level in self._above if keys else ():
-            if level.in_service and level.tier.traits & Trait.SHARED:
+        self._adopt_in([level for level in self._above if level.tier.traits & Trait.SHARED], keys)
+
+    def _adopt_in(self, levels: Sequence[Level], keys: Sequence[str]) -> None:
+        for level in levels if keys else ():
+            if level.in_service:
                 for row in level.call(level.tier.get_many, keys).values():
                     if is_owed(row) and self._is_sound(row):
                         self.adopt(level, row)
@@ -374,7 +378,16 @@ class Owing:
                 self._replace(intent.level, row, taken.get(key), started)
             self.intents.settle(key, intent.version if row is None else row.version)
         logger.debug("%s got %d writes that it was owed", authority.name, len(found) - len(again))
-        return again
+        return again + self._still_held([key for key, _, row in found if row is None])
+
+    def _still_held(self, keys: Sequence[str]) -> list[str]:
+        """Adopt what is held for `keys`, the newest write of each of which was not found. Answers the keys of these.
+
+        Another process has replayed it; or it never came to its level, and an older one waits in another.
+        """
+        with suppress(TierkitError):  # then it is found when it is read, or at the next opening
+            self._adopt_in(self._above, keys)
+        return [key for key in keys if key in self.intents]
 
     def _drop_older(self, found: Sequence[tuple[str, Intent, Row | None]]) -> None:
         """Leave nothing older in the other levels: whoever wrote what was owed may not have reached them."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import Note, World, held, note, tier, where
 
-from tierkit import CacheEntry, CacheManager, TierUnavailable
+from tierkit import CacheEntry, CacheManager, TierFull, TierUnavailable
 from tierkit.testing import FakeClock
 
 FOUR = ("live", ("disk", 5), "disk", "disk")
@@ -177,6 +177,26 @@ def test_an_authority_that_was_out_for_longer_than_marks_are_kept_gets_nothing_b
     tier(cache, "L3").purge(clock.wall())
     assert cache.recover() == 1
     assert where(cache, "a") == {}
+
+
+@pytest.mark.req("E-2")
+def test_a_write_that_waits_is_brought_down_though_a_later_one_failed_in_another_level(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open_config(BEHIND_FOUR)
+    cache.put(note("a", "1"))  # waits in L3
+    take_out(cache, "L3", failing=False)
+    take_out(cache, "L4", failing=False)
+    tier(cache, "L2").fail("put_many", times=1, error=TierFull("full"))
+    with pytest.raises(TierFull):
+        cache.put(note("a", "2"))
+    for level in cache.levels:
+        level.reset_failures()
+    clock.advance(60.0)
+    cache.recover()
+    cache.flush()
+    assert held(cache, "L4", "a") in ("1", "2")
+    assert set(where(cache, "a").values()) == {held(cache, "L4", "a")}
 
 
 # -- records of another class ------------------------------------------------------------------------------------------
