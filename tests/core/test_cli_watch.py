@@ -168,6 +168,15 @@ def test_names_that_a_terminal_could_take_as_a_command_are_shown_escaped(run: Ru
 # -- a terminal, and its end -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started in the background ignores interrupts, and so do its children: not those of a test for that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_it_cleanly_on_a_terminal() -> None:
     with cache_with_endpoint() as (_, url):
         leader, follower = pty.openpty()

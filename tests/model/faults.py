@@ -832,8 +832,8 @@ TOGETHER_WITH_OTHERS: Final = [
         (
             "compare and set does not look for what others hold",
             "owing:Owing.adopt_from_above",
-            "for level in self._above if keys else ():",
-            "for level in ():",
+            "self._adopt_in([level for level in self._above if level.tier.traits & Trait.SHARED], keys)",
+            "pass",
             TOGETHER,
         ),
         (

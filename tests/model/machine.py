@@ -457,7 +457,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def read_all(self) -> None:
-        entries = self.cache.get_many(NAMES)
+        entries = self.cache.get_many([*NAMES])
         for key in NAMES:
             self.found(key, entries.get(key))
 
