@@ -40,11 +40,15 @@ class Fault:
 
 
 FAULTS: Final[list[Fault]] = []
-#: A faulty tier may leave a thread that raises when its test has failed long since; that is no business of the hunt's.
+#: What a faulty tier or engine leaves behind may raise when its test has failed long since: no business of the hunt's.
 QUIET: Final = (
     "-q",
     "--tb=no",
-    *(word for name in ("cacheprovider", "xdist", "threadexception") for word in ("-p", f"no:{name}")),
+    *(
+        word
+        for name in ("cacheprovider", "xdist", "threadexception", "unraisableexception")
+        for word in ("-p", f"no:{name}")
+    ),
 )
 #: A process that plants has imported some of pytest's plugins already: their asserts stay as they are.
 ALREADY: Final = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")

@@ -19,6 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from tests.faults.planting import ALREADY, QUIET
 from tests.model.faults import FAULTS
 from tests.model.planting import Fault, NotPlantable, planted
 from tests.model.schedules import run_many
@@ -27,7 +28,6 @@ WORKERS = 2
 SCHEDULES = 20_000
 STRIDE = 50
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-n", "0")
 
 
 def caught_by(fault: Fault, schedules: int = SCHEDULES) -> str:
@@ -57,8 +57,7 @@ class _Failures:
 def _failed_test(paths: Sequence[str]) -> str:
     failures = _Failures()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        ignored = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
-        pytest.main([*OPTIONS[:-2], "-W", ignored, *(str(ROOT / path) for path in paths)], plugins=[failures])
+        pytest.main(["-x", *QUIET, *ALREADY, *(str(ROOT / path) for path in paths)], plugins=[failures])
     return failures.name
 
 
