@@ -12,6 +12,7 @@ from typing import ClassVar
 from tierkit import (
     BlobTier,
     CacheTier,
+    EvictionPolicy,
     Row,
     TierContext,
     TierReadOnly,
@@ -154,3 +155,23 @@ class FileBlobTier(BlobTier):
             return file.read_bytes()
         except FileNotFoundError:
             return None
+
+
+class Listing(EvictionPolicy):
+    """Keys in the order of writing, whose answers a test may change."""
+
+    counts_hits = False
+
+    def __init__(self, capacity: int) -> None:
+        self.keys: dict[str, None] = {}
+
+    def hit(self, key: str) -> None: ...
+
+    def admit(self, key: str) -> None:
+        self.keys[key] = None
+
+    def remove(self, key: str) -> None:
+        self.keys.pop(key, None)
+
+    def coldest(self, count: int) -> list[str]:
+        return list(self.keys)[:count]

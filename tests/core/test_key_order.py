@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.tiers import DictBlobTier
+from tests.tiers import DictBlobTier, Listing
 
 from tierkit import EVICTION_POLICIES, Delta, EvictionPolicy, Held, KeyOrder, PluginError, Row, TierContext, key_digest
 from tierkit.testing import make_row
@@ -163,26 +163,6 @@ def test_a_key_that_cannot_be_found_again_does_not_hold_the_tier_up() -> None:
     held = [Held(key, version, 0, 0.0) for version, key in enumerate("abc", 1)]
     assert order.victims(1, 3, lambda key: key if key == "c" else None, lambda: held) == ["c"]
     assert order.victims(1, 3, lambda _: None, lambda: held) == []
-
-
-class Listing(EvictionPolicy):
-    """Keys in the order of writing, whose answers a test may change."""
-
-    counts_hits = False
-
-    def __init__(self, capacity: int) -> None:
-        self.keys: dict[str, None] = {}
-
-    def hit(self, key: str) -> None: ...
-
-    def admit(self, key: str) -> None:
-        self.keys[key] = None
-
-    def remove(self, key: str) -> None:
-        self.keys.pop(key, None)
-
-    def coldest(self, count: int) -> list[str]:
-        return list(self.keys)[:count]
 
 
 def test_a_policy_that_names_more_than_it_was_asked_for_empties_no_tier() -> None:

@@ -563,6 +563,20 @@ def test_a_stored_record_that_the_class_cannot_hold_is_a_mismatch_and_no_corrupt
         Sealer(schema_of(Lacking), None).open(VALUES.seal(ValueEntry.from_value("k", 1)))
 
 
+@pytest.mark.req("E-3")
+def test_a_row_of_another_key_or_class_is_foreign_and_a_damaged_one_is_not() -> None:
+    class Numbered(CacheEntry):
+        __namespace__ = "value_entry"
+
+        encoded: int
+
+    row = VALUES.seal(ValueEntry.from_value("k", "text"))
+    assert Sealer(schema_of(Numbered), None).is_foreign(row)
+    assert PROXIES.is_foreign(Sealer(schema_of(ProxyEntry), parse_keys(OTHER)).seal(proxy()))
+    assert not PROXIES.is_foreign(PROXIES.seal(proxy()))
+    assert not PROXIES.is_foreign(with_columns(PROXIES.seal(proxy()), source="other"))
+
+
 # -- several keys ------------------------------------------------------------------------------------------------------
 
 

@@ -756,7 +756,7 @@ BETWEEN_TWO_STEPS: Final = [
         (
             "an owed row of another key is adopted when it is to be evicted",
             "owing:Owing.pay",
-            "if self._is_foreign(row):",
+            "if self._sealer.is_foreign(row):",
             "if False:",
             FOREIGN,
         ),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import SecretStr, ValidationError
+from tests.tiers import Listing
 
 import tierkit_memory
 from tierkit import (
@@ -248,26 +249,6 @@ def test_a_policy_that_has_lost_its_keys_is_an_error_and_no_endless_loop(method:
     with pytest.raises(PluginError, match="eviction policy 'lru' names no key that is held, though there are 3 of 1"):
         getattr(tier, method)()
     assert tier.size() == 3
-
-
-class Listing(EvictionPolicy):
-    """Keys in the order of writing, whose answers a test may change."""
-
-    counts_hits = False
-
-    def __init__(self, capacity: int) -> None:
-        self.keys: dict[str, None] = {}
-
-    def hit(self, key: str) -> None: ...
-
-    def admit(self, key: str) -> None:
-        self.keys[key] = None
-
-    def remove(self, key: str) -> None:
-        self.keys.pop(key, None)
-
-    def coldest(self, count: int) -> list[str]:
-        return list(self.keys)[:count]
 
 
 def filled(policy: type[EvictionPolicy], limit: int = 1, keys: str = "abc") -> MemoryCacheTier:

@@ -221,7 +221,7 @@ class Owing:
 
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
-        if self._is_foreign(row):
+        if self._sealer.is_foreign(row):
             return False
         self.adopt(level, row)
         if self._authority is None or not self._authority.takes_writes:
@@ -243,16 +243,6 @@ class Owing:
                 for row in level.call(level.tier.get_many, keys).values():
                     if is_owed(row) and self._is_sound(row):
                         self.adopt(level, row)
-
-    def _is_foreign(self, row: Row) -> bool:
-        """Whether `row` is of a key or a class that this process does not have: then it is not ours to bring down."""
-        try:
-            self._sealer.verify(row)
-        except (KeyNotHeldError, SchemaMismatchError):
-            return True
-        except CacheCorruptionError:
-            return False  # a replay tells that it is lost
-        return False
 
     def _is_sound(self, row: Row) -> bool:
         try:

@@ -16,8 +16,6 @@ from typing import Any, Final
 from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
-    KeyNotHeldError,
-    SchemaMismatchError,
     TierkitError,
     TierUnavailable,
 )
@@ -135,7 +133,7 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
             there = held.get(row.key)
             if there is None or there.version != row.version:
                 lost = restoring and not stack.late(started) and (there is None or there.version < row.version)
-                if lost and _is_foreign(stack, row):
+                if lost and stack.sealer.is_foreign(row):
                     continue
                 put_down = lost and put_down_again(stack, row)
                 restored += put_down
@@ -181,17 +179,6 @@ def _adopted(stack: Stack[Any], level: Level, row: Row) -> bool:
         return True  # found, counted and evicted when it is read
     stack.owing.adopt(level, row)
     return True
-
-
-def _is_foreign(stack: Stack[Any], row: Row) -> bool:
-    """Whether `row` is of another key or another class: not ours to judge."""
-    try:
-        stack.sealer.verify(row)
-    except (KeyNotHeldError, SchemaMismatchError):
-        return True
-    except CacheCorruptionError:
-        pass  # damaged, whose-ever it was
-    return False
 
 
 def put_down_again(stack: Stack[Any], row: Row) -> bool:

@@ -186,6 +186,19 @@ class Sealer(HoldsKeys):
             raise SchemaMismatchError(f"{_name(row)} was written by a class that {name} does not agree with: {problem}")
         return columns
 
+    def is_foreign(self, row: Row) -> bool:
+        """Whether `row` is of a key that is not held, or of a class that does not agree: not ours to judge.
+
+        One that is damaged is not: it is nobody's.
+        """
+        try:
+            self.verify(row)
+        except (KeyNotHeldError, SchemaMismatchError):
+            return True
+        except CacheCorruptionError:
+            return False
+        return False
+
     def open(self, row: Row) -> CacheEntry:
         """The entry in `row`.
 

@@ -8,6 +8,12 @@ from tests.core.engine.support import Note, World, held, note, tier, where
 from tierkit import CacheConfigError, CacheManager, TierFull
 from tierkit.testing import FakeClock
 
+DEMOTING: list[dict[str, Any]] = [
+    {"backend": "live", "max_entries": 1},
+    {"backend": "disk", "write_policy": "demote"},
+    {"backend": "disk"},
+]
+
 
 def behind(world: World, policy: str = "behind", **settings: Any) -> CacheManager[Note]:
     tiers: list[dict[str, Any]] = [
@@ -157,12 +163,7 @@ def test_a_middle_level_that_demotes_gets_victims_and_nothing_else(world: World)
 
 
 def test_an_authority_out_of_service_is_not_asked_for_victims(world: World) -> None:
-    tiers: list[dict[str, Any]] = [
-        {"backend": "live", "max_entries": 1},
-        {"backend": "disk", "write_policy": "demote"},
-        {"backend": "disk"},
-    ]
-    cache = world.open_config(tiers)
+    cache = world.open_config(DEMOTING)
     cache.put(note("a"))
     cache.levels[2].take_out(OSError("gone"))
     world.calls.clear()
@@ -172,12 +173,7 @@ def test_an_authority_out_of_service_is_not_asked_for_victims(world: World) -> N
 
 
 def test_a_victim_that_is_written_meanwhile_is_not_demoted(world: World) -> None:
-    tiers: list[dict[str, Any]] = [
-        {"backend": "live", "max_entries": 1},
-        {"backend": "disk", "write_policy": "demote"},
-        {"backend": "disk"},
-    ]
-    cache = world.open_config(tiers)
+    cache = world.open_config(DEMOTING)
     cache.put(note("a", "old"))
     tier(cache, "L1").after("overflow", lambda: cache.put(note("a", "new")))
     cache.put(note("b", "b"))
@@ -189,12 +185,7 @@ def test_a_victim_that_is_written_meanwhile_is_not_demoted(world: World) -> None
 
 
 def test_reads_of_a_victim_that_went_and_came_back_since_it_was_named_are_counted(world: World) -> None:
-    tiers: list[dict[str, Any]] = [
-        {"backend": "live", "max_entries": 1},
-        {"backend": "disk", "write_policy": "demote"},
-        {"backend": "disk"},
-    ]
-    cache = world.open_config(tiers)
+    cache = world.open_config(DEMOTING)
     cache.put(note("a"))
 
     def goes_and_comes_back() -> None:
@@ -210,12 +201,7 @@ def test_reads_of_a_victim_that_went_and_came_back_since_it_was_named_are_counte
 
 
 def test_usage_of_a_demoted_record_goes_with_it(world: World) -> None:
-    tiers: list[dict[str, Any]] = [
-        {"backend": "live", "max_entries": 1},
-        {"backend": "disk", "write_policy": "demote"},
-        {"backend": "disk"},
-    ]
-    cache = world.open_config(tiers)
+    cache = world.open_config(DEMOTING)
     cache.put(note("a"))
     for _ in range(3):
         cache.get("a")
