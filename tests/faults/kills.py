@@ -1,28 +1,26 @@
-"""Kill -9 of a writer, again and again, and what is found afterwards.
+"""Kill -9 of a writer, again and again, and what is found afterwards: on each persistent tier and on the default stack.
 
-`python -m tests.faults.kills [COUNT]` kills a writer COUNT times (200) on each persistent tier alone and on the default
-stack, prints what survived, and exits with 1 if an acknowledged write was lost or a wrong value is found. The writer is
-killed at a random moment of an endless sequence of puts, bulk puts, deletes and compactions; each writer goes on in the
-store that the one before left behind.
+The writer is killed at a random moment of an endless sequence of puts, bulk puts, deletes and compactions; each writer
+goes on in the store that the one before left behind.
 """
 
 from __future__ import annotations
 
 import base64
 import random
-import sys
-import tempfile
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 from typing import ClassVar, Final
+from unittest.mock import patch
 
 from pydantic import SecretStr
+from tests.faults.trials import Effort, Outcome, Trial
 
 from tierkit import CacheConfig, CacheEntry, CacheManager, CacheTier, Row, TierContext
 from tierkit.testing import make_row
@@ -202,6 +200,7 @@ def compact_database(file: Path) -> None:
 
 
 STORES: Final[tuple[type[Store], ...]] = (JsonlStore, SqliteStore, StackStore)
+SHORT, LONG = 6, 200
 
 
 @dataclass
@@ -228,10 +227,6 @@ class Tally:
     lost: int = 0
     wrong: int = 0
 
-    @property
-    def failed(self) -> bool:
-        return bool(self.lost or self.wrong)
-
     def compare(self, allowed: Mapping[str, set[Value]], cut_off: Step, found: tuple[Values, Values]) -> None:
         """Count what is found, where `cut_off` was not acknowledged: it may have been done, for each key by itself."""
         for key in {*KEYS, *found[0], *found[1]}:
@@ -247,14 +242,6 @@ class Tally:
                 self.survived += None not in values
             else:
                 self.unheard += 1
-
-    def lines(self, name: str) -> Iterator[str]:
-        during = ", ".join(f"{what} {self.during[what]}" for what in ("open", *WHAT))
-        yield f"{name}: {self.kills} kills (during {during})"
-        yield f"    acknowledged calls  {self.acknowledged}"
-        yield f"    records that held   {self.survived}"
-        yield f"    of calls cut off    {self.unheard} keys changed; of {self.apart} a read and a scan told differently"
-        yield f"    lost {self.lost}, wrong {self.wrong}"
 
 
 def killed(store: type[Store], root: Path, todo: Callable[[], Iterator[Step]], heard: int, seconds: float) -> int:
@@ -308,17 +295,45 @@ def run(store: type[Store], root: Path, count: int, seed: int = 1, *, most_secon
     return tally
 
 
-def main(arguments: Sequence[str], stores: Sequence[type[Store]] = STORES) -> int:
-    """Kill and tell; answer how the program should exit."""
-    count = int(arguments[0]) if arguments else 200
-    failed = False
-    for store in stores:
-        with tempfile.TemporaryDirectory() as folder:
-            tally = run(store, Path(folder), count)
-        print("\n".join(tally.lines(store.name)), flush=True)
-        failed |= tally.failed
-    return int(failed)
+def too_early(store: type[Store]) -> AbstractContextManager[object]:
+    """A fault: what is written is acknowledged up to three calls before it is done."""
+    true, waiting = store.do, list[Step]()
+
+    def do(self: Store, step: Step) -> None:
+        waiting.append(step)
+        if len(waiting) == 4:
+            for late in waiting:
+                true(self, late)
+            waiting.clear()
+
+    return patch.object(store, "do", do)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def trial(store: type[Store]) -> Trial:
+    """The trial of a store."""
+
+    def tried(folder: Path, effort: Effort) -> Outcome:
+        tally = run(store, folder, LONG if effort == "long" else SHORT)
+        lost = [f"{tally.lost} acknowledged writes lost"] * bool(tally.lost)
+        wrong = [f"{tally.wrong} wrong values"] * bool(tally.wrong)
+        return Outcome(
+            {"kills": tally.kills}
+            | {f"in {what}": count for what, count in sorted(tally.during.items())}
+            | {
+                "acknowledged calls": tally.acknowledged,
+                "records found as acknowledged": tally.survived,
+                "keys changed by calls cut off": tally.unheard,
+                "told differently by read and scan": tally.apart,
+            },
+            lost + wrong,
+        )
+
+    return Trial(
+        1,
+        f"kill -9 of a writer of {store.name}",
+        tried,
+        {"a write is acknowledged too early": lambda: too_early(store)},
+    )
+
+
+TRIALS: Final = tuple(map(trial, STORES))
