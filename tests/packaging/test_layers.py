@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "latency"},
+    {"errors", "files", "latency"},
     {"row"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "forking", "offers", "workers"},
     {"entry", "metrics", "observers"},

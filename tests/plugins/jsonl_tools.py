@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tierkit import Row, TierContext
+from tierkit import Row, TierContext, files
 from tierkit.testing import make_row
-from tierkit_jsonl import FileCacheTier, files
+from tierkit_jsonl import FileCacheTier
 
 NOW = 1_700_000_000.0
 
@@ -63,7 +63,7 @@ def held(tier: FileCacheTier) -> dict[str, Row]:
 
 
 class Faults:
-    """Counts the calls of `tierkit_jsonl.files`, and fails some of them."""
+    """Counts the calls of `tierkit.files`, and fails some of them."""
 
     def __init__(self, patch: pytest.MonkeyPatch, fails: Callable[[int, str], OSError | None]) -> None:
         self.count = 0

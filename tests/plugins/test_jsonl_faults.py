@@ -19,9 +19,10 @@ from tierkit import (
     TierReadOnly,
     TierTimeout,
     TierUnavailable,
+    files,
 )
 from tierkit.testing import make_row
-from tierkit_jsonl import FileCacheTier, files
+from tierkit_jsonl import FileCacheTier
 
 Step = tuple[str, int | None, Callable[[FileCacheTier], object]]
 

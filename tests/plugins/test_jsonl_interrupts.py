@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.plugins.jsonl_tools import held, open_store, row
 
-from tierkit import Row, TierUnavailable
-from tierkit_jsonl import FileCacheTier, files
+from tierkit import Row, TierUnavailable, files
+from tierkit_jsonl import FileCacheTier
 from tierkit_jsonl.log import Log
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.core.engine.support import Note, note
 from tests.plugins.jsonl_tools import held, open_store, row, shard
 
-from tierkit import CacheConfig, CacheManager, TierTimeout, TierUnavailable
+from tierkit import CacheConfig, CacheManager, TierTimeout, TierUnavailable, files
 from tierkit.testing import FakeClock
-from tierkit_jsonl import FileCacheTier, files
+from tierkit_jsonl import FileCacheTier
 
 BEGUN = "is begun anew in place of a store that is gone, and so is what was in it"
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tests.plugins.jsonl_tools import Faults, held, lines_of, open_store, row, shard
 
-from tierkit import Delta, TierReadOnly, TierTimeout, TierUnavailable
+from tierkit import Delta, TierReadOnly, TierTimeout, TierUnavailable, files
 from tierkit.testing import make_row
 from tierkit.testing.suite.processes import forked, receive, send
-from tierkit_jsonl import FileCacheTier, files
+from tierkit_jsonl import FileCacheTier
 
 
 @pytest.mark.req("US1-2")

@@ -17,7 +17,8 @@ import pytest
 from tests.plugins.sqlite_support import open_tier, own_connection, proxy
 
 from tierkit import TierFull, TierkitError, TierReadOnly, TierUnavailable
-from tierkit_sqlite import files, library
+from tierkit import files as system
+from tierkit_sqlite import library
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_a_file_that_cannot_be_made_is_the_tiers_own_failure(
     def refuse(*arguments: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files, "_create", refuse)
+    monkeypatch.setattr(system, "create", refuse)
     with pytest.raises(kind, match=r"tierkit\.db"):
         open_tier(path)
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from tierkit import Delta, Row, delete_refusal, refusal, with_usage
-from tierkit_jsonl import files
+from tierkit import Delta, Row, delete_refusal, files, refusal, with_usage
 from tierkit_jsonl.lines import Mark, Place, encode_mark, encode_row, encode_usage, key_crc
 from tierkit_jsonl.log import Log, used
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierkit_jsonl import files
+from tierkit import files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.lines import Place, is_intact, with_usage_of
 from tierkit_jsonl.log import Log

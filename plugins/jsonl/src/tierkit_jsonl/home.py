@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tierkit_jsonl import files
+from tierkit import files
 
 
 class HomeLost(OSError):

@@ -7,8 +7,7 @@ import stat as modes
 import sys
 from typing import Final
 
-from tierkit import CacheConfigError, TierContext, TierUnavailable
-from tierkit_jsonl import files
+from tierkit import CacheConfigError, TierContext, TierUnavailable, files
 from tierkit_jsonl.lines import FORMAT, MAX_LINE, Header, decode_header, encode_header
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.shard import free_name, logger
@@ -29,7 +28,7 @@ def prepare(path: str, context: TierContext, shards: int, lock_timeout_seconds: 
     _refuse_unsupported(context.namespace)
     directory = os.path.join(path, context.namespace)
     if not context.read_only:
-        _make_directories(directory)
+        files.make_directories(directory)
     elif files.stat(directory) is None:
         return directory, shards
     _refuse_unsafe(path, os.stat(path))  # the user may have made it a link
@@ -126,17 +125,6 @@ def _first_line(path: str) -> Header | None:
         return decode_header(files.pread(opened[0], min(MAX_LINE, 4096), 0).partition(b"\n")[0])
     finally:
         files.close(opened[0])
-
-
-def _make_directories(directory: str) -> None:
-    """Make what is missing of the path to `directory`, each for its owner only."""
-    missing = []
-    while files.stat(directory) is None:
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for path in reversed(missing):
-        if files.mkdir(path):
-            files.fsync_dir(os.path.dirname(path))
 
 
 def _refuse_unsafe(directory: str, status: os.stat_result | None) -> None:

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from tierkit import TierTimeout, TierUnavailable
-from tierkit_jsonl import files
+from tierkit import TierTimeout, TierUnavailable, files
 
 T = TypeVar("T")
 

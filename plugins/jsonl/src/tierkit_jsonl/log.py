@@ -10,8 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from tierkit import Row, TierUnavailable
-from tierkit_jsonl import files
+from tierkit import Row, TierUnavailable, files
 from tierkit_jsonl.lines import (
     FORMAT,
     HEAD_LENGTH,

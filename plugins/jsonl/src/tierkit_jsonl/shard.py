@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from tierkit import Row, TierContext, TierCorrupt, TierUnavailable
-from tierkit_jsonl import files
+from tierkit import Row, TierContext, TierCorrupt, TierUnavailable, files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.compaction import SUFFIX, rewrite
 from tierkit_jsonl.home import Home

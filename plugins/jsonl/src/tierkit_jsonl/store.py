@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tierkit import TierContext
-from tierkit_jsonl import files
+from tierkit import TierContext, files
 from tierkit_jsonl.home import Home
 from tierkit_jsonl.layout import META, prepare, shard_name
 from tierkit_jsonl.lines import encode_header

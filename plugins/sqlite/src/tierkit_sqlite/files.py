@@ -6,16 +6,16 @@ all POSIX locks that the process holds on it, SQLite's too.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
 from tierkit import TierTimeout, TierUnavailable
+from tierkit import files as system
 from tierkit_sqlite import failures
 
 Identity = tuple[int, int]
@@ -34,11 +34,13 @@ def prepare(path: str) -> None:
         TierUnavailable: The file is a link or no file, or others may write to its folder.
         OSError: The file system refuses.
     """
-    _make_folder(os.path.dirname(path))
+    folder = os.path.dirname(path)
+    system.make_directories(folder)
     check(path)
-    with _creating:
-        if not os.path.lexists(path):
-            _create(path)
+    with _creating, suppress(FileExistsError):  # another process was faster
+        if system.stat(path) is None:
+            system.close(system.create(path))
+            system.fsync_dir(folder)
 
 
 def check(path: str) -> None:
@@ -105,10 +107,10 @@ def move_aside(path: str, now: float) -> str:
     while os.path.lexists(aside + (suffix := f".{number}" if number else "")):
         number += 1
     aside += suffix
-    os.rename(path, aside)
+    system.replace(path, aside)
     for beside in BESIDE:
         if os.path.lexists(path + beside):
-            os.rename(path + beside, aside + beside)
+            system.replace(path + beside, aside + beside)
     return aside
 
 
@@ -117,28 +119,6 @@ def _mode(path: str) -> int | None:
         return os.lstat(path).st_mode
     except FileNotFoundError:
         return None
-
-
-def _make_folder(folder: str) -> None:
-    if os.path.isdir(folder):
-        return
-    _make_folder(os.path.dirname(folder))
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:  # another process was faster
-        return
-    os.chmod(folder, 0o700)
-
-
-def _create(path: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # another process was faster
-        return
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
 
 
 class LockFile:
@@ -167,7 +147,7 @@ class LockFile:
     def _lock(self) -> None:
         descriptor = self._open()
         give_up = time.monotonic() + self.timeout_seconds
-        while not _try_lock(descriptor):
+        while not system.lock(descriptor):
             if time.monotonic() >= give_up:
                 raise TierTimeout(f"{self.path} was locked by another for {self.timeout_seconds} s")
             time.sleep(_LOCK_STEP_SECONDS)
@@ -178,13 +158,13 @@ class LockFile:
         """Release the lock; the descriptor stays open for the next time."""
         self._depth -= 1
         if self._depth == 0:
-            fcntl.flock(self._open(), fcntl.LOCK_UN)
+            system.unlock(self._open())
 
     def release(self) -> None:
         """Release the lock, however often it was taken: an interrupt may have kept `__exit__` from doing so."""
         self._depth = 0
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            system.unlock(self._descriptor)
 
     def close(self) -> None:
         """Close the descriptor, unless the lock is held."""
@@ -192,7 +172,7 @@ class LockFile:
             return
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            system.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
@@ -200,19 +180,7 @@ class LockFile:
     def _open(self) -> int:
         if self._descriptor is None:
             try:
-                if not os.path.lexists(self.path):
-                    _create(self.path)
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                self._descriptor = system.open_lock(self.path)
             except OSError as error:
                 raise failures.translated(error, self.path) from None
         return self._descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-            return False
-        raise
-    return True

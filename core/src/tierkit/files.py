@@ -1,4 +1,11 @@
-"""All file I/O of this tier, so that a test can fail its N-th call. Call these through the module."""
+"""All file I/O of tiers that keep files, and of key files.
+
+It stands in one place so that a test can fail the N-th call, and can record the calls and enumerate what a power cut
+would leave. Call these through the module (`from tierkit import files`, `files.append(...)`): then a tier of yours can
+be tested so, too.
+
+Each call raises `OSError` if the system refuses. No call follows a link, and what is made is for its owner only.
+"""
 
 from __future__ import annotations
 
@@ -138,6 +145,17 @@ def mkdir(path: str) -> bool:
         return False
     os.chmod(path, 0o700)
     return True
+
+
+def make_directories(path: str) -> None:
+    """Make what is missing of the path to the directory `path`, each for its owner only, and flush its name."""
+    missing = []
+    while stat(path) is None:
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        if mkdir(directory):
+            fsync_dir(os.path.dirname(directory))
 
 
 def _open(path: str, write: bool) -> int:
