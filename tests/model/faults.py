@@ -329,7 +329,7 @@ HEALTH: Final = [
     ),
     Fault(
         "compare and set is not tried again when another writer came first",
-        "comparing:Comparing.change",
+        "comparing:Comparing._change",
         "done = entry if new is entry else self._replace(self.prepare(new, held), held.version)",
         "done = entry if new is entry else self._replace(self.prepare(new, held), held.version) or new",
     ),

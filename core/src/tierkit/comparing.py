@@ -37,6 +37,10 @@ class Comparing(Generic[E]):
         Returns:
             The entry as it is now, or None if there is none that may be returned.
         """
+        with self.stack.filling.turn(key):
+            return self._change(key, changed)
+
+    def _change(self, key: str, changed: Callable[[E], E]) -> E | None:
         authority = self.writer.authority([key])
         for _ in range(ATTEMPTS):
             held = self.held(authority, key)
@@ -66,6 +70,10 @@ class Comparing(Generic[E]):
 
     def upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write[E]:
         """Put what `made` makes of the record, or of None, into the authority; again, if another writer came first."""
+        with self.stack.filling.turn(key):
+            return self._upsert(authority, key, made)
+
+    def _upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write[E]:
         for _ in range(ATTEMPTS):
             held = self.held(authority, key)
             entry = None if held is None else self.stack.fresh(authority, held)

@@ -25,6 +25,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 STRIPES: Final = 64
+TURN_SECONDS: Final = 0.1
 
 
 class Flight(Generic[T]):
@@ -73,6 +74,7 @@ class Filling(Generic[T]):
     def renew(self) -> None:
         """Forget everyone who is under way: in a forked child they do not exist."""
         self.locks = tuple(threading.RLock() for _ in range(STRIPES))
+        self._turns = tuple(threading.RLock() for _ in range(STRIPES))
         self.flights: dict[str, Flight[T]] = {}
         self._promotions = threading.Condition()
         self._promoting = 0
@@ -99,6 +101,20 @@ class Filling(Generic[T]):
         with self.locks[self.stripe(key)]:
             if self.flights.get(key) is flight:
                 self.flights.pop(key, None)
+
+    @contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Within, threads that change a record by compare and set take turns: none loses to the others again and again.
+
+        It is for fairness alone: who has waited for `TURN_SECONDS` goes on all the same.
+        """
+        lock = self._turns[self.stripe(key)]
+        taken = lock.acquire(timeout=TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if taken:
+                lock.release()
 
     def snapshot(self) -> list[int]:
         """All counters as they are, for a bulk write, which adds its own bumps to the copy."""

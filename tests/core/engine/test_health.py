@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.core.engine.support import World, note, tier, where
 
-from tierkit import CacheValidationError, HealthStatus, ProxyEntry, TierCorrupt, TierUnavailable
+from tierkit import CacheValidationError, HealthStatus, ProxyEntry, TierCorrupt, TierUnavailable, comparing, filling
 from tierkit.testing import FakeClock
 
 pytestmark = pytest.mark.req("US3-1")
@@ -134,7 +134,9 @@ def test_a_record_deleted_between_read_and_write_stays_deleted(world: World) -> 
     assert where(cache, "a") == {}
 
 
-def test_four_threads_lose_no_count_and_remove_once(world: World) -> None:
+def test_four_threads_lose_no_count_and_remove_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "ATTEMPTS", 1)  # they take turns: none has to try again
+    monkeypatch.setattr(filling, "TURN_SECONDS", 60.0)
     cache = world.open("live", "disk", "disk", failure_threshold=201)
     cache.put(note("a"))
 
