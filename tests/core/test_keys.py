@@ -25,25 +25,26 @@ from pydantic import SecretStr
 from tests.telling import told
 
 from tierkit import EncryptionKeyError
+from tierkit import key_file as key_file_module
 from tierkit import keys as keys_module
-from tierkit.keys import KeyRing, default_key_file, parse_keys, resolve_key_ring, ring_from_environment
+from tierkit.ciphers import derive
+from tierkit.key_file import default_key_file
+from tierkit.key_sources import KeySources
+from tierkit.keys import KeyRing, parse_keys, ring_from_environment
 
 #: Not random: they stand in the names of tests.
 A, B, C = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (7, 77, 177))
 NAMES = ("FIRST_KEY", "SECOND_KEY")
 
 
-def resolve(key_file: Path, **changes: Any) -> KeyRing:
-    settings: dict[str, Any] = {
-        "explicit": None,
-        "env_names": NAMES,
-        "environ": {},
-        "key_file": key_file,
-        "may_generate": True,
-        "ciphertext_present": lambda: False,
-        "key_policy": "generate",
-    }
-    return resolve_key_ring(**{**settings, **changes})
+def sources(key_file: Path, **changes: Any) -> KeySources:
+    return KeySources(changes.pop("environ", {}), **{"variables": NAMES, "file": key_file, **changes})
+
+
+def resolve(
+    key_file: Path, *, key_policy: str = "generate", ciphertext: Callable[[], str] = lambda: "", **changes: Any
+) -> KeyRing:
+    return sources(key_file, **changes).resolve(key_policy=key_policy, ciphertext=ciphertext)
 
 
 def id_of(key: str) -> str:
@@ -93,8 +94,18 @@ def test_the_subkeys_are_derived_as_the_document_says() -> None:
     digest = key.hasher.copy()
     digest.update(b"row")
     assert digest.digest() == hasher.digest()
-    sealed = aead.AESGCMSIV(by_hand(b"tierkit seal v1", 32)).encrypt(bytes(12), b"secret", b"bound")
-    assert key.cipher.decrypt(bytes(12), sealed, b"bound") == b"secret"
+    sealed = bytes(12) + aead.AESGCMSIV(by_hand(b"tierkit seal v1", 32)).encrypt(bytes(12), b"\1secret", b"bound")
+    token = f"s1.{key.id}.".encode() + base64.urlsafe_b64encode(sealed).rstrip(b"=")
+    assert key.ciphers["s1"].open(token, b"bound") == SecretStr("secret")
+
+
+def test_a_fernet_token_is_made_as_the_document_says() -> None:
+    key = parse_keys(A).primary
+    context = hashlib.blake2b(b"bound", key=by_hand(b"tierkit fernet context v1", 64), digest_size=16).digest()
+    sealed = Fernet(base64.urlsafe_b64encode(by_hand(b"tierkit fernet v1", 32))).encrypt(context + b"secret")
+    token = f"f1.{key.id}.".encode() + sealed.rstrip(b"=")
+    assert key.ciphers["f1"].open(token, b"bound") == SecretStr("secret")
+    assert key.ciphers["f1"].open(token, b"other") is None
 
 
 @pytest.mark.parametrize("text", [f" {A} , {B}\n", f"{A},{B},", f"{A}\n{B}\n", f"{A},{B},{A}"])
@@ -103,9 +114,9 @@ def test_spaces_lines_and_repeated_keys_are_accepted(text: str) -> None:
 
 
 def test_two_keys_with_one_id_are_refused_and_not_mistaken_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = keys_module._derive
+    real = derive
     alike = {b"tierkit key id v1": b"same"}
-    monkeypatch.setattr(keys_module, "_derive", lambda text, info, size: alike.get(info) or real(text, info, size))
+    monkeypatch.setattr(keys_module, "derive", lambda text, info, size: alike.get(info) or real(text, info, size))
     with pytest.raises(EncryptionKeyError, match=f"different keys have the id {b'same'.hex()}") as caught:
         parse_keys(f"{A},{B}")
     assert not {A, B} & set(told(caught.value).split("'"))
@@ -198,7 +209,7 @@ def test_a_malformed_variable_is_named_and_its_value_is_not(key_file: Path) -> N
 @pytest.mark.parametrize("explicit", ["canary-0451", lambda: "canary-0451", lambda: b"canary-0451"])
 def test_keys_that_are_not_masked_are_refused_without_showing_them(key_file: Path, explicit: object) -> None:
     with pytest.raises(EncryptionKeyError, match="wrap it in SecretStr") as caught:
-        keys_module._from_caller(explicit)  # type: ignore[arg-type]  # it is refused
+        resolve(key_file, explicit=explicit)
     assert "canary-0451" not in told(caught.value)
 
 
@@ -305,7 +316,7 @@ def test_a_generated_file_is_private_whole_and_found_again(key_file: Path, caplo
     assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(key_file.parent.parent.stat().st_mode) == 0o700
     assert [path.name for path in key_file.parent.iterdir()] == ["encryption.key"]
-    assert resolve(key_file, may_generate=False).ids == ring.ids
+    assert resolve(key_file, key_policy="require").ids == ring.ids
     assert parse_keys(key_file.read_text()).ids == ring.ids
     warnings = [record for record in caplog.records if record.name == "tierkit.keys"]
     assert [record.levelno for record in warnings] == [logging.WARNING]
@@ -340,8 +351,7 @@ def test_the_key_and_its_name_are_flushed_to_the_disk(key_file: Path, monkeypatc
     ("changes", "why"),
     [
         ({"key_policy": "require"}, 'key_policy = "require"'),
-        ({"may_generate": False}, "read-only"),
-        ({"ciphertext_present": lambda: True}, "holds secrets already"),
+        ({"ciphertext": lambda: "the storage holds secrets already"}, "holds secrets already"),
     ],
 )
 def test_generation_is_refused_with_what_to_do_instead(key_file: Path, changes: dict[str, Any], why: str) -> None:
@@ -351,21 +361,21 @@ def test_generation_is_refused_with_what_to_do_instead(key_file: Path, changes: 
 
 
 def test_the_storage_is_asked_only_if_a_key_would_be_generated(key_file: Path) -> None:
-    def never() -> bool:
+    def never() -> str:
         raise AssertionError("asked")
 
-    resolve(key_file, explicit=SecretStr(A), ciphertext_present=never)
+    resolve(key_file, explicit=SecretStr(A), ciphertext=never)
     with pytest.raises(EncryptionKeyError):
-        resolve(key_file, may_generate=False, ciphertext_present=never)
+        resolve(key_file, key_policy="require", ciphertext=never)
 
 
 def test_a_directory_that_cannot_be_made_is_an_error_that_says_what_to_do(key_file: Path, tmp_path: Path) -> None:
-    def appears() -> bool:
+    def appears() -> str:
         written(tmp_path / "config", "a file where a directory should be")
-        return False
+        return ""
 
     with pytest.raises(EncryptionKeyError, match=r"no key file can be made at .*set FIRST_KEY to a key instead"):
-        resolve(key_file, ciphertext_present=appears)
+        resolve(key_file, ciphertext=appears)
 
 
 @pytest.mark.parametrize("call", ["fsync", "link"])
@@ -381,17 +391,17 @@ def test_a_failure_leaves_no_key_behind(key_file: Path, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_vanishes_at_once_is_an_error(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys_module, "_create", lambda _: False)
-    with pytest.raises(EncryptionKeyError, match="removed while it was being made"):
+    monkeypatch.setattr(key_file_module, "_create", lambda _: False)
+    with pytest.raises(EncryptionKeyError, match="was removed at once"):
         resolve(key_file)
 
 
 def test_the_loser_of_a_race_takes_the_winners_key(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def meanwhile() -> bool:
+    def meanwhile() -> str:
         written(key_file, B)
-        return False
+        return ""
 
-    assert resolve(key_file, ciphertext_present=meanwhile).ids == (id_of(B),)
+    assert resolve(key_file, ciphertext=meanwhile).ids == (id_of(B),)
     assert key_file.read_text() == B
     assert caplog.records == []
     assert [path.name for path in key_file.parent.iterdir()] == ["encryption.key"]
@@ -399,15 +409,15 @@ def test_the_loser_of_a_race_takes_the_winners_key(key_file: Path, caplog: pytes
 
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_key_that_another_generated_and_used_meanwhile_is_taken(key_file: Path, readable: bool) -> None:
-    def meanwhile() -> bool:
+    def meanwhile() -> str:
         written(key_file, B, 0o600 if readable else 0o644)
-        return True
+        return "the storage holds secrets already"
 
     if readable:
-        assert resolve(key_file, ciphertext_present=meanwhile).ids == (id_of(B),)
+        assert resolve(key_file, ciphertext=meanwhile).ids == (id_of(B),)
     else:
         with pytest.raises(EncryptionKeyError, match="can be used by others"):
-            resolve(key_file, ciphertext_present=meanwhile)
+            resolve(key_file, ciphertext=meanwhile)
 
 
 def test_threads_that_generate_at_once_get_one_key(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -430,12 +440,9 @@ def test_threads_that_generate_at_once_get_one_key(key_file: Path, caplog: pytes
 GENERATE = """
 import sys
 from pathlib import Path
-from tierkit.keys import resolve_key_ring
+from tierkit.key_sources import KeySources
 sys.stdin.readline()
-ring = resolve_key_ring(
-    explicit=None, env_names=(), environ={}, key_file=Path(sys.argv[1]), may_generate=True,
-    ciphertext_present=lambda: False, key_policy="generate",
-)
+ring = KeySources({}, file=Path(sys.argv[1])).resolve(key_policy="generate", ciphertext=lambda: "")
 print(ring.primary.id)
 """
 

@@ -9,11 +9,13 @@ import string
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -36,7 +38,8 @@ from tierkit import (
     pack_row,
     unpack_row,
 )
-from tierkit.keys import KeyRing, parse_keys
+from tierkit.ciphers import CIPHERS, CipherName, derive
+from tierkit.keys import parse_keys
 from tierkit.schema import schema_of
 from tierkit.sealing import CredentialEncryptor, Sealer, needs_key
 
@@ -96,6 +99,28 @@ def rechecked(sealer: Sealer, row: Row) -> Row:
 PROXIES = Sealer(schema_of(ProxyEntry), RING)
 SESSIONS = Sealer(schema_of(Session), RING)
 VALUES = Sealer(schema_of(ValueEntry), None)
+MARKS = {"aes-256-gcm-siv": "s1", "fernet": "f1"}
+
+
+@pytest.fixture(params=CIPHERS)
+def cipher(request: pytest.FixtureRequest) -> CipherName:
+    name: CipherName = request.param
+    return name
+
+
+@pytest.fixture
+def encryptor(cipher: CipherName) -> CredentialEncryptor:
+    return CredentialEncryptor(RING, cipher=cipher)
+
+
+@pytest.fixture
+def proxies(cipher: CipherName) -> Sealer:
+    return Sealer(schema_of(ProxyEntry), RING, cipher)
+
+
+@pytest.fixture
+def sessions_of(cipher: CipherName) -> Sealer:
+    return Sealer(schema_of(Session), RING, cipher)
 
 
 # -- the encryptor -----------------------------------------------------------------------------------------------------
@@ -103,18 +128,26 @@ VALUES = Sealer(schema_of(ValueEntry), None)
 
 @pytest.mark.req("F-7")
 @pytest.mark.parametrize("secret", ["pass word", "", "påß😀", "x" * 10_000, "\0", "s1.0123abcd.AAAA"])
-def test_a_secret_comes_back_from_its_token(secret: str) -> None:
-    encryptor = CredentialEncryptor(SecretStr(NEW))
+def test_a_secret_comes_back_from_its_token(secret: str, cipher: CipherName) -> None:
+    encryptor = CredentialEncryptor(SecretStr(NEW), cipher=cipher)
     token = encryptor.encrypt(SecretStr(secret))
     assert type(token) is bytes
-    assert token.startswith(b"s1.%b." % RING.primary.id.encode())
-    assert encryptor.decrypt(token) == SecretStr(secret)
+    assert token.decode().startswith(f"{MARKS[cipher]}.{RING.primary.id}.")
+    assert CredentialEncryptor(SecretStr(NEW)).decrypt(token) == SecretStr(secret)
 
 
 @pytest.mark.req("F-7")
-@given(st.text())
-def test_any_text_that_can_be_encoded_comes_back(secret: str) -> None:
-    encryptor = CredentialEncryptor(RING)
+def test_what_is_no_cipher_and_what_cannot_be_accepted_is_refused_with_what_can() -> None:
+    with pytest.raises(CacheValidationError, match="cipher must be 'aes-256-gcm-siv' or 'fernet', not 'rot13'"):
+        CredentialEncryptor(RING, cipher="rot13")  # type: ignore[arg-type]  # it is refused
+    with pytest.raises(CacheValidationError, match=r"accept must be \(\) or \(\"fernet\",\), not 'fernet'"):
+        CredentialEncryptor(RING, accept="fernet")  # type: ignore[arg-type]  # it is refused
+
+
+@pytest.mark.req("F-7")
+@given(st.text(), st.sampled_from(sorted(CIPHERS)))
+def test_any_text_that_can_be_encoded_comes_back(secret: str, cipher: CipherName) -> None:
+    encryptor = CredentialEncryptor(RING, cipher=cipher)
     assert encryptor.decrypt(encryptor.encrypt(SecretStr(secret))).get_secret_value() == secret
 
 
@@ -148,10 +181,11 @@ def test_what_is_no_token_is_a_value_error(token: Any) -> None:
 
 
 @pytest.mark.req("F-7")
-@pytest.mark.parametrize("body", ["A", "AA", "AAA", "A" * 15, "A" * 16, "A" * 40, "A" * 41])
-def test_a_short_or_broken_body_is_tampered(body: str) -> None:
+@pytest.mark.parametrize("mark", MARKS.values())
+@pytest.mark.parametrize("body", ["A", "AA", "AAA", "A" * 15, "A" * 16, "A" * 40, "A" * 41, "A" * 200])
+def test_a_short_or_broken_body_is_tampered(mark: str, body: str) -> None:
     with pytest.raises(TamperedError, match="was changed"):
-        CredentialEncryptor(RING).decrypt(f"s1.{RING.primary.id}.{body}".encode())
+        CredentialEncryptor(RING).decrypt(f"{mark}.{RING.primary.id}.{body}".encode())
 
 
 @pytest.mark.req("F-7")
@@ -164,8 +198,7 @@ def test_what_cannot_be_encrypted_is_refused_without_showing_it(secret: Any) -> 
 
 @pytest.mark.req("F-7")
 @pytest.mark.parametrize("secret", ["", "a", "ab", "abc"])
-def test_every_edit_of_one_character_of_a_token_is_refused(secret: str) -> None:
-    encryptor = CredentialEncryptor(RING)
+def test_every_edit_of_one_character_of_a_token_is_refused(secret: str, encryptor: CredentialEncryptor) -> None:
     token = encryptor.encrypt(SecretStr(secret)).decode()
     for place, found in enumerate(token):
         for put in set(TOKEN_ALPHABET) - {found}:
@@ -174,39 +207,53 @@ def test_every_edit_of_one_character_of_a_token_is_refused(secret: str) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: t + b"A", lambda t: t + b"=", lambda t: b" " + t])
-def test_a_token_that_is_cut_or_longer_is_refused(change: Callable[[bytes], bytes]) -> None:
-    encryptor = CredentialEncryptor(RING)
+def test_a_token_that_is_cut_or_longer_is_refused(
+    change: Callable[[bytes], bytes], encryptor: CredentialEncryptor
+) -> None:
     with pytest.raises(TamperedError):
         encryptor.decrypt(change(encryptor.encrypt(SecretStr("abcd"))))
 
 
-def test_one_secret_gives_a_new_token_each_time() -> None:
-    encryptor = CredentialEncryptor(RING)
+def test_one_secret_gives_a_new_token_each_time(encryptor: CredentialEncryptor) -> None:
     assert encryptor.encrypt(SecretStr("a")) != encryptor.encrypt(SecretStr("a"))
 
 
 def test_text_that_another_program_sealed_in_no_encoding_is_refused_without_showing_it() -> None:
-    token = _sealed_by_hand(RING, ["", 1, RING.primary.id, "", "", []], b"\1canary-0451\xff")
-    with pytest.raises(TamperedError) as caught:
-        CredentialEncryptor(RING).decrypt(token)
-    assert "canary-0451" not in told(caught.value)
+    bound_to = ["", 1, RING.primary.id, "", "", []]
+    for token in (_by_siv(bound_to, b"canary-0451\xff"), _by_fernet(bound_to, b"canary-0451\xff")):
+        with pytest.raises(TamperedError) as caught:
+            CredentialEncryptor(RING).decrypt(token)
+        assert "canary-0451" not in told(caught.value)
 
 
 # -- the format, made by hand ------------------------------------------------------------------------------------------
 
 
-def _sealed_by_hand(ring: KeyRing, bound_to: list[Any], plaintext: bytes) -> bytes:
+def _by_siv(bound_to: list[Any], secret: bytes) -> bytes:
     """A token as the documented format says, made without the library's own code for it."""
     nonce = os.urandom(12)
-    body = nonce + ring.primary.cipher.encrypt(nonce, plaintext, msgspec.msgpack.encode(bound_to))
-    return f"s1.{ring.primary.id}.".encode() + base64.urlsafe_b64encode(body).rstrip(b"=")
+    cipher = AESGCMSIV(derive(SecretStr(NEW), b"tierkit seal v1", 32))
+    return _spelled("s1", nonce + cipher.encrypt(nonce, b"\1" + secret, msgspec.msgpack.encode(bound_to)))
 
 
-def test_a_token_made_as_the_document_says_opens() -> None:
+def _by_fernet(bound_to: list[Any], secret: bytes) -> bytes:
+    """Likewise."""
+    key = derive(SecretStr(NEW), b"tierkit fernet context v1", 64)
+    context = blake2b(msgspec.msgpack.encode(bound_to), key=key, digest_size=16).digest()
+    fernet = Fernet(base64.urlsafe_b64encode(derive(SecretStr(NEW), b"tierkit fernet v1", 32)))
+    return _spelled("f1", base64.urlsafe_b64decode(fernet.encrypt(context + secret)))
+
+
+def _spelled(mark: str, body: bytes) -> bytes:
+    return f"{mark}.{RING.primary.id}.".encode() + base64.urlsafe_b64encode(body).rstrip(b"=")
+
+
+@pytest.mark.parametrize("by_hand", [_by_siv, _by_fernet])
+def test_a_token_made_as_the_document_says_opens(by_hand: Callable[[list[Any], bytes], bytes]) -> None:
     row = PROXIES.seal(proxy())
     bound_to = ["proxy_entry", 1, RING.primary.id, row.key, "password", [["proxy_url", "http://192.0.2.1:8080"]]]
-    by_hand = with_columns(row, password_encrypted=_sealed_by_hand(RING, bound_to, b"\1swordfish"))
-    opened = PROXIES.open(rechecked(PROXIES, by_hand))
+    made = with_columns(row, password_encrypted=by_hand(bound_to, b"swordfish"))
+    opened = PROXIES.open(rechecked(PROXIES, made))
     assert isinstance(opened, ProxyEntry)
     assert opened.password == SecretStr("swordfish")
 
@@ -224,17 +271,17 @@ def test_a_check_made_as_the_document_says_fits() -> None:
 
 
 @pytest.mark.req("US1-6")
-def test_a_row_holds_no_secret_in_the_clear() -> None:
-    row = PROXIES.seal(proxy("http://user-canary:pass-canary@192.0.2.1:8080"))
+def test_a_row_holds_no_secret_in_the_clear(proxies: Sealer) -> None:
+    row = proxies.seal(proxy("http://user-canary:pass-canary@192.0.2.1:8080"))
     assert set(row.columns) >= {"username_encrypted", "password_encrypted"}
-    for text in (repr(row), repr(pack_row(row)), PROXIES.open(row)):
+    for text in (repr(row), repr(pack_row(row)), proxies.open(row)):
         assert "canary" not in str(text)
 
 
-def test_an_opened_row_is_the_entry_that_was_sealed() -> None:
+def test_an_opened_row_is_the_entry_that_was_sealed(proxies: Sealer) -> None:
     entry = proxy(source="paid", failure_count=2, health_status=HealthStatus.UNHEALTHY)
-    row = PROXIES.seal(entry)
-    assert PROXIES.open(row) == entry
+    row = proxies.seal(entry)
+    assert proxies.open(row) == entry
     assert (row.key, row.version, row.purge_at) == (entry.key, 7, entry.expires_at.timestamp())
 
 
@@ -249,11 +296,11 @@ def test_usage_travels_beside_the_record() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"username": SecretStr("")}, {"password": SecretStr("")}])
-def test_absent_and_empty_secrets_stay_what_they_are(fields: dict[str, Any]) -> None:
+def test_absent_and_empty_secrets_stay_what_they_are(fields: dict[str, Any], proxies: Sealer) -> None:
     entry = proxy("http://192.0.2.1:8080", **fields)
-    opened = PROXIES.open(PROXIES.seal(entry))
+    opened = proxies.open(proxies.seal(entry))
     assert opened == entry
-    assert {name for name in PROXIES.seal(entry).columns if "encrypted" in name} == {f"{n}_encrypted" for n in fields}
+    assert {name for name in proxies.seal(entry).columns if "encrypted" in name} == {f"{n}_encrypted" for n in fields}
 
 
 reals = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53))
@@ -346,10 +393,10 @@ def test_there_is_an_edit_for_each_column() -> None:
 @pytest.mark.req("US1-6")
 @pytest.mark.parametrize("column", EDITS)
 @pytest.mark.parametrize("how", ["changed", "dropped", "of another type"])
-def test_an_edit_of_any_column_is_detected(column: str, how: str) -> None:
+def test_an_edit_of_any_column_is_detected(column: str, how: str, proxies: Sealer) -> None:
     value = {"changed": EDITS[column], "dropped": None, "of another type": ["x"]}[how]
     with pytest.raises(CacheCorruptionError, match="is not what was written"):
-        PROXIES.open(with_columns(PROXIES.seal(proxy()), **{column: value}))
+        proxies.open(with_columns(proxies.seal(proxy()), **{column: value}))
 
 
 @pytest.mark.parametrize("change", [{"key": "other"}, {"version": 8}, {"purge_at": 9e9}, {"purge_at": "soon"}])
@@ -440,51 +487,51 @@ def moved(source: Row, column: str, target: Row, into: str) -> Row:
     return with_columns(target, **{into: source.columns[column]})
 
 
-def test_a_token_does_not_open_in_another_record() -> None:
-    mine, yours = PROXIES.seal(proxy()), PROXIES.seal(proxy("http://bob:b@192.0.2.1:8080"))
+def test_a_token_does_not_open_in_another_record(proxies: Sealer) -> None:
+    mine, yours = proxies.seal(proxy()), proxies.seal(proxy("http://bob:b@192.0.2.1:8080"))
     row = moved(mine, "password_encrypted", yours, "password_encrypted")
     with pytest.raises(CacheCorruptionError):
-        PROXIES.open(row)
+        proxies.open(row)
     with pytest.raises(TamperedError, match="sealed for another place"):
-        PROXIES.open(rechecked(PROXIES, row))
+        proxies.open(rechecked(proxies, row))
 
 
-def test_a_token_does_not_open_in_another_field() -> None:
-    row = PROXIES.seal(proxy())
+def test_a_token_does_not_open_in_another_field(proxies: Sealer) -> None:
+    row = proxies.seal(proxy())
     with pytest.raises(TamperedError):
-        PROXIES.open(rechecked(PROXIES, moved(row, "username_encrypted", row, "password_encrypted")))
+        proxies.open(rechecked(proxies, moved(row, "username_encrypted", row, "password_encrypted")))
 
 
 @pytest.mark.parametrize(
     "url", ["http://192.0.2.66:8080", "http://192.0.2.1:8081", "https://192.0.2.1:8080", "http://192.0.2.1:8080."]
 )
-def test_a_token_does_not_open_for_another_host(url: str) -> None:
-    row = with_columns(PROXIES.seal(proxy()), proxy_url=url)
+def test_a_token_does_not_open_for_another_host(url: str, proxies: Sealer) -> None:
+    row = with_columns(proxies.seal(proxy()), proxy_url=url)
     with pytest.raises(TamperedError):
-        PROXIES.open(rechecked(PROXIES, row))
+        proxies.open(rechecked(proxies, row))
 
 
 @pytest.mark.parametrize("change", [{"port": 2}, {"realm": ""}, {"realm": "r"}, {"weight": 1.5}])
-def test_a_token_does_not_open_where_any_bound_field_differs(change: dict[str, Any]) -> None:
-    row = SESSIONS.seal(stamped(Session(key="k", token=SecretStr("t"), port=1)))
-    assert SESSIONS.open(rechecked(SESSIONS, row)).key == "k"
+def test_a_token_does_not_open_where_any_bound_field_differs(change: dict[str, Any], sessions_of: Sealer) -> None:
+    row = sessions_of.seal(stamped(Session(key="k", token=SecretStr("t"), port=1)))
+    assert sessions_of.open(rechecked(sessions_of, row)).key == "k"
     with pytest.raises(TamperedError):
-        SESSIONS.open(rechecked(SESSIONS, with_columns(row, **change)))
+        sessions_of.open(rechecked(sessions_of, with_columns(row, **change)))
 
 
-def test_a_tier_that_drops_the_sign_of_zero_loses_no_secret() -> None:
-    row = SESSIONS.seal(stamped(Session(key="k", token=SecretStr("t"), port=1, weight=-0.0)))
-    opened = SESSIONS.open(with_columns(row, weight=0))
+def test_a_tier_that_drops_the_sign_of_zero_loses_no_secret(sessions_of: Sealer) -> None:
+    row = sessions_of.seal(stamped(Session(key="k", token=SecretStr("t"), port=1, weight=-0.0)))
+    opened = sessions_of.open(with_columns(row, weight=0))
     assert isinstance(opened, Session)
     assert opened.token == SecretStr("t")
 
 
-def test_a_token_does_not_open_in_another_storage() -> None:
+def test_a_token_does_not_open_in_another_storage(cipher: CipherName) -> None:
     class Elsewhere(ProxyEntry):
         __namespace__ = "elsewhere"
 
     entry = proxy()
-    elsewhere = Sealer(schema_of(Elsewhere), RING)
+    elsewhere = Sealer(schema_of(Elsewhere), RING, cipher)
     row = elsewhere.seal(stamped(Elsewhere(proxy_url=entry.proxy_url, username=entry.username, key=entry.key)))
     with pytest.raises(CacheCorruptionError):
         PROXIES.open(row)
@@ -492,40 +539,41 @@ def test_a_token_does_not_open_in_another_storage() -> None:
         PROXIES.open(rechecked(PROXIES, row))
 
 
-def test_a_token_of_a_record_does_not_open_alone_nor_the_other_way_round() -> None:
-    row = PROXIES.seal(proxy())
-    encryptor = CredentialEncryptor(RING)
+def test_a_token_of_a_record_does_not_open_alone_nor_the_other_way_round(
+    encryptor: CredentialEncryptor, proxies: Sealer
+) -> None:
+    row = proxies.seal(proxy())
     with pytest.raises(TamperedError):
         encryptor.decrypt(row.columns["password_encrypted"])
     slipped_in = with_columns(row, password_encrypted=encryptor.encrypt(SecretStr("x")))
     with pytest.raises(TamperedError):
-        PROXIES.open(rechecked(PROXIES, slipped_in))
+        proxies.open(rechecked(proxies, slipped_in))
 
 
-def test_a_plaintext_that_slipped_in_is_never_taken_for_a_secret() -> None:
-    row = with_columns(PROXIES.seal(proxy()), password_encrypted=b"canary-0451")
+def test_a_plaintext_that_slipped_in_is_never_taken_for_a_secret(proxies: Sealer) -> None:
+    row = with_columns(proxies.seal(proxy()), password_encrypted=b"canary-0451")
     with pytest.raises(TamperedError, match="not a sealed secret") as caught:
-        PROXIES.open(rechecked(PROXIES, row))
+        proxies.open(rechecked(proxies, row))
     assert "canary-0451" not in str(caught.value)
 
 
 # -- new versions of a record ------------------------------------------------------------------------------------------
 
 
-def test_a_change_of_health_uses_the_ciphertext_again() -> None:
-    before = PROXIES.seal(proxy())
+def test_a_change_of_health_uses_the_ciphertext_again(proxies: Sealer) -> None:
+    before = proxies.seal(proxy())
     entry = stamped(proxy().evolve(health_status=HealthStatus.UNHEALTHY, failure_count=3, ttl_seconds=5.0), version=8)
-    after = PROXIES.seal(entry, ciphertext_of=before)
+    after = proxies.seal(entry, ciphertext_of=before)
     for column in ("username_encrypted", "password_encrypted"):
         assert after.columns[column] == before.columns[column]
     assert after.check != before.check
-    assert PROXIES.open(after) == entry
+    assert proxies.open(after) == entry
 
 
-def test_ciphertext_used_again_for_another_host_does_not_open() -> None:
+def test_ciphertext_used_again_for_another_host_does_not_open(proxies: Sealer) -> None:
     elsewhere = proxy("http://ada:lovelace@192.0.2.66:8080", key=proxy().key)
     with pytest.raises(TamperedError):
-        PROXIES.open(PROXIES.seal(elsewhere, ciphertext_of=PROXIES.seal(proxy())))
+        proxies.open(proxies.seal(elsewhere, ciphertext_of=proxies.seal(proxy())))
 
 
 def test_a_secret_that_the_other_row_lacks_is_sealed_anew() -> None:
@@ -577,6 +625,97 @@ def test_a_row_of_another_key_or_class_is_foreign_and_a_damaged_one_is_not() -> 
     assert not PROXIES.is_foreign(with_columns(PROXIES.seal(proxy()), source="other"))
 
 
+# -- two ciphers, and tokens of other tools ----------------------------------------------------------------------------
+
+
+def test_what_either_cipher_sealed_is_read_whatever_the_setting_and_kept_where_nothing_is_sealed_anew() -> None:
+    by_fernet = Sealer(schema_of(ProxyEntry), RING, "fernet")
+    row = PROXIES.seal(proxy())
+    assert by_fernet.open(row) == proxy()
+    assert by_fernet.seal(proxy(), ciphertext_of=row).columns == row.columns
+    sealed_anew = by_fernet.seal(proxy())
+    assert sealed_anew.columns["password_encrypted"].startswith(b"f1.")
+    assert PROXIES.open(sealed_anew) == proxy()
+
+
+def test_a_token_of_one_cipher_does_not_open_as_one_of_the_other(encryptor: CredentialEncryptor) -> None:
+    token = encryptor.encrypt(SecretStr("a"))
+    other = {b"s1": b"f1", b"f1": b"s1"}[token[:2]]
+    with pytest.raises(TamperedError):
+        encryptor.decrypt(other + token[2:])
+
+
+def plain(secret: str | bytes, key: str = NEW) -> bytes:
+    """A token as another tool makes it."""
+    return Fernet(key).encrypt(secret if isinstance(secret, bytes) else secret.encode())
+
+
+@pytest.mark.parametrize("secret", ["swordfish", "", "påß😀", "x" * 5000])
+@pytest.mark.parametrize("key", [NEW, OLD], ids=["new", "old"])
+def test_a_plain_fernet_token_of_any_key_is_read_where_that_is_accepted(secret: str, key: str) -> None:
+    accepting = CredentialEncryptor(SecretStr(f"{NEW},{OLD}"), accept=("fernet",))
+    assert accepting.decrypt(plain(secret, key)) == SecretStr(secret)
+    assert accepting.decrypt(accepting.encrypt(SecretStr(secret))) == SecretStr(secret)
+    assert accepting.encrypt(SecretStr(secret)).startswith(b"s1.")
+
+
+def test_a_plain_fernet_token_is_refused_where_nobody_accepts_it_and_no_key_is_kept_for_it() -> None:
+    with pytest.raises(TamperedError, match="not a sealed secret"):
+        CredentialEncryptor(RING).decrypt(plain("swordfish"))
+    assert RING.primary.plain is None
+    assert RING.open_plain(plain("swordfish")) is None
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-4], lambda t: t[:60] + b"AAAA" + t[64:], lambda _: plain("x", OTHER)])
+def test_a_plain_fernet_token_that_no_key_opens_is_of_a_key_that_is_not_held(change: Callable[[bytes], bytes]) -> None:
+    accepting = CredentialEncryptor(SecretStr(NEW), accept=("fernet",))
+    with pytest.raises(KeyNotHeldError, match=f"held .{RING.primary.id}.") as caught:
+        accepting.decrypt(change(plain("canary-0451")))
+    assert "canary-0451" not in told(caught.value)
+
+
+def test_a_plain_fernet_token_that_holds_no_text_is_refused_without_showing_it() -> None:
+    with pytest.raises(KeyNotHeldError) as caught:
+        CredentialEncryptor(SecretStr(NEW), accept=("fernet",)).decrypt(plain(b"canary-0451\xff"))
+    assert "canary-0451" not in told(caught.value)
+
+
+@pytest.mark.parametrize("token", [b"", b"gAAAA", "gAAAAtext", None, b"gAAAA!" * 20])
+def test_what_is_no_token_of_any_kind_is_refused_also_where_others_are_accepted(token: Any) -> None:
+    with pytest.raises(SealingError):
+        CredentialEncryptor(SecretStr(NEW), accept=("fernet",)).decrypt(token)
+
+
+def test_a_ring_that_does_not_accept_them_is_refused_where_they_are_to_be() -> None:
+    with pytest.raises(EncryptionKeyError, match="made without accept"):
+        CredentialEncryptor(RING, accept=("fernet",))
+    accepting = parse_keys(NEW, accept=("fernet",))
+    assert CredentialEncryptor(accepting).decrypt(plain("a")) == SecretStr("a")
+
+
+def test_a_generated_key_and_one_of_the_environment_accept_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROXYWHIRL_CACHE_ENCRYPTION_KEY", raising=False)
+    monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY", NEW)
+    assert CredentialEncryptor(accept=("fernet",)).decrypt(plain("a")) == SecretStr("a")
+    monkeypatch.delenv("TIERKIT_ENCRYPTION_KEY")
+    with pytest.raises(KeyNotHeldError):
+        CredentialEncryptor(accept=("fernet",)).decrypt(plain("a"))
+
+
+def test_a_row_never_opens_a_plain_fernet_token_even_with_a_check_that_fits() -> None:
+    accepting = Sealer(schema_of(ProxyEntry), parse_keys(NEW, accept=("fernet",)))
+    row = with_columns(accepting.seal(proxy()), password_encrypted=plain("swordfish"))
+    with pytest.raises(TamperedError, match="not a sealed secret"):
+        accepting.open(rechecked(accepting, row))
+
+
+def test_a_sealer_opens_plain_tokens_for_imports_if_its_ring_accepts_them() -> None:
+    accepting = Sealer(schema_of(ProxyEntry), parse_keys(NEW, accept=("fernet",)))
+    assert accepting.open_plain(plain("a")) == SecretStr("a")
+    assert PROXIES.open_plain(plain("a")) is None
+    assert VALUES.open_plain(plain("a")) is None
+
+
 # -- several keys ------------------------------------------------------------------------------------------------------
 
 
@@ -596,6 +735,17 @@ def test_a_new_check_may_cover_a_token_of_an_old_key() -> None:
     assert both.open(mixed) == proxy()
     with pytest.raises(KeyNotHeldError):
         PROXIES.open(mixed)
+
+
+def test_a_row_tells_which_key_it_needs_that_is_not_held() -> None:
+    old, both = (Sealer(schema_of(ProxyEntry), parse_keys(keys)) for keys in (OLD, f"{NEW},{OLD}"))
+    old_row, mixed = old.seal(proxy()), both.seal(proxy(), ciphertext_of=old.seal(proxy()))
+    old_id = parse_keys(OLD).primary.id
+    assert [PROXIES.key_not_held(row) for row in (old_row, mixed)] == [old_id, old_id]
+    assert [both.key_not_held(row) for row in (old_row, mixed, PROXIES.seal(proxy()))] == ["", "", ""]
+    assert Sealer(schema_of(ProxyEntry), None).key_not_held(old_row) == old_id
+    assert PROXIES.key_not_held(msgspec.structs.replace(old_row, check="?", columns={"password_encrypted": "?"})) == ""
+    assert VALUES.key_not_held(VALUES.seal(ValueEntry.from_value("k", 1))) == ""
 
 
 def test_a_row_of_a_key_that_is_not_held_is_no_corruption_even_if_it_is_damaged() -> None:
@@ -663,10 +813,12 @@ def failures(secret: str, sealer: Sealer) -> list[Callable[[], object]]:
 
 @pytest.mark.req("US1-6")
 @pytest.mark.parametrize("number", range(17))
-def test_no_failure_tells_a_secret_or_a_key_even_with_the_locals_of_its_frames(number: int) -> None:
+def test_no_failure_tells_a_secret_or_a_key_even_with_the_locals_of_its_frames(
+    number: int, sessions_of: Sealer
+) -> None:
     canary = base64.b16encode(os.urandom(12)).decode()
     with pytest.raises((SealingError, CacheCorruptionError, CacheValidationError, SchemaMismatchError)) as caught:
-        failures(canary, SESSIONS)[number]()
+        failures(canary, sessions_of)[number]()
     text = told(caught.value)
     for spelling in (canary, canary.lower(), json.dumps(canary), base64.b64encode(canary.encode()).decode(), NEW):
         assert spelling not in text

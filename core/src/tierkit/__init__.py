@@ -36,7 +36,7 @@ from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, 
 from tierkit.expiry import TTLManager
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
-from tierkit.keys import KeyRing
+from tierkit.keys import KeyProvider, KeyRing
 from tierkit.latency import LatencyStatistics
 from tierkit.level import Level
 from tierkit.manager import CacheManager
@@ -133,6 +133,7 @@ __all__ = [
     "Held",
     "KeyNotHeldError",
     "KeyOrder",
+    "KeyProvider",
     "KeyRing",
     "LatencyStatistics",
     "Level",

@@ -19,8 +19,10 @@ from pydantic import (
     field_validator,
 )
 
+from tierkit.ciphers import DEFAULT_CIPHER, CipherName
 from tierkit.errors import CacheConfigError, PluginError
 from tierkit.expiry import CENTURY_SECONDS
+from tierkit.keys import ForeignToken, KeyProvider
 from tierkit.level_config import (
     CacheTierConfig,
     Count,
@@ -85,7 +87,10 @@ class CacheConfig(BaseModel):
     encryption_key: SecretStr | Callable[[], SecretStr] | None = None
     encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)
     encryption_key_file: Path | None = None
+    key_provider: Annotated[str | None, BeforeValidator(none_by_name)] = None
     key_policy: Literal["generate", "require"] = "generate"
+    cipher: CipherName = DEFAULT_CIPHER
+    accept: tuple[ForeignToken, ...] = ()
     enable_health_invalidation: bool = True
     failure_threshold: Count = 3
     enable_statistics: bool = True
@@ -176,7 +181,7 @@ class CacheConfig(BaseModel):
             raise ValueError("has no effect with enable_statistics = false: turn that on, or this off")
         return measured
 
-    @field_validator("observers")
+    @field_validator("observers", "accept")
     @classmethod
     def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -224,6 +229,21 @@ class CacheConfig(BaseModel):
         if level:
             common["eviction_policy"] = level.eviction_policy
         return common | (dict(level.options) if level else tier.options)
+
+    def provider_of_keys(self, registry: PluginRegistry) -> tuple[str, KeyProvider] | None:
+        """The key provider that is named, with its name; None if none is.
+
+        Raises:
+            CacheConfigError: It is not there.
+            PluginError: The plugin that offers it is broken, or there are two.
+        """
+        name = self.key_provider
+        if name is None:
+            return None
+        try:
+            return name, registry.key_providers.named(name)
+        except CacheConfigError as error:
+            raise type(error)(problem(("key_provider",), self._givens, str(error), name)) from None
 
     def check_observers(self, registry: PluginRegistry) -> None:
         """See whether there is each observer that is named, and whether options are for one of these and fit it.

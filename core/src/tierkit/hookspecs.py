@@ -11,6 +11,7 @@ What they speak of is imported from `tierkit`. Where it is written down:
   tier that outlives the process.
 - `admission.py`: `AdmissionPolicy`, the door of a level.
 - `observers.py`: `CacheObserver`, what is told of events.
+- `keys.py`: `KeyProvider`, what is asked for keys.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import BaseModel
 
 from tierkit.admission import AdmissionFactory
 from tierkit.eviction import PolicyFactory
+from tierkit.keys import KeyProvider
 from tierkit.observers import CacheObserver
 from tierkit.tier import TierSpec
 
@@ -73,4 +75,14 @@ def register_admission_policies() -> Mapping[str, AdmissionFactory]:  # type: ig
     """The admission policies that this plugin offers, by the name that a configuration uses.
 
     Called once, at discovery. Each is a subclass of `AdmissionPolicy`, or what makes one for a number of entries.
+    """
+
+
+@hookspec
+def register_key_providers() -> Mapping[str, KeyProvider]:  # type: ignore[empty-body]  # likewise
+    """The sources of encryption keys that this plugin offers, by the name that the setting `key_provider` uses.
+
+    Called once, at discovery. A provider is called when a cache opens that asks for it and finds no key before. It
+    gets the name of the cache, and answers a `SecretStr` (a Fernet key, or several with commas between, the newest
+    first) or None. What it raises is reported by its type alone.
     """

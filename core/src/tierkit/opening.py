@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from tierkit.admission import UNBOUNDED_ENTRIES, AdmissionPolicy
 from tierkit.breaker import Backoff
@@ -20,12 +21,11 @@ from tierkit.errors import (
     CacheConfigError,
     CacheCorruptionError,
     CacheStorageError,
-    KeyNotHeldError,
     PluginError,
-    SchemaMismatchError,
     TierUnavailable,
 )
-from tierkit.keys import KeyRing, default_key_file, find_key_ring, resolve_key_ring
+from tierkit.key_sources import KeySources
+from tierkit.keys import KeyRing
 from tierkit.level import Level, Missed
 from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import adopt_all, align, reconcile
@@ -37,8 +37,8 @@ from tierkit.workers import Workers
 
 logger = logging.getLogger("tierkit")
 
-LEGACY_KEY_VARIABLE = "PROXYWHIRL_CACHE_ENCRYPTION_KEY"
-"""Accepted after the configured variable, so that existing deployments keep working."""
+LOOKED_AT_FOR_KEYS: Final = 100
+"""Records of each level whose keys are looked at when a cache opens."""
 
 
 def open_stack(
@@ -64,7 +64,8 @@ def open_stack(
             context = _context(config, tier, schema, time, read_only)
             levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
             opened.callback(levels[-1].close)
-        sealer = Sealer(schema, _key_ring(config, schema, levels, read_only))
+        ring = _key_ring(config, schema, levels, read_only, registry)
+        sealer = Sealer(schema, ring, config.cipher)
         settings = StackSettings(
             late_seconds=config.late_seconds,
             staleness_seconds=config.staleness_seconds,
@@ -75,7 +76,7 @@ def open_stack(
             flush_interval_seconds=config.flush_interval_seconds,
             marks_seconds=config.tombstone_seconds - config.late_seconds - CLOCK_DIFFERENCE_SECONDS,
         )
-        _warn_of_foreign_keys(levels, sealer)
+        _warn_of_foreign_keys(levels, sealer, ring)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
@@ -216,45 +217,59 @@ class _AbsentTier(CacheTier[Any]):
         """Nothing is open."""
 
 
-def _key_ring(config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool) -> KeyRing | None:
-    names = tuple(dict.fromkeys((config.encryption_key_env, LEGACY_KEY_VARIABLE)))
-    stored = [level for level in levels if not level.live and level.in_service]
-    if not stored:
+def _key_ring(
+    config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool, registry: PluginRegistry
+) -> KeyRing | None:
+    needed = needs_key(schema)
+    sources = KeySources.of(config, registry, os.environ, needed=needed)
+    stored = [level for level in levels if not level.live]
+    written = needed and not read_only and any(level.in_service for level in stored)
+    if written:
+        return sources.resolve(key_policy=config.key_policy, ciphertext=lambda: _why_no_new_key(stored))
+    if not config.accept and not any(level.in_service for level in stored):
         return None
-    explicit = config.encryption_key
-    key_file = config.encryption_key_file or default_key_file(os.environ)
-    if not needs_key(schema):
-        # Without secrets a key only makes tampering evident: one that was given is used, none is looked for or made.
-        return find_key_ring(explicit, names, os.environ, config.encryption_key_file)
-    if read_only:
-        ring = find_key_ring(explicit, names, os.environ, key_file)
-        if ring is None:
-            logger.info("no encryption key was found: sealed records cannot be read")
-        return ring
-    return resolve_key_ring(
-        explicit=explicit,
-        env_names=names,
-        environ=os.environ,
-        key_file=key_file,
-        may_generate=True,
-        ciphertext_present=lambda: any(map(_holds_rows, stored)),
-        key_policy=config.key_policy,
-    )
+    # Without secrets a key only makes tampering evident: one that was given is used, none is looked for or made.
+    ring = sources.find()
+    if ring is None and needed:
+        logger.info("no encryption key was found: sealed records cannot be read")
+    return ring
 
 
-def _holds_rows(level: Level) -> bool:
-    return any(True for _ in islice(level.scan(), 1))
+def _why_no_new_key(stored: Sequence[Level]) -> str:
+    """Why a new key could not open what is stored; nothing if nothing is."""
+    for level in stored:
+        if not level.in_service:
+            return f"{level.name} is out of service and may hold secrets, which a new key could not open"
+        if any(True for _ in islice(level.scan(), 1)):
+            return "the storage holds secrets already, which a new key could not open"
+    return ""
 
 
-def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer) -> None:
-    """Say at once that the key is wrong, by the first row of each level, and not at the first read."""
+def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer, ring: KeyRing | None) -> None:
+    """Say at once that a key is wrong or missing, and not at the first read: by the first records of each level."""
+    held = ", ".join(ring.ids) if ring else "none"
     for level in levels:
+        if level.live or not level.in_service:
+            continue
         try:
-            for row in () if level.live or not level.in_service else islice(level.scan(), 1):
-                sealer.verify(row)
-        except KeyNotHeldError as error:
-            logger.warning("%s: %s; records sealed so are left as they are", level.name, error)
-        except (CacheCorruptionError, SchemaMismatchError):
-            pass  # found when it is read: the one counted and evicted, the other left as it is
-        except CacheStorageError as error:
+            looked_at, foreign = _keys_not_held(level, sealer)
+        except (CacheStorageError, CacheCorruptionError) as error:
             logger.warning("%s could not be read: %s", level.name, error)
+            continue
+        if foreign:
+            logger.warning(
+                "%s: of the first %d records %d were sealed with keys that are not held: %s (held: %s): they cannot be "
+                "read and are left as they are, but a put of the same key replaces one; add the keys that are missing",
+                level.name,
+                looked_at,
+                foreign.total(),
+                ", ".join(f"{key_id} ({count})" for key_id, count in foreign.most_common()),
+                held,
+            )
+
+
+def _keys_not_held(level: Level, sealer: Sealer) -> tuple[int, Counter[str]]:
+    """How many records were looked at, and how many need each key that is not held."""
+    rows = list(islice(level.scan(), LOOKED_AT_FOR_KEYS))
+    needed = map(sealer.key_not_held, rows)
+    return len(rows), Counter(key_id for key_id in needed if key_id)

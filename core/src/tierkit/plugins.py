@@ -20,6 +20,7 @@ from tierkit import hookspecs
 from tierkit.admission import ADMISSION_POLICIES, AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
+from tierkit.keys import KeyProvider
 from tierkit.offers import Offers, nearest
 from tierkit.tier import ANY_POLICY, API_VERSION, TierSpec, Trait
 
@@ -37,6 +38,8 @@ TIER_SETTINGS: Final = (
 
 _OBSERVERS: Final = {name: f"'tierkit[{name}]'" for name in ("opentelemetry", "prometheus")}
 """The observers that are extras of tierkit, and what to install for each."""
+_KEY_PROVIDERS: Final = {"keychain": "'tierkit[keychain]'"}
+"""Likewise of key providers."""
 
 __all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]
 
@@ -128,6 +131,7 @@ class PluginRegistry:
         broken: Plugins, and things that they offer, that cannot be used.
         eviction_policies: Those that ship and those that plugins offer.
         admission_policies: Likewise.
+        key_providers: What plugins offer that can be asked for encryption keys.
     """
 
     def __init__(self) -> None:
@@ -145,6 +149,12 @@ class PluginRegistry:
         self.admission_policies: Offers[AdmissionFactory] = Offers(
             "admission policy", self._raise_broken("admission policy"), shipped=ADMISSION_POLICIES
         )
+        self.key_providers: Offers[KeyProvider] = Offers(
+            "key provider",
+            self._raise_broken("key provider"),
+            package=_KEY_PROVIDERS["keychain"],
+            apart=_KEY_PROVIDERS,
+        )
         self._takers: dict[str, Callable[[_Plugin, Any], None]] = {
             "register_tiers": self._take_specs,
             "register_eviction_policies": partial(
@@ -153,6 +163,7 @@ class PluginRegistry:
             "register_admission_policies": partial(
                 self._take_named, "register_admission_policies", self.admission_policies
             ),
+            "register_key_providers": partial(self._take_named, "register_key_providers", self.key_providers),
             "register_observer_options": self._take_observer_options,
         }
         self._observer_options: dict[str, type[BaseModel]] = {}

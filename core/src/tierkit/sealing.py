@@ -1,15 +1,14 @@
 """Sealing entries into rows and opening them again.
 
-A sealed secret is a token `s1.<key id>.<base64url(nonce, ciphertext, tag)>`, made with AES-256-GCM-SIV (RFC 8452). Its
-associated data say where it belongs: storage, record, field, and the public fields that say where the secret goes. A
-token that is moved elsewhere does not open. The check of a row covers everything in it but its usage.
+A secret becomes a token of one of the `ciphers`, bound to where it belongs: storage, record, field, and the public
+fields that say where the secret goes. A token that is moved elsewhere does not open. The check of a row covers
+everything in it but its usage.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from math import inf
@@ -19,16 +18,18 @@ from zlib import crc32
 import msgspec
 from pydantic import SecretStr
 
+from tierkit.ciphers import CIPHERS, DEFAULT_CIPHER, Cipher, CipherName, HoldsKeys
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import (
     CacheCorruptionError,
+    CacheValidationError,
     EncryptionKeyError,
     KeyNotHeldError,
     SchemaMismatchError,
     SealingError,
     TamperedError,
 )
-from tierkit.keys import KEY_VARIABLES, HoldsKeys, Key, KeyRing, parse_keys, ring_from_environment
+from tierkit.keys import KEY_VARIABLES, ForeignToken, Key, KeyRing, parse_keys, ring_from_environment
 from tierkit.row import ColumnValue, Row, key_digest
 from tierkit.schema import EntrySchema
 from tierkit.values import secret_problem
@@ -36,15 +37,24 @@ from tierkit.values import secret_problem
 SCHEMA_VERSION: Final = 1
 """The version of what tokens are bound to and of what checks cover."""
 
-_NONCE_BYTES: Final = 12
-_TOKEN: Final = re.compile(rb"s1\.([0-9a-f]{8})\.([A-Za-z0-9_-]+)")
+_TOKEN: Final = re.compile(rb"(s1|f1)\.([0-9a-f]{8})\.[A-Za-z0-9_-]+")
+_PLAIN_FERNET: Final = re.compile(rb"gAAAA[A-Za-z0-9_-]+={0,2}")  # a version, and a time before the year 2106
 _KEYED: Final = re.compile(r"k1\.([0-9a-f]{8})\.[0-9a-f]{32}")
-_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _EXACT: Final = 2.0**53
 
 _force: Final = msgspec.structs.force_setattr
 _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+def mark_of(cipher: str) -> str:
+    """The mark of the tokens that a cipher makes.
+
+    Raises:
+        CacheValidationError: There is no such cipher.
+    """
+    if cipher not in CIPHERS:
+        raise CacheValidationError(f"cipher must be {' or '.join(map(repr, CIPHERS))}, not {cipher!r}")
+    return CIPHERS[cipher].mark
 
 
 def needs_key(schema: EntrySchema) -> bool:
@@ -62,18 +72,39 @@ class CredentialEncryptor(HoldsKeys):
     Its tokens are bound to no record, and those of a cache do not open here.
     """
 
-    __slots__ = ("_ring",)
+    __slots__ = ("_mark", "_ring")
 
-    def __init__(self, key: SecretStr | KeyRing | None = None) -> None:
+    def __init__(
+        self,
+        key: SecretStr | KeyRing | None = None,
+        *,
+        cipher: CipherName = DEFAULT_CIPHER,
+        accept: tuple[ForeignToken, ...] = (),
+    ) -> None:
         """Use `key`: a Fernet key, several of them separated by commas with the newest first, or a ring.
 
+        Args:
+            key: The keys.
+            cipher: What new tokens are made with. Those of both ciphers are read.
+            accept: `("fernet",)` decrypts plain Fernet tokens too, which other tools made with one of the keys itself.
+
         Raises:
-            EncryptionKeyError: The key is malformed.
+            EncryptionKeyError: The key is malformed, or the ring was made to accept less.
+            CacheValidationError: There is no such cipher, or nothing of that kind to accept.
         """
-        if key is None:
-            self._ring = ring_from_environment(KEY_VARIABLES, os.environ) or KeyRing.generate()
+        self._mark = mark_of(cipher)
+        if tuple(accept) not in ((), ("fernet",)):
+            del key  # it may be no ring and no SecretStr, and a traceback may show the locals
+            raise CacheValidationError(f'accept must be () or ("fernet",), not {accept!r}')
+        if isinstance(key, KeyRing):
+            self._ring = key
+        elif key is None:
+            found = ring_from_environment(KEY_VARIABLES, os.environ, accept=accept)
+            self._ring = found or KeyRing.generate(accept=accept)
         else:
-            self._ring = key if isinstance(key, KeyRing) else parse_keys(key)
+            self._ring = parse_keys(key, accept=accept)
+        if not set(accept) <= set(self._ring.accept):
+            raise EncryptionKeyError(f"the key ring was made without accept={tuple(accept)!r}: make it with that")
 
     def encrypt(self, secret: SecretStr) -> bytes:
         """The token of `secret`; a new one each time.
@@ -86,17 +117,27 @@ class CredentialEncryptor(HoldsKeys):
             del secret  # a traceback may show the locals of the frame that raises
             raise SealingError(f"what is encrypted {problem}")
         key = self._ring.primary
-        return _seal(key, secret, _unbound(key))
+        return key.ciphers[self._mark].seal(secret, _unbound(key))
 
     def decrypt(self, token: bytes) -> SecretStr:
         """The secret in `token`.
 
         Raises:
-            KeyNotHeldError: It was encrypted with a key that is not held.
-            TamperedError: It is not a token that `encrypt` made.
+            KeyNotHeldError: It was encrypted with a key that is not held. For a plain Fernet token, which names no
+                key, that may also mean that it was changed.
+            TamperedError: It is not a token that `encrypt` made, nor one that is accepted.
         """
-        key = _key_of(self._ring, token)
-        return _open(key, token, _unbound(key))
+        if self._ring.accept and _matches(_PLAIN_FERNET, token):
+            return self._plain(token)
+        key, cipher = _maker_of(self._ring, token)
+        return _open(cipher, token, _unbound(key))
+
+    def _plain(self, token: bytes) -> SecretStr:
+        secret = self._ring.open_plain(token)
+        if secret is None:
+            held = ", ".join(self._ring.ids)
+            raise KeyNotHeldError(f"none of the keys that are held ({held}) opens the plain Fernet token: add its key")
+        return secret
 
 
 class Sealer(HoldsKeys):
@@ -108,14 +149,15 @@ class Sealer(HoldsKeys):
         schema: The compiled entry class.
     """
 
-    __slots__ = ("_bound", "_ring", "_secrets", "schema")
+    __slots__ = ("_bound", "_mark", "_ring", "_secrets", "schema")
 
-    def __init__(self, schema: EntrySchema, ring: KeyRing | None) -> None:
-        """Seal entries of `schema` with the keys of `ring`.
+    def __init__(self, schema: EntrySchema, ring: KeyRing | None, cipher: CipherName = DEFAULT_CIPHER) -> None:
+        """Seal entries of `schema` with the keys of `ring`, new secrets with `cipher`.
 
         A type without secrets needs no ring. One with secrets can do nothing without it but tell rows apart.
         """
         self.schema = schema
+        self._mark = mark_of(cipher)
         self._ring = ring
         self._secrets = tuple((field.name, field.column) for field in schema.secrets)
         self._bound = tuple(field.column for field in schema.bound)
@@ -199,6 +241,21 @@ class Sealer(HoldsKeys):
             return False
         return False
 
+    def key_not_held(self, row: Row) -> str:
+        """The id of a key that `row` needs, for its check or a secret, and that is not held; nothing if there is none.
+
+        Looks at what the row names and opens nothing: cheap, and no judgement of the row.
+        """
+        check = _KEYED.fullmatch(_text(row.check))
+        tokens = (_matches(_TOKEN, row.columns.get(column)) for _, column in self._secrets)
+        ids = [check[1]] if check else []
+        ids += [token[2].decode() for token in tokens if token]
+        return next((key_id for key_id in ids if self._ring is None or self._ring.get(key_id) is None), "")
+
+    def open_plain(self, token: bytes) -> SecretStr | None:
+        """The secret in a plain Fernet token of another tool; None if no key that is held opens it."""
+        return None if self._ring is None else self._ring.open_plain(token)
+
     def open(self, row: Row) -> CacheEntry:
         """The entry in `row`.
 
@@ -223,11 +280,12 @@ class Sealer(HoldsKeys):
 
     def _seal_secrets(self, key: str, columns: dict[str, Any], sealed: Mapping[str, Any]) -> None:
         primary = self._primary()
+        cipher = primary.ciphers[self._mark]
         where = self._where(columns)
         for name, column in self._secrets:
             if column in columns:
-                columns[column] = sealed.get(column) or _seal(
-                    primary, columns[column], self._binding(primary, key, name, where)
+                columns[column] = sealed.get(column) or cipher.seal(
+                    columns[column], self._binding(primary, key, name, where)
                 )
 
     def _open_secrets(self, row: Row, columns: dict[str, Any]) -> dict[str, SecretStr]:
@@ -236,8 +294,8 @@ class Sealer(HoldsKeys):
         for name, column in self._secrets:
             token = columns.get(column)
             if token is not None:
-                key = _key_of(self._ring, token, row)
-                opened[name] = _open(key, token, self._binding(key, row.key, name, where), row)
+                key, cipher = _maker_of(self._ring, token, row)
+                opened[name] = _open(cipher, token, self._binding(key, row.key, name, where), row)
         return opened
 
     def _where(self, columns: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -320,18 +378,17 @@ def _problem(secret: object) -> str:
     return secret_problem(secret) if isinstance(secret, SecretStr) else "must be a SecretStr"
 
 
-def _seal(key: Key, secret: SecretStr, bound_to: bytes) -> bytes:
-    nonce = os.urandom(_NONCE_BYTES)
-    # The byte in front, since some builds of OpenSSL refuse to seal nothing at all.
-    sealed = nonce + key.cipher.encrypt(nonce, b"\1" + secret.get_secret_value().encode(), bound_to)
-    return key.token_head + _to_base64url(sealed)
+def _matches(form: re.Pattern[bytes], value: object) -> re.Match[bytes] | None:
+    return form.fullmatch(value) if isinstance(value, bytes) else None
 
 
-def _key_of(ring: KeyRing | None, token: object, row: Row | None = None) -> Key:
-    found = _TOKEN.fullmatch(token) if isinstance(token, bytes) else None
+def _maker_of(ring: KeyRing | None, token: object, row: Row | None = None) -> tuple[Key, Cipher]:
+    """The key that a token names, and its cipher that made the token."""
+    found = _matches(_TOKEN, token)
     if found is None:
         raise TamperedError(f"{_name(row)} holds something that is not a sealed secret")
-    return _held(ring, found[1].decode(), row)
+    key = _held(ring, found[2].decode(), row)
+    return key, key.ciphers[found[1].decode()]
 
 
 def _held(ring: KeyRing | None, key_id: str, row: Row | None) -> Key:
@@ -344,31 +401,10 @@ def _held(ring: KeyRing | None, key_id: str, row: Row | None) -> Key:
     return key
 
 
-def _open(key: Key, token: bytes, bound_to: bytes, row: Row | None = None) -> SecretStr:
-    secret = _opened(key, token[12:], bound_to)
+def _open(cipher: Cipher, token: bytes, bound_to: bytes, row: Row | None = None) -> SecretStr:
+    secret = cipher.open(token, bound_to)
     if secret is None:
         raise TamperedError(
             f"{_name(row)} holds a sealed secret that was changed, or that was sealed for another place"
         )
     return secret
-
-
-def _opened(key: Key, body: bytes, bound_to: bytes) -> SecretStr | None:
-    # Answers None instead of raising: an exception could carry the plaintext along in its context.
-    try:
-        sealed = a2b_base64(body.translate(_FROM_URL) + b"==")
-        if _to_base64url(sealed) != body:
-            return None  # another spelling of the same bytes
-        return SecretStr(key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)[1:].decode())
-    except _refusals():
-        return None
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    from cryptography.exceptions import InvalidTag
-
-    return InvalidTag, ValueError
-
-
-def _to_base64url(data: bytes) -> bytes:
-    return b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL)

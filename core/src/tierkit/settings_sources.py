@@ -65,7 +65,7 @@ _TABLES: Final = ("tiers", "observer_options")
 _ANYBODYS: Final = {"name"}
 """Settings that files of other programs have at their top too."""
 _URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
-_LISTS: Final[Collection[Where]] = (("observers",), ("warm_files",))
+_LISTS: Final[Collection[Where]] = (("accept",), ("observers",), ("warm_files",))
 
 
 class Source:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierkit.cli.keys import check_encryption_keys, key_variables
+from tierkit.cli.keys import key_sources
 from tierkit.cli.output import cell, json_option, show, table, write_json
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import MASK
@@ -20,6 +20,7 @@ from tierkit.settings_sources import ENVIRONMENT
 if TYPE_CHECKING:
     from tierkit.config import CacheConfig, ResolvedTier
     from tierkit.entry import CacheEntry
+    from tierkit.key_sources import KeySources
     from tierkit.settings import Setting
 
 
@@ -42,15 +43,18 @@ def config(settings: Settings, as_json: bool) -> None:
     effective.check_observer_options(registry)
     if effective.cache_enabled:
         levels = effective.resolve(registry)
-        _check_surroundings(effective, levels, settings.entry_type())
+        sources = key_sources(effective, registry, settings.entry_type())
+        _check_surroundings(effective, levels, settings.entry_type(), sources)
 
 
-def _check_surroundings(effective: CacheConfig, levels: Sequence[ResolvedTier], entry_type: type[CacheEntry]) -> None:
+def _check_surroundings(
+    effective: CacheConfig, levels: Sequence[ResolvedTier], entry_type: type[CacheEntry], sources: KeySources
+) -> None:
     """Look for what an opening reads beside the levels: keys, if any level stores rows, and files to warm from."""
     from tierkit.tier import Trait
 
-    if any(Trait.LIVE not in level.spec.traits for level in levels):
-        check_encryption_keys(effective, entry_type)
+    if effective.accept or any(Trait.LIVE not in level.spec.traits for level in levels):
+        sources.check(effective.key_policy)
     for path in effective.warm_files:
         _check_warm_file(path, entry_type)
 
@@ -68,6 +72,8 @@ def _with_key(item: Setting, effective: CacheConfig) -> Setting:
     """The key may stand in an environment variable, which is read when a cache is opened."""
     if item.name != "encryption_key" or effective.encryption_key is not None:
         return item
+    from tierkit.key_sources import key_variables
+
     variable = next((name for name in key_variables(effective) if os.environ.get(name, "").strip()), None)
     return item if variable is None else replace(item, value_text=MASK, origin=f"{ENVIRONMENT}{variable}")
 

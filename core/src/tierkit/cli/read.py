@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tierkit.cli.exits import NOT_FOUND, Unreadable
-from tierkit.cli.keys import held_key_ids, key_places
+from tierkit.cli.keys import held_key_ids, key_sources
 from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
@@ -90,12 +90,15 @@ def _raise_trouble(cache: CacheManager[Any], key: str | None = None) -> None:
         raise TierUnavailable(f"{', '.join(failed)} could not be read (-v shows why)")
     if not _left_out(cache):
         return
-    foreign = unheld_keys(cache.levels, key, held_key_ids(cache.config))
+    from tierkit.plugins import discover
+
+    sources = key_sources(cache.config, discover())
+    foreign = unheld_keys(cache.levels, key, held_key_ids(sources))
     if foreign:
         ids = " and ".join(foreign)
         raise Unreadable(
             f"a record is there and could not be read: it was sealed with another key, {ids}, which is not held; "
-            f"keys are looked for in {' and '.join(key_places(cache.config))}"
+            f"keys are looked for in {' and '.join(sources.places())}"
         )
     raise Unreadable(
         "a record is there and could not be read: it is damaged, sealed with another key, or of another entry type"

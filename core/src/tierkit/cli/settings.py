@@ -72,7 +72,7 @@ class Settings:
         # of an observer belongs to the program that serves.
         given: dict[str, Any] = {"enable_statistics": True, "observers": ()}
         if without_key:
-            given |= {"encryption_key": _useless_key(), "encryption_key_file": os.devnull}  # the file is not read
+            given |= {"encryption_key": _useless_key(), "key_provider": None}  # no other source is asked
         config = CacheConfig.load(self.config_path, **given)
         return CacheManager(config, entry_type=self.entry_type(), read_only=read_only)
 
