@@ -484,6 +484,7 @@ class CacheManager(Generic[E]):
             source=source,
             scheme=scheme,
             ttl_override=ttl_override,
+            open_plain=self._stack.sealer.open_plain if self.config.accept else None,
             on_progress=on_progress,
         )
 

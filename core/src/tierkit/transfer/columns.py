@@ -8,13 +8,14 @@ itself takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
+from pydantic import SecretStr
 
 from tierkit.entry import CacheEntry, ProxyEntry, ValueEntry
 from tierkit.errors import CacheValidationError
@@ -73,6 +74,7 @@ class Options:
     source: str | None = None
     scheme: str | None = None
     ttl_override: float | None = None
+    open_plain: Callable[[bytes], SecretStr | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,24 +184,37 @@ class RowMapping:
     def _compile(self, names: Names) -> Plan:
         entry_type = self.options.entry_type
         declared = _declared(entry_type)
-        places, undeclared = _places(names, declared, _merged(ALIASES, entry_type))
+        sealed = _sealed_columns(entry_type)
+        places, undeclared = _places(names, declared.keys() | sealed, _merged(ALIASES, entry_type))
+        encrypted = {sealed[name]: places.pop(name) for name in sealed if name in places}
+        if twice := encrypted.keys() & places.keys():
+            raise Unfit(f"has two columns for {min(twice)}")
         url = self._url(places) if issubclass(entry_type, ProxyEntry) else None
         taken = {name: places[name] for name in places if name in declared and name not in self._overruled()}
         if url is not None:
             taken.pop("proxy_url", None)
-        _check_required(entry_type, taken.keys() | ({"proxy_url"} if url else set()))
-        if names and not places:
+        _check_required(entry_type, taken.keys() | encrypted.keys() | ({"proxy_url"} if url else set()))
+        if names and not (places or encrypted):
             raise Unfit(f"has no column of {entry_type.__name__}")
         self._leave_out(undeclared)  # only now: what is no header may be a row, and hold a password
         return Plan(
             entry_type=entry_type,
             given=self._given(),
-            steps=tuple((index, name, declared[name]) for name, index in taken.items()),
+            steps=(
+                *((index, name, declared[name]) for name, index in taken.items()),
+                *((index, name, self._opening(declared[name])) for name, index in encrypted.items()),
+            ),
             url=url,
             absent=self.absent,
             now=self.options.now,
             timed=bool(taken.keys() & _TIMES),
         )
+
+    def _opening(self, convert_plain: convert.Converter) -> convert.Converter:
+        """What makes a secret of what another tool encrypted."""
+        if self.options.open_plain is None:
+            return convert.refused
+        return partial(convert.opened, self.options.open_plain, convert_plain)
 
     def _url(self, places: Mapping[str, int]) -> Callable[[Sequence[Any]], str] | None:
         if "proxy_url" not in places and "host" not in places:
@@ -245,6 +260,12 @@ def _declared(entry_type: type[CacheEntry]) -> dict[str, convert.Converter]:
     }
 
 
+@lru_cache(maxsize=64)
+def _sealed_columns(entry_type: type[CacheEntry]) -> dict[str, str]:
+    """The secrets, by the names of the columns that hold them encrypted."""
+    return {field.column: field.name for field in schema_of(entry_type).secrets}
+
+
 def _merged(tables: Mapping[type[CacheEntry], Mapping[str, Any]], entry_type: type[CacheEntry]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for base, table in tables.items():
@@ -253,7 +274,7 @@ def _merged(tables: Mapping[type[CacheEntry], Mapping[str, Any]], entry_type: ty
     return merged
 
 
-def _places(names: Names, declared: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
+def _places(names: Names, declared: Iterable[str], aliases: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
     """Where each field, and each part of a URL, stands among `names`; and the names that are neither."""
     spellings = {name.lower(): name for name in declared}
     places: dict[str, int] = {}

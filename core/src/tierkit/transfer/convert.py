@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from pydantic import SecretStr
@@ -101,6 +101,19 @@ def credential(value: Any) -> SecretStr | None:
     if not value.isprintable():
         _refuse_controls(value, _CONTROL_OR_BREAK)
     return SecretStr(value) if value else None
+
+
+def opened(open_plain: Callable[[bytes], SecretStr | None], plain: Converter, value: Any) -> Any:
+    """What `plain` makes of the secret in a plain Fernet token of another tool."""
+    secret = open_plain(name(value).strip().encode())
+    if secret is None:
+        raise Unfit("is encrypted, and not as a plain Fernet token of a key that is held")
+    return plain(secret.get_secret_value())
+
+
+def refused(_: Any) -> NoReturn:
+    """No secret: who opens no tokens of other tools must not take a record without its secret for the whole."""
+    raise Unfit('is encrypted: accept = ["fernet"] in the configuration opens plain Fernet tokens')
 
 
 def moment(value: Any) -> datetime:

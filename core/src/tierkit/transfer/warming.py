@@ -17,6 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pydantic import SecretStr
+
 from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheStorageError, CacheValidationError, TransferError
@@ -80,6 +82,7 @@ def warm(
     source: str | None = None,
     scheme: str | None = None,
     ttl_override: float | None = None,
+    open_plain: Callable[[bytes], SecretStr | None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> WarmResult:
     """Import the entries in a file; its extension tells the format, see `FORMATS`.
@@ -92,6 +95,8 @@ def warm(
         source: The source of all entries, whatever a row says. Without it: what the row says, else the file's stem.
         scheme: The scheme of proxies that the file gives without one: any, as in a URL.
         ttl_override: Seconds that all entries live from now on, whatever a row says of its time.
+        open_plain: Opens plain Fernet tokens of other tools, in columns named `<secret>_encrypted`; None if there is no
+            key for one. Without it rows that hold such are refused.
         on_progress: Told about every 100 entries, and at the end.
 
     Returns:
@@ -111,7 +116,7 @@ def warm(
         del source
         raise TransferError(CREDENTIALS_IN_SOURCE)
     path = Path(path)
-    options = Options(entry_type, now, source, scheme, ttl_override)
+    options = Options(entry_type, now, source, scheme, ttl_override, open_plain)
     _check(options)
     return _Import(path, options, put_many, on_progress).run()
 
@@ -125,7 +130,7 @@ def check_file(path: Path, entry_type: type[CacheEntry]) -> None:
     if url := url_in(path):
         del path
         raise _no_file(url)
-    _reader(path, Options(entry_type, time.time, None, None, None))
+    _reader(path, Options(entry_type, time.time))
     open_bytes(path).close()
 
 
