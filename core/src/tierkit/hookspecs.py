@@ -11,7 +11,6 @@ What they speak of is imported from `tierkit`. Where it is written down:
   tier that outlives the process.
 - `admission.py`: `AdmissionPolicy`, the door of a level.
 - `observers.py`: `CacheObserver`, what is told of events.
-- `keys.py`: `KeyProvider`, what is asked for keys.
 """
 
 from __future__ import annotations
