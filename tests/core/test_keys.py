@@ -344,7 +344,7 @@ def test_the_key_and_its_name_are_flushed_to_the_disk(key_file: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", counted)
     resolve(key_file)
-    assert synced[:2] == [False, True]
+    assert synced == [True, True, False, True], "two folders, the file, its name"
 
 
 @pytest.mark.parametrize(
@@ -379,14 +379,16 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_says_what_to_do(key_fi
 
 
 @pytest.mark.parametrize("call", ["fsync", "link"])
-def test_a_failure_leaves_no_key_behind(key_file: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_a_failure_leaves_no_key_behind(
+    key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(EncryptionKeyError, match="No space left") as caught:
         resolve(key_file)
-    assert list(key_file.parent.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert caught.value.__suppress_context__
 
 
@@ -405,6 +407,14 @@ def test_the_loser_of_a_race_takes_the_winners_key(key_file: Path, caplog: pytes
     assert key_file.read_text() == B
     assert caplog.records == []
     assert [path.name for path in key_file.parent.iterdir()] == ["encryption.key"]
+
+
+def test_a_path_that_is_relative_starts_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ring = resolve(Path("keys/encryption.key"))
+    assert resolve(tmp_path / "keys" / "encryption.key", key_policy="require").ids == ring.ids
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from tierkit import files
 from tierkit.errors import EncryptionKeyError
 from tierkit.keys import new_key, split_keys
 
@@ -89,7 +90,7 @@ def generate(path: Path, instead: str) -> None:
         EncryptionKeyError: It cannot be made; the message says to set `instead`.
     """
     try:
-        _make_directories(path.parent)
+        files.make_directories(str(path.absolute().parent))
         created = _create(path)
     except OSError as error:
         raise EncryptionKeyError(
@@ -102,12 +103,6 @@ def generate(path: Path, instead: str) -> None:
         )
 
 
-def _make_directories(directory: Path) -> None:
-    missing = [place for place in (directory, *directory.parents) if not place.exists()]
-    for place in reversed(missing):
-        place.mkdir(mode=0o700, exist_ok=True)
-
-
 def _create(path: Path) -> bool:
     """Whether this call made the file, whole and durable, without ever replacing one."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -115,19 +110,11 @@ def _create(path: Path) -> bool:
         with open(descriptor, "wb") as file:
             file.write(new_key().get_secret_value().encode() + b"\n")
             file.flush()
-            os.fsync(descriptor)
+            files.fsync(descriptor)
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         os.unlink(temporary)
-    _sync_directory(path.parent)
+    files.fsync_dir(str(path.parent))
     return True
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
