@@ -39,9 +39,10 @@ from tierkit import (
     unpack_row,
 )
 from tierkit.ciphers import CIPHERS, CipherName, derive
+from tierkit.encryptor import CredentialEncryptor
 from tierkit.keys import parse_keys
 from tierkit.schema import schema_of
-from tierkit.sealing import CredentialEncryptor, Sealer, needs_key
+from tierkit.sealing import Sealer, needs_key
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
 RING = parse_keys(NEW)

@@ -33,6 +33,7 @@ from tierkit.key_sources import LEGACY_KEY_VARIABLE
 from tierkit.keys import KeyRing, parse_keys
 from tierkit.sealing import Sealer
 from tierkit.testing import FakeClock
+from tierkit.tokens import held_key
 
 OLD, NEW, WRONG = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (7, 77, 177))
 OLD_ID: Final = parse_keys(OLD).primary.id
@@ -160,15 +161,14 @@ Plant = Callable[[], AbstractContextManager[object]]
 
 def taken_for_damage() -> AbstractContextManager[object]:
     """A fault: a record of a key that is not held is taken for one that was tampered with, and evicted."""
-    true = sealing._held
 
     def held(*args: Any) -> Any:
         try:
-            return true(*args)
+            return held_key(*args)
         except KeyNotHeldError as error:
             raise TamperedError(str(error)) from None
 
-    return patch.object(sealing, "_held", held)
+    return patch.object(sealing, "held_key", held)
 
 
 FAULTS: Final[Mapping[str, Plant]] = {

@@ -23,9 +23,10 @@ from tests.faults.trials import Effort, Outcome, Trial
 
 from tierkit import CacheConfig, CacheEntry, CacheManager, CacheTier, ProxyEntry, Row, ciphers
 from tierkit.ciphers import Cipher, CipherName
+from tierkit.encryptor import CredentialEncryptor
 from tierkit.keys import KeyRing, parse_keys
 from tierkit.schema import schema_of
-from tierkit.sealing import CredentialEncryptor, Sealer
+from tierkit.sealing import Sealer
 from tierkit.testing import FakeClock
 
 NEW, OLD, OTHER = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (7, 77, 177))

@@ -10,6 +10,7 @@ from tierkit.blob import BlobTier
 from tierkit.bulk import OnInvalid
 from tierkit.clock import Clock, SystemClock
 from tierkit.config import CacheConfig, CacheTierConfig
+from tierkit.encryptor import CredentialEncryptor
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, Usage, ValueEntry
 from tierkit.errors import (
     CacheClosedError,
@@ -44,7 +45,6 @@ from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
-from tierkit.sealing import CredentialEncryptor
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
 from tierkit.tier import (

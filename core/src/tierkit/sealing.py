@@ -7,9 +7,8 @@ everything in it but its usage.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hmac import compare_digest
 from math import inf
 from typing import Any, Final
@@ -18,126 +17,29 @@ from zlib import crc32
 import msgspec
 from pydantic import SecretStr
 
-from tierkit.ciphers import CIPHERS, DEFAULT_CIPHER, Cipher, CipherName, HoldsKeys
+from tierkit.ciphers import DEFAULT_CIPHER, CipherName, HoldsKeys
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import (
     CacheCorruptionError,
-    CacheValidationError,
     EncryptionKeyError,
     KeyNotHeldError,
     SchemaMismatchError,
-    SealingError,
     TamperedError,
 )
-from tierkit.keys import KEY_VARIABLES, ForeignToken, Key, KeyRing, parse_keys, ring_from_environment
-from tierkit.row import ColumnValue, Row, key_digest
+from tierkit.keys import Key, KeyRing
+from tierkit.row import ColumnValue, Row
 from tierkit.schema import EntrySchema
-from tierkit.values import secret_problem
+from tierkit.tokens import SCHEMA_VERSION, TOKEN, encode, held_key, maker_of, mark_of, matches, name_of, open_token
 
-SCHEMA_VERSION: Final = 1
-"""The version of what tokens are bound to and of what checks cover."""
-
-_TOKEN: Final = re.compile(rb"(s1|f1)\.([0-9a-f]{8})\.[A-Za-z0-9_-]+")
-_PLAIN_FERNET: Final = re.compile(rb"gAAAA[A-Za-z0-9_-]+={0,2}")  # a version, and a time before the year 2106
 _KEYED: Final = re.compile(r"k1\.([0-9a-f]{8})\.[0-9a-f]{32}")
 _EXACT: Final = 2.0**53
 
 _force: Final = msgspec.structs.force_setattr
-_encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="deterministic").encode
-
-
-def mark_of(cipher: str) -> str:
-    """The mark of the tokens that a cipher makes.
-
-    Raises:
-        CacheValidationError: There is no such cipher.
-    """
-    if cipher not in CIPHERS:
-        raise CacheValidationError(f"cipher must be {' or '.join(map(repr, CIPHERS))}, not {cipher!r}")
-    return CIPHERS[cipher].mark
 
 
 def needs_key(schema: EntrySchema) -> bool:
     """Whether entries of this schema hold secrets, so that a cache of them needs an encryption key."""
     return bool(schema.secrets)
-
-
-class CredentialEncryptor(HoldsKeys):
-    """Encrypts single secrets, outside any cache.
-
-    Without a key it takes the one in the environment variable `TIERKIT_ENCRYPTION_KEY` or
-    `PROXYWHIRL_CACHE_ENCRYPTION_KEY`. If neither is set it generates a key **that lives and dies with this
-    object**: nothing else will ever decrypt what it encrypted.
-
-    Its tokens are bound to no record, and those of a cache do not open here.
-    """
-
-    __slots__ = ("_mark", "_ring")
-
-    def __init__(
-        self,
-        key: SecretStr | KeyRing | None = None,
-        *,
-        cipher: CipherName = DEFAULT_CIPHER,
-        accept: tuple[ForeignToken, ...] = (),
-    ) -> None:
-        """Use `key`: a Fernet key, several of them separated by commas with the newest first, or a ring.
-
-        Args:
-            key: The keys.
-            cipher: What new tokens are made with. Those of both ciphers are read.
-            accept: `("fernet",)` decrypts plain Fernet tokens too, which other tools made with one of the keys itself.
-
-        Raises:
-            EncryptionKeyError: The key is malformed, or the ring was made to accept less.
-            CacheValidationError: There is no such cipher, or nothing of that kind to accept.
-        """
-        self._mark = mark_of(cipher)
-        if tuple(accept) not in ((), ("fernet",)):
-            del key  # it may be no ring and no SecretStr, and a traceback may show the locals
-            raise CacheValidationError(f'accept must be () or ("fernet",), not {accept!r}')
-        if isinstance(key, KeyRing):
-            self._ring = key
-        elif key is None:
-            found = ring_from_environment(KEY_VARIABLES, os.environ, accept=accept)
-            self._ring = found or KeyRing.generate(accept=accept)
-        else:
-            self._ring = parse_keys(key, accept=accept)
-        if not set(accept) <= set(self._ring.accept):
-            raise EncryptionKeyError(f"the key ring was made without accept={tuple(accept)!r}: make it with that")
-
-    def encrypt(self, secret: SecretStr) -> bytes:
-        """The token of `secret`; a new one each time.
-
-        Raises:
-            SealingError: `secret` is not a `SecretStr` of text that can be encoded as UTF-8.
-        """
-        problem = _problem(secret)
-        if problem:
-            del secret  # a traceback may show the locals of the frame that raises
-            raise SealingError(f"what is encrypted {problem}")
-        key = self._ring.primary
-        return key.ciphers[self._mark].seal(secret, _unbound(key))
-
-    def decrypt(self, token: bytes) -> SecretStr:
-        """The secret in `token`.
-
-        Raises:
-            KeyNotHeldError: It was encrypted with a key that is not held. For a plain Fernet token, which names no
-                key, that may also mean that it was changed.
-            TamperedError: It is not a token that `encrypt` made, nor one that is accepted.
-        """
-        if self._ring.accept and _matches(_PLAIN_FERNET, token):
-            return self._plain(token)
-        key, cipher = _maker_of(self._ring, token)
-        return _open(cipher, token, _unbound(key))
-
-    def _plain(self, token: bytes) -> SecretStr:
-        secret = self._ring.open_plain(token)
-        if secret is None:
-            held = ", ".join(self._ring.ids)
-            raise KeyNotHeldError(f"none of the keys that are held ({held}) opens the plain Fernet token: add its key")
-        return secret
 
 
 class Sealer(HoldsKeys):
@@ -222,10 +124,12 @@ class Sealer(HoldsKeys):
         except (TypeError, ValueError, OverflowError) as error:
             problem, columns = str(error), _present(row.columns)
         if not self._fits(row, key, columns):
-            raise CacheCorruptionError(f"{_name(row)} is not what was written: its check does not fit")
+            raise CacheCorruptionError(f"{name_of(row)} is not what was written: its check does not fit")
         if problem:
             name = self.schema.entry_type.__name__
-            raise SchemaMismatchError(f"{_name(row)} was written by a class that {name} does not agree with: {problem}")
+            raise SchemaMismatchError(
+                f"{name_of(row)} was written by a class that {name} does not agree with: {problem}"
+            )
         return columns
 
     def is_foreign(self, row: Row) -> bool:
@@ -247,7 +151,7 @@ class Sealer(HoldsKeys):
         Looks at what the row names and opens nothing: cheap, and no judgement of the row.
         """
         check = _KEYED.fullmatch(_text(row.check))
-        tokens = (_matches(_TOKEN, row.columns.get(column)) for _, column in self._secrets)
+        tokens = (matches(TOKEN, row.columns.get(column)) for _, column in self._secrets)
         ids = [check[1]] if check else []
         ids += [token[2].decode() for token in tokens if token]
         return next((key_id for key_id in ids if self._ring is None or self._ring.get(key_id) is None), "")
@@ -294,15 +198,15 @@ class Sealer(HoldsKeys):
         for name, column in self._secrets:
             token = columns.get(column)
             if token is not None:
-                key, cipher = _maker_of(self._ring, token, row)
-                opened[name] = _open(cipher, token, self._binding(key, row.key, name, where), row)
+                key, cipher = maker_of(self._ring, token, row)
+                opened[name] = open_token(cipher, token, self._binding(key, row.key, name, where), row)
         return opened
 
     def _where(self, columns: Mapping[str, Any]) -> list[tuple[str, Any]]:
         return [(column, columns.get(column)) for column in self._bound]
 
     def _binding(self, key: Key, record: str, field: str, where: list[tuple[str, Any]]) -> bytes:
-        return _encode((self.schema.namespace, SCHEMA_VERSION, key.id, record, field, where))
+        return encode((self.schema.namespace, SCHEMA_VERSION, key.id, record, field, where))
 
     def _primary(self) -> Key:
         if self._ring is None:
@@ -326,7 +230,7 @@ class Sealer(HoldsKeys):
             for name, value in columns.items()
             if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT
         }
-        return _encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole}))
+        return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole}))
 
     def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any]) -> bool:
         try:
@@ -339,20 +243,16 @@ class Sealer(HoldsKeys):
         check = _text(row.check)
         keyed = _KEYED.fullmatch(check)
         if keyed is not None:
-            return _held(self._ring, keyed[1], row)
+            return held_key(self._ring, keyed[1], row)
         if not check.startswith("c1."):
-            raise CacheCorruptionError(f"{_name(row)} has no check that can be read")
+            raise CacheCorruptionError(f"{name_of(row)} has no check that can be read")
         if self._secrets:
-            raise TamperedError(f"{_name(row)} has secrets, and a check that anyone could have made")
+            raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
         return None
 
 
 def _present(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if value is not None}
-
-
-def _name(row: Row | None) -> str:
-    return "the token" if row is None else f"record {key_digest(row.key)}"
 
 
 def _text(value: object) -> str:
@@ -365,46 +265,3 @@ def _check_of(key: Key | None, covered: bytes) -> str:
     digest = key.hasher.copy()
     digest.update(covered)
     return f"k1.{key.id}.{digest.hexdigest()}"
-
-
-# -- tokens ----------------------------------------------------------------------------------------------------------
-
-
-def _unbound(key: Key) -> bytes:
-    return _encode(("", SCHEMA_VERSION, key.id, "", "", []))  # no entry class has an empty namespace
-
-
-def _problem(secret: object) -> str:
-    return secret_problem(secret) if isinstance(secret, SecretStr) else "must be a SecretStr"
-
-
-def _matches(form: re.Pattern[bytes], value: object) -> re.Match[bytes] | None:
-    return form.fullmatch(value) if isinstance(value, bytes) else None
-
-
-def _maker_of(ring: KeyRing | None, token: object, row: Row | None = None) -> tuple[Key, Cipher]:
-    """The key that a token names, and its cipher that made the token."""
-    found = _matches(_TOKEN, token)
-    if found is None:
-        raise TamperedError(f"{_name(row)} holds something that is not a sealed secret")
-    key = _held(ring, found[2].decode(), row)
-    return key, key.ciphers[found[1].decode()]
-
-
-def _held(ring: KeyRing | None, key_id: str, row: Row | None) -> Key:
-    key = None if ring is None else ring.get(key_id)
-    if key is None:
-        held = "no key is held" if ring is None else f"held: {', '.join(ring.ids)}"
-        raise KeyNotHeldError(
-            f"{_name(row)} was sealed with the key {key_id}, which is not in the key ring ({held}): add it"
-        )
-    return key
-
-
-def _open(cipher: Cipher, token: bytes, bound_to: bytes, row: Row | None = None) -> SecretStr:
-    secret = cipher.open(token, bound_to)
-    if secret is None:
-        raise TamperedError(
-            f"{_name(row)} holds a sealed secret that was changed, or that was sealed for another place"
-        )
-    return secret
