@@ -83,7 +83,7 @@ def test_a_secret_of_an_old_key_below_a_check_of_the_new_one_is_told_too(
     assert f"of the first 1 records 1 were sealed with keys that are not held: {OLD_ID} (1)" in warnings(caplog)[0]
 
 
-@pytest.mark.parametrize("key", [NEW, f"{NEW},{OLD}"])
+@pytest.mark.parametrize("key", [NEW, f"{NEW},{OLD}"], ids=["one", "two"])
 def test_nothing_is_told_where_every_key_is_held(world: World, caplog: pytest.LogCaptureFixture, key: str) -> None:
     opened(world, NEW).put(proxy(1))
     opened(world, key)
