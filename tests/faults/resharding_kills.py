@@ -1,7 +1,8 @@
 """Kill -9 of a process that spreads a store over another number of shards, while another one writes to it.
 
-The process that spreads kills itself at one of its calls that change something. Before, at another of them, it stops
-until the writer has had its say. The writer has had the store open all along.
+The process that spreads stops at one of its calls that change something until the writer has had its say, and kills
+itself at that one or at one of the next. Every other time that call is the one that makes the new files the store. The
+writer has had the store open all along.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ SHORT, LONG = 8, 100
 SECONDS: Final = 0.005
 """How long the writer waits for a lock."""
 STOPPED, NEVER = 0, 0
+SWAP: Final = -1
+AFTER_SWAP: Final = 5
+"""Changes that are always made from the swap on."""
 
 
 @dataclass
@@ -90,17 +94,19 @@ def _version(row: Row | None) -> int:
 
 
 @contextmanager
-def interrupted(pipe: Connection, stop: int, die: int) -> Iterator[list[str]]:
-    """Stop before change number `stop` until a word comes over `pipe`; die before change number `die`."""
+def interrupted(pipe: Connection, stop: int, more: int) -> Iterator[list[str]]:
+    """Stop before change number `stop`, or before the swap, until a word comes over `pipe`; die after `more` others."""
     changes: list[str] = []
+    stopped_at: list[int] = []
 
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             changes.append(name)
-            if len(changes) == stop:
+            if not stopped_at and (len(changes) == stop or (stop == SWAP and name == "replace")):
+                stopped_at.append(len(changes))
                 send(pipe, STOPPED)
                 receive(pipe)
-            if len(changes) == die:
+            if stopped_at and len(changes) == stopped_at[0] + more:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args)
 
@@ -112,11 +118,11 @@ def interrupted(pipe: Connection, stop: int, die: int) -> Iterator[list[str]]:
         yield changes
 
 
-def spread(root: Path, shards: int, stop: int, die: int) -> Callable[[Connection], None]:
+def spread(root: Path, shards: int, stop: int, more: int) -> Callable[[Connection], None]:
     """What the process does that is killed; if it lives it tells how many changes it made."""
 
     def work(pipe: Connection) -> None:
-        with interrupted(pipe, stop, die) as changes, open_store(root, shards):
+        with interrupted(pipe, stop, more) as changes, open_store(root, shards):
             send(pipe, len(changes))
 
     return work
@@ -140,10 +146,10 @@ def beside(writer: Writer, child: Child, stop: int) -> int:
 
 
 def rounds(count: int, changes: int) -> Iterator[tuple[int, int]]:
-    """Before which changes the process stops and dies, of as many as it makes if it lives."""
-    for number in range(1, count + 1):
-        die = number * changes // count
-        yield max(1, die - 1 - number % 4 * changes // 6), die
+    """Where the process stops that would make so many changes, and after how many more it dies."""
+    for number in range(count):
+        stop = 1 + number * (changes - 2 * AFTER_SWAP) // count
+        yield SWAP if number % 2 else stop, number // 2 % AFTER_SWAP
 
 
 def run(root: Path, effort: Effort) -> Outcome:
@@ -154,9 +160,9 @@ def run(root: Path, effort: Effort) -> Outcome:
         writer = Writer(tier, outcome)
         writer.write(KEYS)
         changes = min(undisturbed(root, shards, writer) for shards in (3, 2))
-        for stop, die in rounds(LONG if effort == "long" else SHORT, changes):
+        for stop, more in rounds(LONG if effort == "long" else SHORT, changes):
             before = shards_of(root)
-            with forked(spread(root, 5 - before, stop, die)) as child:
+            with forked(spread(root, 5 - before, stop, more)) as child:
                 outcome.count("kills", not beside(writer, child, stop))
             outcome.count("found spread anew", shards_of(root) != before)
             writer.write_some()
