@@ -57,7 +57,7 @@ class Home:
             HomeLost: It is not there, or another is in its place.
         """
         if not self.is_there() and self._gone is not None:
-            raise type(self._gone)(str(self._gone))
+            raise type(self._gone)(*self._gone.args)
 
     def close(self) -> None:
         """Let go of it."""
