@@ -25,7 +25,7 @@ from tierkit import Row, TierContext, TierTimeout, files
 from tierkit.testing.suite.processes import Child, forked, receive, send
 from tierkit_jsonl import FileCacheTier, resharding
 from tierkit_jsonl.home import Home
-from tierkit_jsonl.layout import read_meta, write_meta
+from tierkit_jsonl.layout import read_meta, replace_meta
 from tierkit_jsonl.log import Log
 
 CHANGES: Final = ("append", "create", "fsync", "fsync_dir", "lock", "replace", "unlink", "unlock")
@@ -34,7 +34,7 @@ SECONDS: Final = 0.005
 """How long the writer waits for a lock."""
 STOPPED, NEVER = 0, 0
 SWAP: Final = -1
-AFTER_SWAP: Final = 5
+AFTER_SWAP: Final = 4
 """Changes that are always made from the swap on."""
 
 
@@ -190,7 +190,7 @@ def swapped_first() -> AbstractContextManager[object]:
     true = resharding._copy
 
     def copy(directory: str, old: Any, new: Any, context: TierContext) -> int:
-        write_meta(directory, new)
+        replace_meta(directory, new)
         return true(directory, old, new, context)
 
     return patch.object(resharding, "_copy", copy)

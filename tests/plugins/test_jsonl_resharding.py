@@ -344,7 +344,6 @@ def _workload(root: Path, faults: Faults) -> None:
         faults.on = False
 
 
-@pytest.mark.req("E-1")
 def test_any_call_may_fail_once_or_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = [0, 0]
     faults = Faults(monkeypatch, lambda n, _: OSError(errno.EIO, "input/output") if fails[0] <= n < fails[1] else None)
@@ -460,7 +459,6 @@ def test_every_file_and_name_is_flushed_before_the_swap_and_nothing_is_removed_b
 # -- descriptors -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("E-1")
 def test_an_open_store_has_two_descriptors_for_each_shard_and_two_and_a_scan_one_that_was_rewritten(
     tmp_path: Path,
 ) -> None:

@@ -69,8 +69,8 @@ def read_meta(directory: str) -> Header | None:
         files.close(opened[0])
 
 
-def write_meta(directory: str, header: Header) -> None:
-    """Have `meta.json` say `header`: from then on it is so."""
+def replace_meta(directory: str, header: Header) -> None:
+    """Have `meta.json` say `header`: from then on it is so. The caller flushes the directory."""
     path = os.path.join(directory, META)
     files.unlink(path + ".tmp")
     fd = files.create(path + ".tmp")
@@ -83,7 +83,6 @@ def write_meta(directory: str, header: Header) -> None:
         raise
     finally:
         files.close(fd)
-    files.fsync_dir(directory)
 
 
 def recover(directory: str) -> Header | None:
@@ -104,7 +103,7 @@ def sweep(home: Home, header: Header) -> None:
     """
     for generation, names in _generations(home.directory).items():
         if generation < header.generation:
-            files.fsync_dir(home.directory)  # the name of `meta.json` may not have been flushed
+            files.fsync_dir(home.directory)  # else a power cut may leave the old `meta.json` and none of its files
             _remove(home.directory, names)
         elif generation > header.generation:
             _remove_unfinished(home, names)
@@ -172,7 +171,8 @@ def _make_meta(directory: str, context: TierContext, shards: int, lock_timeout_s
             header = recover(directory) or Header(FORMAT, shards)
             _move_meta_aside(directory, context.now())
             _make_shards(directory, header)
-            write_meta(directory, header)
+            replace_meta(directory, header)
+            files.fsync_dir(directory)
     finally:
         lock.close()
 

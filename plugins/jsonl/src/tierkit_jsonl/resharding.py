@@ -17,14 +17,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, TypeVar
 
 from tierkit import TierContext, files
 from tierkit_jsonl.batch import Batch
 from tierkit_jsonl.compaction import copy_record
 from tierkit_jsonl.failures import storage_error
-from tierkit_jsonl.layout import META_LOCK, lock_path, read_meta, remove_newer, shard_path, write_meta
+from tierkit_jsonl.layout import META_LOCK, lock_path, read_meta, remove_newer, replace_meta, shard_path
 from tierkit_jsonl.lines import FORMAT, Header, encode_header, key_crc
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.log import Log
@@ -45,18 +45,14 @@ def spread(directory: str, shards: int, context: TierContext, lock_timeout_secon
     if context.read_only:
         logger.info("%s: it is opened read-only", keeps)
         return
-    begun = time.perf_counter()
     try:
-        count = _spread(directory, shards, context, lock_timeout_seconds)
+        _spread(directory, shards, context, lock_timeout_seconds)
     except OSError as error:
         logger.warning("%s, until it is opened again: %s", keeps, storage_error(context.name, error))
-    else:
-        what = f"{directory}: {count} records were spread over {shards} shards instead of {held.shards}"
-        logger.info("%s in %.2f s", what, time.perf_counter() - begun)
 
 
-def _spread(directory: str, shards: int, context: TierContext, lock_timeout_seconds: float) -> int:
-    """Spread the records anew; how many there were.
+def _spread(directory: str, shards: int, context: TierContext, lock_timeout_seconds: float) -> None:
+    """Spread the records anew. The caller flushes the directory, and then removes the old files.
 
     Raises:
         OSError: The store is as it was.
@@ -64,18 +60,21 @@ def _spread(directory: str, shards: int, context: TierContext, lock_timeout_seco
     with _locked([os.path.join(directory, META_LOCK)], lock_timeout_seconds):
         old = read_meta(directory)
         if old is None or old.shards == shards:  # another process was faster
-            return 0
+            return
+        begun = time.perf_counter()
         remove_newer(directory, old.generation)
         new = Header(FORMAT, shards, old.generation + 1)
         with _locked([lock_path(directory, number) for number in range(old.shards)], lock_timeout_seconds):
             try:
                 count = _copy(directory, old, new, context)
-                write_meta(directory, new)
+                replace_meta(directory, new)
             except BaseException:
-                if read_meta(directory) == old:  # else it is the store by now
-                    remove_newer(directory, old.generation)
+                with suppress(OSError):  # the next opening removes them, too
+                    if read_meta(directory) == old:  # else they are the store by now
+                        remove_newer(directory, old.generation)
                 raise
-    return count
+    what = f"{directory}: {count} records were spread over {shards} shards instead of {old.shards}"
+    logger.info("%s in %.2f s", what, time.perf_counter() - begun)
 
 
 @contextmanager
