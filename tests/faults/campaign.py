@@ -15,11 +15,22 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from tests.faults import key_loss, kills, tampering
+from tests.faults import (
+    key_loss,
+    kills,
+    resharding_kills,
+    tampering,
+)
 from tests.faults.trials import Effort, Outcome, Trial
 
+MODULES: Final = (
+    key_loss,
+    kills,
+    resharding_kills,
+    tampering,
+)
 TRIALS: Final[tuple[Trial, ...]] = tuple(
-    sorted((*kills.TRIALS, *tampering.TRIALS, *key_loss.TRIALS), key=lambda trial: trial.row)
+    sorted((trial for module in MODULES for trial in module.TRIALS), key=lambda trial: trial.row)
 )
 REPORT: Final = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN: Final = "<!-- written by tests.faults.campaign -->"

@@ -36,8 +36,10 @@ CALLS = (
 )
 
 
-def open_store(root: Path, *, shards: int = 1, compact_ratio: float = 1.0, **context: Any) -> FileCacheTier:
-    """A tier in `root` whose time stands still."""
+def open_store(root: Path, *, shards: int | None = None, compact_ratio: float = 1.0, **context: Any) -> FileCacheTier:
+    """A tier in `root` whose time stands still; one shard if it is new and nothing else is asked for."""
+    if not (root / "store" / "entries").exists():
+        shards = shards or 1
     return FileCacheTier(
         TierContext(**{"now": lambda: NOW, **context}),
         root / "store",

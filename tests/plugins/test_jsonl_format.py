@@ -345,7 +345,7 @@ def test_damaged_metadata_is_made_anew_from_the_shards(tmp_path: Path, content: 
     with open_store(tmp_path, shards=3, read_only=True) as reader:
         assert held(reader) == everything
         assert meta.exists() == (content is not None)
-    with open_store(tmp_path, shards=3) as tier:
+    with open_store(tmp_path) as tier:
         assert held(tier) == everything
     assert meta.read_bytes() == good
     aside = list(meta.parent.glob("meta.json.corrupt-*"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import subprocess
 import sys
@@ -360,15 +359,6 @@ def test_a_tier_left_open_says_nothing_when_the_interpreter_ends(tmp_path: Path)
     command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_stored_number_of_shards_wins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_store(tmp_path, shards=3) as tier:
-        tier.put_many([row(f"key {n}") for n in range(30)])
-    with caplog.at_level(logging.INFO, "tierkit.jsonl"), open_store(tmp_path, shards=7) as tier:
-        assert len(held(tier)) == 30
-        assert "keeps its 3 shards; the setting is 7" in caplog.text
-    assert len(list(shard(tmp_path).parent.glob("*.jsonl"))) == 3
 
 
 def test_compact_ratio_decides_when_a_shard_is_rewritten(tmp_path: Path) -> None:

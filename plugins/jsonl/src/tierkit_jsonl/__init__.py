@@ -21,7 +21,8 @@ class JsonlOptions(BaseModel):
 
     Attributes:
         path: The directory that holds it; made if it is not there.
-        shards: How many files a new directory spreads its records over; an existing one keeps its number.
+        shards: How many files it spreads its records over; one that has another number is spread anew when it is
+            opened. None keeps the number that it has, and means 16 for a new one.
         lock_timeout_seconds: How long a writer waits for the lock of a shard before it raises `TierTimeout`.
         compact_ratio: Bytes that are dead for each that is alive, above which a shard is rewritten.
     """
@@ -29,7 +30,7 @@ class JsonlOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
-    shards: int = Field(default=16, ge=1, le=256)
+    shards: int | None = Field(default=None, ge=1, le=256)
     lock_timeout_seconds: float = Field(default=5.0, ge=0, le=3600)
     compact_ratio: float = Field(default=1.0, ge=0.1, le=100)
 

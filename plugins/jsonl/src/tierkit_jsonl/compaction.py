@@ -25,7 +25,7 @@ def rewrite(log: Log, path: str, header: bytes, now: float, horizon: float) -> L
         batch = Batch(fresh, now, horizon)
         batch.header(header)
         for place in sorted(log.index.values(), key=lambda place: place.offset):
-            _copy(log, place, batch)
+            copy_record(log, place, batch)
         for mark in log.marks.values():
             if mark.marked_at > horizon:
                 batch.keep(mark)
@@ -37,7 +37,8 @@ def rewrite(log: Log, path: str, header: bytes, now: float, horizon: float) -> L
     return fresh
 
 
-def _copy(log: Log, place: Place, batch: Batch) -> None:
+def copy_record(log: Log, place: Place, batch: Batch) -> None:
+    """Stage in `batch` the record that lies at `place` in `log`, or that it is damaged."""
     line = files.pread(log.fd, place.length, place.offset)
     if not is_intact(line):
         batch.mark(place.key, place.version, "quarantine")

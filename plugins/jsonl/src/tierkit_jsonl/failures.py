@@ -23,11 +23,15 @@ _KINDS: Final[dict[int, type[CacheStorageError]]] = {
 }
 
 
-class _Failing(Protocol):
-    def failure(self, error: OSError) -> CacheStorageError: ...
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_WHAT_TO_DO: Final = "an open store takes two for each shard: raise the limit (ulimit -n), or set fewer shards"
 
 
-N = TypeVar("N", bound=_Failing)
+class _Settling(Protocol):
+    def settle(self, error: OSError) -> None: ...
+
+
+N = TypeVar("N", bound=_Settling)
 
 
 def storage_error(name: str, error: OSError) -> CacheStorageError:
@@ -35,19 +39,22 @@ def storage_error(name: str, error: OSError) -> CacheStorageError:
     if isinstance(error, CacheStorageError):
         return error
     kind = _KINDS.get(error.errno or 0, TierUnavailable)
-    return kind(f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    where = f": {error.filename}" if error.filename else ""
+    advice = f"; {_WHAT_TO_DO}" if error.errno in _NO_DESCRIPTORS else ""
+    return kind(f"{name}: {error.strerror or error}{where}{advice}")
 
 
 def mapped(method: Callable[Concatenate[N, P], T], /) -> Callable[Concatenate[N, P], T]:
-    """Let `method` of a tier raise only errors of the contract."""
+    """Let `method` of a tier raise only errors of the contract, and call it again where that settles one."""
 
     @functools.wraps(method)
     def call(tier: N, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(tier, *args, **kwargs)
-        except CacheStorageError:
-            raise
-        except OSError as error:
-            raise tier.failure(error) from error
+        while True:
+            try:
+                return method(tier, *args, **kwargs)
+            except CacheStorageError:
+                raise
+            except OSError as error:
+                tier.settle(error)
 
     return call

@@ -24,6 +24,7 @@ HEAD: Final = b'{"crc":"'
 """How each line starts. JSON escapes quotes inside strings, so a line holds this nowhere else."""
 HEAD_LENGTH: Final = 16
 MAX_LINE: Final = 8 * 1024 * 1024
+MAX_SHARDS: Final = 256
 
 _FIXED: Final = frozenset(
     {"crc", "op", "key", "version", "purge_at", "check", "access_count", "last_accessed", "blobs", "renamed"}
@@ -79,6 +80,11 @@ class Header(msgspec.Struct):
 
     format: int
     shards: int = 0
+    generation: int = 0
+
+    def is_possible(self) -> bool:
+        """Whether a store can be so."""
+        return 1 <= self.shards <= MAX_SHARDS and self.generation >= 0
 
 
 def key_crc(key: str) -> int:
@@ -91,10 +97,14 @@ def is_intact(line: bytes) -> bool:
     return line[:16] == b'{"crc":"%08x' % crc32(line[16:])
 
 
-def encode_header(shards: int, shard: int | None = None) -> bytes:
-    """The line that names format and number of shards."""
-    header = {"op": "shard", "format": FORMAT, "shards": shards, "shard": shard}
-    return _frame(0, {name: value for name, value in header.items() if value is not None})
+def encode_header(header: Header, shard: int | None = None) -> bytes:
+    """The line that names format and number of shards, and which of them this is."""
+    fields = {"op": "shard", "format": header.format, "shards": header.shards}
+    if header.generation:
+        fields["generation"] = header.generation
+    if shard is not None:
+        fields["shard"] = shard
+    return _frame(0, fields)
 
 
 def decode_header(line: bytes) -> Header | None:

@@ -5,8 +5,9 @@ What holds it together:
 - A write takes the thread lock, then the file lock, then catches up, then appends with one call, and only then indexes.
 - Holding the lock, the *name* decides which file is written: another process may have replaced the file meanwhile, and
   an append to the old one would vanish.
-- Once the folder of the store is gone, or another one is in its place, nothing is read or written any more: the folder
-  is looked at when a file is not where it was, and with the lock held before each write.
+- Once the folder of the store is gone, or another one is in its place, or its records were spread over other files,
+  nothing is written any more: `meta.json` is looked at with the lock held before each write. A reader looks at it when
+  a file is not where it was.
 - A read takes no lock while the file is as long as the index knows and still has a name. If it grew, the reader indexes
   the new whole lines under the thread lock alone; a torn tail is left to the next writer.
 - While this process itself holds the file lock, nobody else can write, so readers go on with the index as it is and do
@@ -61,10 +62,10 @@ class Shard:
         set_aside: How many damaged records `get` has set aside.
     """
 
-    def __init__(self, path: str, header: bytes, settings: ShardSettings) -> None:
+    def __init__(self, path: str, lock_path: str, header: bytes, settings: ShardSettings) -> None:
         """Open nothing yet."""
         self.path = path
-        self.lock = ShardLock(f"{path.removesuffix('.jsonl')}.lock", settings.lock_timeout_seconds)
+        self.lock = ShardLock(lock_path, settings.lock_timeout_seconds)
         self.log: Log | None = None
         self.set_aside = 0
         self._header = header
@@ -249,11 +250,11 @@ class Shard:
 
     def _log_to_write(self) -> Log:
         """The log, caught up, its tail repaired; the file lock is held."""
+        self._settings.home.check()
         self._sync_names()
         status = files.stat(self.path)
         log = self.log
         if status is None or log is None or not log.writable or not log.is_file(status):
-            self._settings.home.check()  # else the file that is known is there, and so is its folder
             log = self._open_to_write()
         elif status.st_size == log.end and log.intact:
             return log
@@ -330,6 +331,7 @@ class Shard:
 
     def _check_open(self) -> None:
         if self._closed:
+            self._settings.home.check()  # then it was closed because of that
             raise TierUnavailable(f"{self._context.name} is closed")
         if self._broken:
             raise TierUnavailable(f"{self.path}: a failed write could not be taken back; open it anew")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import weakref
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import ClassVar, Final, TypeVar
@@ -23,8 +20,8 @@ from tierkit import (
     Trait,
 )
 from tierkit_jsonl.batch import Batch
-from tierkit_jsonl.failures import mapped, storage_error
-from tierkit_jsonl.home import HomeLost
+from tierkit_jsonl.failures import mapped
+from tierkit_jsonl.following import Following
 from tierkit_jsonl.lines import encode_row, key_crc
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.order import RANKS
@@ -34,7 +31,6 @@ from tierkit_jsonl.victims import Victims
 
 T = TypeVar("T")
 
-logger: Final = logging.getLogger("tierkit.jsonl")
 LOOKED_AT: Final = 1000
 """Rows, or marks, that one step of a purge looks at."""
 REMOVED: Final = 32
@@ -56,7 +52,7 @@ class FileCacheTier(CacheTier[Row]):
         context: TierContext,
         path: str | os.PathLike[str],
         *,
-        shards: int = 16,
+        shards: int | None = None,
         lock_timeout_seconds: float = 5.0,
         compact_ratio: float = 1.0,
     ) -> None:
@@ -65,7 +61,8 @@ class FileCacheTier(CacheTier[Row]):
         Args:
             context: What a tier is told; its namespace becomes a directory under `path`.
             path: The directory that holds the store.
-            shards: How many files a new store spreads its records over; one that is there keeps its number.
+            shards: How many files it spreads its records over. One that has another number is spread anew, if that can
+                be done now. By default one that is there keeps its number, and a new one gets 16.
             lock_timeout_seconds: How long a writer waits for other threads and processes.
             compact_ratio: Bytes that are dead for each that is alive, above which a shard is rewritten.
 
@@ -76,21 +73,18 @@ class FileCacheTier(CacheTier[Row]):
         super().__init__(context)
         if context.eviction_policy not in RANKS:
             context.new_policy()  # refuses one that is not there, before anything is made
-        self._make_store = partial(
-            Store,
-            os.path.abspath(path),
+        self._following = Following(
             context,
-            shards=shards,
-            lock_timeout_seconds=lock_timeout_seconds,
-            compact_ratio=compact_ratio,
+            partial(
+                Store,
+                os.path.abspath(path),
+                context,
+                shards=shards,
+                lock_timeout_seconds=lock_timeout_seconds,
+                compact_ratio=compact_ratio,
+            ),
         )
-        self._opening = threading.RLock()
-        self._closed = False
-        try:
-            self._store = self._make_store()
-        except OSError as error:
-            raise storage_error(context.name, error) from error
-        self._victims = Victims(self, self._store.shards)
+        self._victims = Victims(self, self._following)
         _open_tiers.add(self)
 
     @property
@@ -100,14 +94,15 @@ class FileCacheTier(CacheTier[Row]):
 
     def get(self, key: str) -> Row | None:
         """The row held for `key`, or None. Takes no lock unless another process has written."""
-        shards = self._store.shards
-        shard = shards[crc32(key.encode("utf-8", "surrogatepass")) % len(shards)]
-        try:
-            return shard.get(key)
-        except CacheStorageError:
-            raise
-        except OSError as error:
-            raise self.failure(error) from error
+        while True:
+            shards = self._following.store.shards
+            shard = shards[crc32(key.encode("utf-8", "surrogatepass")) % len(shards)]
+            try:
+                return shard.get(key)
+            except CacheStorageError:
+                raise
+            except OSError as error:
+                self.settle(error)
 
     @mapped
     def put(self, record: Row) -> int | None:
@@ -124,16 +119,17 @@ class FileCacheTier(CacheTier[Row]):
         others before anything is written.
         """
         answers: list[int | None] = [None] * len(records)
-        groups: defaultdict[Shard, list[tuple[int, Row, bytes]]] = defaultdict(list)
+        items = []
         for number, row in enumerate(records):
             crc = key_crc(row.key)
-            groups[self._store.shard(crc)].append((number, row, encode_row(row, crc)))
+            items.append((crc, (number, row, encode_row(row, crc))))
 
-        def put_all(batch: Batch, group: list[tuple[int, Row, bytes]]) -> None:
-            for number, row, line in group:
+        def put_all(batch: Batch, group: list[tuple[int, tuple[int, Row, bytes]]]) -> None:
+            for _, (number, row, line) in group:
                 answers[number] = batch.put(row, line)
 
-        self._write_groups(groups, put_all)
+        self._refuse_read_only()
+        self._following.write_groups(items, put_all)
         return answers
 
     @mapped
@@ -146,13 +142,14 @@ class FileCacheTier(CacheTier[Row]):
         """Delete each key at its version, with one append for each shard."""
         refused: dict[str, int] = {}
 
-        def delete_all(batch: Batch, keys: list[str]) -> None:
-            for key in keys:
+        def delete_all(batch: Batch, group: list[tuple[int, str]]) -> None:
+            for _, key in group:
                 answer = batch.delete(key, versions[key])
                 if answer is not None:
                     refused[key] = answer
 
-        self._write_groups(self._by_shard(versions), delete_all)
+        self._refuse_read_only()
+        self._following.write_groups(_with_crcs(versions), delete_all)
         return refused
 
     @mapped
@@ -169,16 +166,17 @@ class FileCacheTier(CacheTier[Row]):
         If it raises, the rows of some shards may be there.
         """
         answers = [False] * len(replacements)
-        groups: defaultdict[Shard, list[tuple[int, Row, bytes, int]]] = defaultdict(list)
+        items = []
         for number, (row, expected_version) in enumerate(replacements):
             crc = key_crc(row.key)
-            groups[self._store.shard(crc)].append((number, row, encode_row(row, crc), expected_version))
+            items.append((crc, (number, row, encode_row(row, crc), expected_version)))
 
-        def replace_all(batch: Batch, group: list[tuple[int, Row, bytes, int]]) -> None:
-            for number, row, line, expected_version in group:
+        def replace_all(batch: Batch, group: list[tuple[int, tuple[int, Row, bytes, int]]]) -> None:
+            for _, (number, row, line, expected_version) in group:
                 answers[number] = batch.replace(row, line, expected_version)
 
-        self._write_groups(groups, replace_all)
+        self._refuse_read_only()
+        self._following.write_groups(items, replace_all)
         return answers
 
     @mapped
@@ -191,10 +189,11 @@ class FileCacheTier(CacheTier[Row]):
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
         """Append the usage of the rows held, as absolute numbers."""
 
-        def touch_all(batch: Batch, keys: list[str]) -> None:
-            batch.touch({key: deltas[key] for key in keys})
+        def touch_all(batch: Batch, group: list[tuple[int, str]]) -> None:
+            batch.touch({key: deltas[key] for _, key in group})
 
-        self._write_groups(self._by_shard(deltas), touch_all)
+        self._refuse_read_only()
+        self._following.write_groups(_with_crcs(deltas), touch_all)
 
     def purge_in_steps(self, now: float) -> Iterator[int]:
         """Discard rows whose `purge_at` has come, 32 in one write; forget old marks. Reads no file."""
@@ -203,7 +202,10 @@ class FileCacheTier(CacheTier[Row]):
             for shard, log in self._store.logs():
                 yield from _purge_shard(shard, log, now, now - self.context.tombstone_seconds)
         except OSError as error:
-            raise self.failure(error) from error
+            self.settle(error)
+        else:
+            return
+        yield from self.purge_in_steps(now)
 
     @mapped
     def clear(self) -> None:
@@ -234,23 +236,17 @@ class FileCacheTier(CacheTier[Row]):
 
     def scan(self) -> Iterator[Row]:
         """Every row held, shard by shard, in the order of the file. A rewrite meanwhile does no harm."""
-        try:
-            for shard, log in self._store.logs():
-                for place in sorted(log.index.values(), key=lambda place: place.offset):
-                    if shard.log is not log or place.key in log.index:
-                        row = shard.read(log, place)
-                        if row is not None:
-                            yield row
-        except OSError as error:
-            raise self.failure(error) from error
+        for shard, log, is_left in self._following.walk():
+            for place in sorted(log.index.values(), key=lambda place: place.offset):
+                if is_left(place.key) and (shard.log is not log or place.key in log.index):
+                    row = self._following.read(shard, log, place)
+                    if row is not None:
+                        yield row
 
     def keys(self) -> Iterator[str]:
         """The key of every row held, without reading."""
-        try:
-            for _, log in self._store.logs():
-                yield from list(log.index)
-        except OSError as error:
-            raise self.failure(error) from error
+        for _, log, is_left in self._following.walk():
+            yield from filter(is_left, list(log.index))
 
     @mapped
     def size(self) -> int:
@@ -276,41 +272,20 @@ class FileCacheTier(CacheTier[Row]):
 
     def close(self) -> None:
         """Close the files. Later calls raise `TierUnavailable`."""
-        with self._opening:
-            self._closed = True
-            self._store.close()
+        self._following.close()
         _open_tiers.discard(self)
 
     def after_fork(self) -> None:
         """Make locks and descriptors of one's own in a child; called by itself."""
-        self._opening = threading.RLock()
-        for shard in self._store.shards:
-            shard.after_fork()
+        self._following.after_fork()
 
-    def failure(self, error: OSError) -> CacheStorageError:
-        """What to raise for `error`. If the store is gone it is opened again first, for the calls to come."""
-        if isinstance(error, HomeLost):
-            try:
-                self._open_again()
-            except OSError as reason:
-                error = reason
-        return storage_error(self.context.name, error)
+    def settle(self, error: OSError) -> None:
+        """Raise what the contract says for `error`, or return if the call that met it is to be made again."""
+        self._following.settle(error)
 
-    def _open_again(self) -> None:
-        """Put another store in the place of one that is gone, unless another thread was faster."""
-        with self._opening:
-            lost = self._store
-            if self._closed or lost.home.is_there():
-                return
-            self._store = self._make_store()
-            self._victims.shards = self._store.shards
-            if self._store.is_new:
-                logger.warning(
-                    "%s: %s is begun anew in place of a store that is gone, and so is what was in it",
-                    self.context.name,
-                    lost.home.directory,
-                )
-            lost.close()
+    @property
+    def _store(self) -> Store:
+        return self._following.store
 
     def _refuse_read_only(self) -> None:
         if self.context.read_only:
@@ -320,20 +295,9 @@ class FileCacheTier(CacheTier[Row]):
         self._refuse_read_only()
         return self._store.shard(crc)
 
-    def _by_shard(self, keys: Iterable[str]) -> dict[Shard, list[str]]:
-        groups: defaultdict[Shard, list[str]] = defaultdict(list)
-        for key in keys:
-            groups[self._store.shard(key_crc(key))].append(key)
-        return groups
 
-    def _write_groups(self, groups: Mapping[Shard, T], work: Callable[[Batch, T], None]) -> None:
-        self._refuse_read_only()
-        for shard, group in groups.items():
-            shard.write(partial(_on, work, group))
-
-
-def _on(work: Callable[[Batch, T], None], group: T, batch: Batch) -> None:
-    work(batch, group)
+def _with_crcs(keys: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((key_crc(key), key) for key in keys)
 
 
 def _purge_shard(shard: Shard, log: Log, now: float, horizon: float) -> Iterator[int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tierkit import CacheTier, Held, KeyOrder, Row
+from tierkit_jsonl.following import Following
 from tierkit_jsonl.lines import Place, key_crc
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.order import RANKS
@@ -15,16 +16,12 @@ Victim = tuple[Shard, Log, Place]
 
 
 class Victims:
-    """Under `lru` and `fifo` each shard knows its coldest, by what the files say; else one order has all keys.
+    """Under `lru` and `fifo` each shard knows its coldest, by what the files say; else one order has all keys."""
 
-    Attributes:
-        shards: Among whose records it chooses.
-    """
-
-    def __init__(self, tier: CacheTier[Row], shards: Sequence[Shard]) -> None:
-        """Choose among the records of `shards` for `tier`."""
+    def __init__(self, tier: CacheTier[Row], following: Following) -> None:
+        """Choose among the records of the store of `tier`."""
         context = tier.context
-        self.shards = shards
+        self._following = following
         self._rank = RANKS.get(context.eviction_policy)
         self._order: KeyOrder | None = None
         if self._rank is None and context.max_entries is not None:
@@ -41,8 +38,7 @@ class Victims:
 
     def _named(self, logs: dict[Shard, Log], count: int) -> list[Victim]:
         def find(key: str) -> Victim | None:
-            shards = self.shards
-            shard = shards[key_crc(key) % len(shards)]
+            shard = self._following.store.shard(key_crc(key))
             log = logs.get(shard)
             place = None if log is None else log.index.get(key)
             return None if log is None or place is None else (shard, log, place)
