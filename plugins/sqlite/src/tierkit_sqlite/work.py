@@ -264,21 +264,23 @@ def fetch(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...] = ()) -> lis
         if not failures.is_not_text(error):
             raise
     connection = cursor.connection
-    connection.text_factory = _text_or_damage
+    connection.text_factory = text_or_damage
     try:
-        return [_blanked(found) for found in cursor.execute(sql, values).fetchall()]
+        return [blanked(found) for found in cursor.execute(sql, values).fetchall()]
     finally:
         connection.text_factory = str
 
 
-def _text_or_damage(raw: bytes) -> object:
+def text_or_damage(raw: bytes) -> object:
+    """For a connection's `text_factory`: the text, or what `blanked` takes for damage."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return _DAMAGED
 
 
-def _blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
+def blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`found`, but if a text in it is not UTF-8, it and each float are None: no row has none."""
     if _DAMAGED not in found:
         return found
     return tuple(None if value is _DAMAGED or isinstance(value, float) else value for value in found)
