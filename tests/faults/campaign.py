@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from tests.faults import bit_rot, kills, torn_tail
+from tests.faults import bit_rot, kills, old_formats, torn_tail
 from tests.faults.trials import Effort, Outcome, Trial
 
 TRIALS: Final[tuple[Trial, ...]] = tuple(
-    sorted((*kills.TRIALS, *torn_tail.TRIALS, *bit_rot.TRIALS), key=lambda trial: trial.row)
+    sorted((*kills.TRIALS, *torn_tail.TRIALS, *bit_rot.TRIALS, *old_formats.TRIALS), key=lambda trial: trial.row)
 )
 REPORT: Final = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN: Final = "<!-- written by tests.faults.campaign -->"

@@ -16,8 +16,8 @@ from tests.faults import kept
 from tests.faults.trials import Effort, Outcome, Trial
 from tests.plugins.jsonl_tools import held, open_store, row, shard
 
-from tierkit import Delta, Row
-from tierkit_jsonl import FileCacheTier, files
+from tierkit import Delta, Row, files
+from tierkit_jsonl import FileCacheTier
 from tierkit_sqlite import SQLiteCacheTier
 
 STEPS: Final = 200
