@@ -61,7 +61,12 @@ def store_of_lines(folder: Path) -> Store:
 
 
 def is_doubtful(content: bytes, place: int) -> bool:
-    """Whether the flip hits what tells the key of its line: then nothing says which older record it overtakes."""
+    """Whether nothing says any more which older record a line overtakes.
+
+    That is where what tells its key is hit, and the end of the last line, which then looks like one that was cut off.
+    """
+    if place == len(content) - 1:
+        return True
     begin = content.rfind(b"\n", 0, place) + 1
     key = content.find(b'"key":"', begin)
     return begin + lines.HEAD_LENGTH <= place <= content.find(b'",', key) + 1
