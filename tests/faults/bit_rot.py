@@ -24,11 +24,14 @@ from tierkit.sealing import Sealer
 from tierkit_jsonl import lines, log
 from tierkit_jsonl.lines import Place
 from tierkit_jsonl.log import Log
-from tierkit_sqlite import SQLiteCacheTier
+from tierkit_sqlite import SQLiteCacheTier, salvage
+from tierkit_sqlite.opening import Settings
 
 MASKS: Final = (0x01, 0x20, 0x80, 0xFF)
 KEYS: Final = tuple(f"key {n}" for n in range(60))
 PAGE: Final = 4096
+MOST: Final = 17
+"""Records on a page, of those of this trial."""
 
 
 def flipped(content: bytes, place: int, mask: int) -> bytes:
@@ -156,10 +159,11 @@ def rotting_database(folder: Path, effort: Effort) -> Outcome:
     newest = {key: version for key, version in newest.items() if key not in KEYS[::20]}
     content = file.read_bytes()
     outcome.count("bytes in the database", len(content))
-    inside = content.find(b"key 7 2 key 7 2")
+    inside = content.find(b"key 31 2 key 31 2")
     outcome.check(inside > 0, "no record found in the file")
-    others = [chance.randrange(len(content)) for _ in range(599 if effort == "long" else 9)]
-    for number, place in enumerate([inside, *others]):
+    head = inside // PAGE * PAGE + 3  # of its page: how many rows there are on it
+    others = [chance.randrange(len(content)) for _ in range(598 if effort == "long" else 6)]
+    for number, place in enumerate([inside, head, *others]):
         damaged = kept.copied(folder / str(number) / "store.db", flipped(content, place, 1 << chance.randrange(8)))
         try:
             found = (read_by_tier, read_by_cache)[number % 2](damaged)
@@ -180,6 +184,7 @@ def judge(found: kept.Found, newest: kept.Found, place: int, outcome: Outcome) -
     if place < PAGE and lost == len(newest):
         outcome.count("all records lost, in the first page")
         return
+    outcome.check(lost <= MOST, f"{where}: {lost} records lost, more than a page holds")
     outcome.count("one record lost", lost == 1)
     outcome.count("more records lost", lost > 1)
     outcome.counts["most lost by a flip"] = max(outcome.counts.get("most lost by a flip", 0), lost)
@@ -256,7 +261,11 @@ TRIALS: Final = (
         7,
         "bit rot in a SQLite database",
         rotting_database,
-        {"the check of a row is ignored": lambda: patched((Sealer, "_fits", lambda *_: True))},
+        {
+            "the check of a row is ignored": lambda: patched((Sealer, "_fits", lambda *_: True)),
+            "a damaged page is not repaired": lambda: patched((Settings, "rebuild", lambda *_: False)),
+            "a damaged page ends what is brought over": lambda: patched((salvage, "_beyond", lambda *_: 2**63 - 1)),
+        },
     ),
     Trial(
         7,

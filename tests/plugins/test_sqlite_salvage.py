@@ -9,7 +9,7 @@ from tests.plugins.sqlite_support import open_tier, proxy, raw
 
 from tierkit import Row, TierUnavailable
 from tierkit import files as system
-from tierkit_sqlite import SQLiteCacheTier
+from tierkit_sqlite import SQLiteCacheTier, library
 
 PAGE = 4096
 ROWS = [proxy(n) for n in range(1000, 1400)]
@@ -47,7 +47,11 @@ def is_sound(path: Path) -> bool:
 
 
 @pytest.mark.req("E-1")
-def test_a_damaged_page_costs_only_the_rows_on_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("fault", [False, True], ids=["", "with the WAL fault"])
+def test_a_damaged_page_costs_only_the_rows_on_it(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, fault: bool
+) -> None:
+    monkeypatch.setattr(library, "has_wal_fault", lambda: fault)
     fill(path)
     damaged = spoil_page_of(path, ROWS[20])
     with caplog.at_level(logging.WARNING, "tierkit.sqlite"), open_then(path) as tier:
@@ -74,6 +78,20 @@ def test_damaged_pages_apart_cost_only_the_rows_on_them(path: Path) -> None:
     assert ROWS[100] in found
     assert ROWS[300] in found
     assert 200 < len(found) < 380
+
+
+@pytest.mark.parametrize("read", ["scan", "keys"])
+def test_a_page_that_gives_rows_out_of_order_ends_no_scan(path: Path, read: str) -> None:
+    """SQLite reads on without an error where the count of rows on a page has grown."""
+    rows = [proxy(n, proxy_url="x" * 200) for n in range(1000, 1060)]
+    with open_then(path) as tier:
+        tier.put_many(rows)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(rows[30].check.encode()) // PAGE * PAGE + 3] ^= 1
+    path.write_bytes(content)
+    with open_then(path) as tier:
+        assert len(list(getattr(tier, read)())) == len(rows)
+    assert is_sound(path)
 
 
 def test_others_that_have_the_file_open_go_on(path: Path) -> None:
@@ -140,6 +158,7 @@ def test_a_file_whose_schema_is_damaged_loses_no_row(path: Path, caplog: pytest.
         (b"indexidx_proxy_entry_source", b"indexidx_proxy_entry_sourcE"),
         (b'INDEX "idx_proxy_entry_source"', b'INDEX "idx_\xe5roxy_entry_source"'),
         (b"CREATE TABLE", b"CREATE \xe5ABLE"),
+        (b"tableproxy_entry__marks", b"tableproxy_entry__markS"),
     ],
 )
 def test_a_schema_that_contradicts_itself_is_damage(path: Path, was: bytes, is_now: bytes) -> None:

@@ -45,6 +45,14 @@ _VALUE_ERRORS: Final = (
 )
 
 
+class Disorder(Exception):
+    """Rows came in another order than asked for: a page says otherwise than the one above it."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("rows are out of order")
+
+
 class StaleLayout(Exception):
     """The table has other columns than when its statements were made."""
 
@@ -57,7 +65,7 @@ def code_of(error: BaseException) -> int | None:
 
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file is not a database, or a broken one."""
-    return code_of(error) in {_CORRUPT, _NOTADB} or isinstance(error, UnicodeDecodeError)
+    return code_of(error) in {_CORRUPT, _NOTADB} or isinstance(error, UnicodeDecodeError | Disorder)
 
 
 def is_misfit(error: BaseException) -> bool:
@@ -98,7 +106,7 @@ def translated(error: Exception, where: str) -> Exception:
         return CacheValidationError(f"{where}: a record cannot be stored: {type(error).__name__}")
     if isinstance(error, CacheStorageError):
         return error
-    if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+    if isinstance(error, sqlite3.Error | UnicodeDecodeError | Disorder):
         kind = _BY_CODE.get(code_of(error) or 0, TierUnavailable)
     elif isinstance(error, OSError):
         kind = _BY_ERRNO.get(error.errno or 0, TierUnavailable)

@@ -38,7 +38,7 @@ def bring_over(source: str, cursor: sqlite3.Cursor, table: Table) -> int:
         columns = schema.columns_of(damaged, table.namespace)
         if not columns:
             return 0
-        cursor.executemany(table.mark_always, _marks(damaged, quote(marks_name(table.namespace))))
+        cursor.executemany(table.mark_always, _marks(damaged, marks_name(table.namespace)))
         rows = _rows(damaged, Table(table.namespace, columns))
         cursor.executemany(table.put, map(table.values, rows))
         return cursor.rowcount
@@ -92,7 +92,7 @@ def _copy(path: str, aside: str) -> None:
 def _begin_anew(cursor: sqlite3.Cursor, namespace: str) -> None:
     """Put empty tables and indexes in place of those that are there, without reading these."""
     mine = (namespace, marks_name(namespace))
-    made_by = "SELECT sql FROM sqlite_master WHERE tbl_name IN (?, ?) AND sql IS NOT NULL ORDER BY type = 'index'"
+    made_by = "SELECT sql FROM sqlite_master WHERE tbl_name IN (?, ?) AND sql IS NOT NULL ORDER BY type <> 'table'"
     statements = work.fetch(cursor, made_by, mine)
     cursor.execute("PRAGMA writable_schema = ON")
     try:
@@ -118,20 +118,21 @@ def _rows(damaged: sqlite3.Connection, table: Table) -> Iterator[Row]:
 
 def _readable(damaged: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
     """Rowid and columns of each row that can be read, in order."""
-    select = f"SELECT rowid, * FROM {table} NOT INDEXED WHERE rowid > ?1 ORDER BY rowid"
-    after = 0
-    while after < _LAST_ROWID:
-        for found in _until_damage(damaged, select, (after,)):
-            if found[0] <= after:  # a page that belongs elsewhere
+    # Not `rowid > ?`: SQLite would look for the row before it, whose page may be the damaged one.
+    select = f"SELECT rowid, * FROM {table} NOT INDEXED WHERE rowid >= ?1 ORDER BY rowid"
+    at = 0
+    while at < _LAST_ROWID:
+        for found in _until_damage(damaged, select, (at,)):
+            if found[0] < at:  # a page that belongs elsewhere
                 break
-            after = found[0]
+            at = found[0] + 1
             yield found
         try:
-            while one := _next(damaged, select, after):  # the Python module loses a row before one that fails
-                after = one[0]
+            while one := _next(damaged, select, at):  # the Python module loses a row before one that fails
+                at = one[0] + 1
                 yield one
         except _Unreadable:
-            after = _beyond(damaged, select, after)
+            at = _beyond(damaged, select, at)
         else:
             return
 
@@ -145,42 +146,43 @@ def _until_damage(damaged: sqlite3.Connection, sql: str, values: tuple[Any, ...]
                 raise
 
 
-def _next(damaged: sqlite3.Connection, select: str, after: int) -> tuple[Any, ...] | None:
-    """The next row behind the rowid `after`, or None if there is none.
+def _next(damaged: sqlite3.Connection, select: str, at: int) -> tuple[Any, ...] | None:
+    """The first row from the rowid `at`, or None if there is none.
 
     Raises:
         _Unreadable: The page where it would be is damaged.
     """
     try:
-        found = work.fetch(damaged.cursor(), f"{select} LIMIT 1", (after,))
+        found = work.fetch(damaged.cursor(), f"{select} LIMIT 1", (at,))
     except failures.DAMAGE as error:
         if failures.is_damage(error):
             raise _Unreadable from None
         raise
-    if found and found[0][0] <= after:
+    if found and found[0][0] < at:
         raise _Unreadable
     return work.blanked(found[0]) if found else None
 
 
-def _beyond(damaged: sqlite3.Connection, select: str, after: int) -> int:
-    """The rowid from which reading goes on behind a damaged place.
+def _beyond(damaged: sqlite3.Connection, select: str, at: int) -> int:
+    """The rowid from which reading goes on behind a damaged one.
 
     The steps grow by a 64th: exact behind one page, and soon at the end where more is damaged.
     """
     step = 1
-    while after + step < _LAST_ROWID:
+    while at + step < _LAST_ROWID:
         try:
-            _next(damaged, select, after + step)
+            _next(damaged, select, at + step)
         except _Unreadable:
             step += 1 + step // 64
         else:
-            return after + step
+            return at + step
     return _LAST_ROWID
 
 
 def _marks(damaged: sqlite3.Connection, marks: str) -> Iterator[tuple[Any, ...]]:
     """The marks before the first damaged place, and those behind the last."""
-    for order in ("ASC", "DESC"):
-        for mark in _until_damage(damaged, f"SELECT key, mark, marked_at FROM {marks} ORDER BY key {order}"):
+    known = damaged.execute(f"PRAGMA table_info({quote(marks)})").fetchall()
+    for order in ("ASC", "DESC") if known else ():
+        for mark in _until_damage(damaged, f"SELECT key, mark, marked_at FROM {quote(marks)} ORDER BY key {order}"):
             if tuple(map(type, mark)) == (str, int, float):
                 yield mark

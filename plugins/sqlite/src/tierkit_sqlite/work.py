@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter, lt
 from typing import Any, Final
 
 from tierkit import Delta, Held, Row, delete_refusal, refusal
@@ -185,6 +186,7 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
     """The next rows after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.page, (after, last))
     _check_width(found, table.width + 1)
+    _check_order(found, after, last)
     rows = [row for _, *columns in found if (row := table.row(columns)) is not None]
     return rows, _next(found, last)
 
@@ -192,12 +194,14 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
 def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
     """The next keys after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.key_page, (after, last))
+    _check_order(found, after, last)
     return [key for _, key in found if isinstance(key, str)], _next(found, last)
 
 
 def usage_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Held], int]:
     """The keys of the next rows after a rowid, with their usage, and the rowid to go on from."""
     found = fetch(cursor, table.usage_page, (after, last))
+    _check_order(found, after, last)
     return [Held(*columns) for _, *columns in found if tuple(map(type, columns)) == _USAGE], _next(found, last)
 
 
@@ -289,6 +293,13 @@ def blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
 def _check_width(found: Sequence[Sequence[Any]], width: int) -> None:
     if found and len(found[0]) != width:
         raise failures.StaleLayout
+
+
+def _check_order(found: Sequence[Sequence[Any]], after: int, last: int) -> None:
+    """See that rowids rise: where a page is damaged SQLite may give others, and a scan would end there, or never."""
+    rowids = [after, *map(itemgetter(0), found)]
+    if not all(map(lt, rowids, rowids[1:])) or rowids[-1] > last:
+        raise failures.Disorder
 
 
 def _next(found: Sequence[Sequence[Any]], last: int) -> int:
