@@ -15,19 +15,27 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final, NamedTuple
 
+)
+
 from tests.faults import (
+    bit_rot,
     key_loss,
     kills,
+    old_formats,
     resharding_kills,
     tampering,
+    torn_tail,
 )
 from tests.faults.trials import Effort, Outcome, Trial
 
 MODULES: Final = (
+    bit_rot,
     key_loss,
     kills,
+    old_formats,
     resharding_kills,
     tampering,
+    torn_tail,
 )
 TRIALS: Final[tuple[Trial, ...]] = tuple(
     sorted((trial for module in MODULES for trial in module.TRIALS), key=lambda trial: trial.row)

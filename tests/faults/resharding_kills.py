@@ -207,16 +207,18 @@ def without_marks() -> AbstractContextManager[object]:
     return patch.object(resharding._Copy, "take", take)
 
 
-_TRIAL: Final = Trial(
-    1,
-    "kill -9 while a JSON Lines store is spread over other shards",
-    run,
-    {
-        "the new files are the store before they are written": swapped_first,
-        "marks are not copied": without_marks,
-        "who writes meanwhile is not kept out": lambda: patch.object(resharding, "_locked", lambda *_: nullcontext()),
-        "who has the old files open goes on writing them": lambda: patch.object(Home, "check", lambda _: None),
-    },
+TRIALS: Final = (
+    Trial(
+        1,
+        "kill -9 while a JSON Lines store is spread over other shards",
+        run,
+        {
+            "the new files are the store before they are written": swapped_first,
+            "marks are not copied": without_marks,
+            "who writes meanwhile is not kept out": lambda: patch.object(
+                resharding, "_locked", lambda *_: nullcontext()
+            ),
+            "who has the old files open goes on writing them": lambda: patch.object(Home, "check", lambda _: None),
+        },
+    ),
 )
-
-TRIALS: Final = (_TRIAL,)

@@ -84,7 +84,7 @@ class BlobTier(CacheTier[Row]):
             there = self._there(key)
             refused = delete_refusal(version, there.row, there.mark)
             if refused is None:
-                self._seal(_Envelope(_FORMAT, key, None, version + 1, self.context.now()))
+                self._seal(_Envelope(FORMAT, key, None, version + 1, self.context.now()))
             return refused
 
     def replace(self, record: Row, expected_version: int) -> bool:
@@ -100,7 +100,7 @@ class BlobTier(CacheTier[Row]):
             held = self._there(record.key).row
             if held is None or held.version != record.version:
                 return False
-            self._seal(_Envelope(_FORMAT, record.key, None, record.version, self.context.now()))
+            self._seal(_Envelope(FORMAT, record.key, None, record.version, self.context.now()))
             return True
 
     def touch_many(self, deltas: Mapping[str, Delta]) -> None:
@@ -147,7 +147,7 @@ class BlobTier(CacheTier[Row]):
     def _there(self, key: str) -> _Envelope:
         self._check_open()
         blob = self.load(key)
-        envelope = _Envelope(_FORMAT, key, None) if blob is None else _unpack(blob)
+        envelope = _Envelope(FORMAT, key, None) if blob is None else _unpack(blob)
         return envelope if envelope is not None and envelope.key == key else _Envelope(_DAMAGED, key, None)
 
     def _put(self, record: Row, there: _Envelope) -> int | None:
@@ -155,7 +155,7 @@ class BlobTier(CacheTier[Row]):
         if refused is None:
             if there.row is not None:
                 record = with_usage(record, there.row.access_count, there.row.last_accessed)
-            self._seal(_Envelope(_FORMAT, record.key, record, there.mark, there.marked_at))
+            self._seal(_Envelope(FORMAT, record.key, record, there.mark, there.marked_at))
         return refused
 
     def _seal(self, envelope: _Envelope) -> None:
@@ -185,14 +185,13 @@ def _unpack(blob: bytes) -> _Envelope | None:
         envelope = _decoder.decode(blob)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    if envelope.format > _FORMAT:
-        raise TierUnavailable(
-            f"a record has format {envelope.format}, newer than {_FORMAT}: upgrade tierkit to read it"
-        )
-    return envelope if envelope.format == _FORMAT else None
+    if envelope.format > FORMAT:
+        raise TierUnavailable(f"a record has format {envelope.format}, newer than {FORMAT}: upgrade tierkit to read it")
+    return envelope if envelope.format == FORMAT else None
 
 
-_FORMAT: Final = 1
+FORMAT: Final = 1
+"""Of the envelope and the row in it."""
 _DAMAGED: Final = 0
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Envelope)

@@ -52,6 +52,7 @@ class Connections:
         path: str,
         where: str,
         opener: Callable[[Gate], Opened],
+        rebuild: Callable[[Opened], bool],
         make_lock_file: Callable[[], files.LockFile] | None,
     ) -> None:
         """Open nothing yet.
@@ -60,11 +61,13 @@ class Connections:
             path: The database file.
             where: The level and its file, for messages.
             opener: Opens a connection; it is given the gate through which writes must go.
+            rebuild: Makes the tables anew where a page of them is damaged; answers whether it could.
             make_lock_file: Makes a lock that every writer takes; None where SQLite's own locks are enough.
         """
         self.path = path
         self.where = where
         self._opener = opener
+        self._rebuild = rebuild
         self._make_lock_file = make_lock_file
         self._closed = False
         self._beyond_repair = False
@@ -240,20 +243,28 @@ class Connections:
         if failures.is_stale(error) or not self._is_unchanged(opened):
             handle.drop()
             return True
-        return failures.is_damage(error) and self._is_reindexed(handle, opened)
+        return failures.is_damage(error) and self._is_repaired(handle, opened)
 
-    def _is_reindexed(self, handle: Handle, opened: Opened) -> bool:
-        """Make the indexes anew, once: a bit that flips in an indexed column leaves a row that cannot be changed."""
-        if opened.reindexed or opened.stamp is not None or self._beyond_repair:
+    def _is_repaired(self, handle: Handle, opened: Opened) -> bool:
+        """Make the indexes anew, once: a bit that flips in an indexed column leaves a row that cannot be changed.
+
+        If that fails or does not help a page of the table is damaged, and the tables are made anew.
+        """
+        if opened.stamp is not None or opened.rebuilt or self._beyond_repair:
             return False
-        opened.reindexed = True
-        try:
-            with handle.gate:
-                opened.connection.execute(opened.table.reindex)
-        except sqlite3.Error as error:
-            self._beyond_repair = failures.is_damage(error)
-            return False
-        return True
+        with handle.gate:
+            if not opened.reindexed:
+                opened.reindexed = True
+                try:
+                    opened.connection.execute(opened.table.reindex)
+                except (sqlite3.Error, UnicodeDecodeError) as error:
+                    if not failures.is_damage(error) and not isinstance(error, sqlite3.IntegrityError):
+                        return False
+                else:
+                    return True
+            opened.rebuilt = self._rebuild(opened)
+            self._beyond_repair = not opened.rebuilt
+            return opened.rebuilt
 
     def _failure(self, handle: Handle, error: Exception) -> Exception:
         """What to raise. A connection that cannot be trusted any more is closed: the next call opens another."""

@@ -9,7 +9,7 @@ from tierkit import CacheStorageError, CacheValidationError, TierFull, TierReadO
 from tierkit_sqlite.library import sqlite3
 
 # Result codes of sqlite.org/rescode.html; not every build of the Python module names them.
-_PERM, _BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL = 3, 5, 6, 8, 11, 13
+_ERROR, _PERM, _BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL = 1, 3, 5, 6, 8, 11, 13
 _CANTOPEN, _TOOBIG, _CONSTRAINT, _AUTH, _NOTADB = 14, 18, 19, 23, 26
 
 _BY_CODE: Final[dict[int, type[CacheStorageError]]] = {
@@ -34,6 +34,8 @@ _ADVICE: Final[dict[type[CacheStorageError], str]] = {
     TierReadOnly: "it cannot be written",
     TierUnavailable: "the database cannot be used",
 }
+DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What SQLite raises where a file is damaged. The latter is the Python module's, over a message that quotes damage."""
 _VALUE_ERRORS: Final = (
     sqlite3.DataError,
     sqlite3.InterfaceError,
@@ -41,6 +43,14 @@ _VALUE_ERRORS: Final = (
     OverflowError,
     UnicodeEncodeError,
 )
+
+
+class Disorder(Exception):
+    """Rows came in another order than asked for: a page says otherwise than the one above it."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("rows are out of order")
 
 
 class StaleLayout(Exception):
@@ -55,7 +65,12 @@ def code_of(error: BaseException) -> int | None:
 
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file is not a database, or a broken one."""
-    return code_of(error) in {_CORRUPT, _NOTADB}
+    return code_of(error) in {_CORRUPT, _NOTADB} or isinstance(error, UnicodeDecodeError | Disorder)
+
+
+def is_misfit(error: BaseException) -> bool:
+    """Whether the schema contradicts itself: a name in it has rotted."""
+    return code_of(error) == _ERROR and ("already exists" in str(error) or "no such " in str(error))
 
 
 def is_unopened(error: BaseException) -> bool:
@@ -91,7 +106,7 @@ def translated(error: Exception, where: str) -> Exception:
         return CacheValidationError(f"{where}: a record cannot be stored: {type(error).__name__}")
     if isinstance(error, CacheStorageError):
         return error
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, sqlite3.Error | UnicodeDecodeError | Disorder):
         kind = _BY_CODE.get(code_of(error) or 0, TierUnavailable)
     elif isinstance(error, OSError):
         kind = _BY_ERRNO.get(error.errno or 0, TierUnavailable)

@@ -100,13 +100,18 @@ def settled_stamp(path: str) -> tuple[int, ...] | None:
     return None if found[-1] else found
 
 
-def move_aside(path: str, now: float) -> str:
-    """Rename a damaged database and what is beside it. Returns the new name."""
+def name_aside(path: str, now: float) -> str:
+    """A name, not yet taken, for a damaged database that is kept."""
     aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
     number = 0
     while os.path.lexists(aside + (suffix := f".{number}" if number else "")):
         number += 1
-    aside += suffix
+    return aside + suffix
+
+
+def move_aside(path: str, now: float) -> str:
+    """Rename a damaged database and what is beside it. Returns the new name."""
+    aside = name_aside(path, now)
     system.replace(path, aside)
     for beside in BESIDE:
         if os.path.lexists(path + beside):

@@ -28,9 +28,10 @@ class Opened:
         stamp: Of the file, where it is read without locks because nobody writes to it; else None.
         passing: It stands for something that is not there yet: to be used once.
         reindexed: The indexes have been made anew over this connection.
+        rebuilt: So have the tables.
     """
 
-    __slots__ = ("connection", "file", "passing", "reindexed", "stamp", "table")
+    __slots__ = ("connection", "file", "passing", "rebuilt", "reindexed", "stamp", "table")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Opened:
         self.stamp = stamp
         self.passing = passing
         self.reindexed = False
+        self.rebuilt = False
 
 
 class Handle:

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from tierkit import TierContext, TierReadOnly, TierUnavailable
-from tierkit_sqlite import failures, files, schema
+from tierkit_sqlite import failures, files, salvage, schema
 from tierkit_sqlite.handles import Gate, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
@@ -72,6 +72,23 @@ class Settings:
             )
         return opened
 
+    def rebuild(self, opened: Opened) -> bool:
+        """Make the tables anew of what can be read; whoever calls holds the gate. Answers whether that was done."""
+        try:
+            aside = files.name_aside(self.path, self.context.now())
+            count = salvage.rebuild(opened.connection, opened.table, self.path, aside)
+        except (sqlite3.Error, UnicodeDecodeError, TierUnavailable, OSError) as error:
+            logger.warning("%s: %s is damaged and could not be repaired: %s", self.context.name, self.path, error)
+            return False
+        logger.warning(
+            "%s: %s is damaged; %d records that can be read were put into new tables, and the database as it was is %s",
+            self.context.name,
+            self.path,
+            count,
+            aside,
+        )
+        return True
+
     def _stays_empty(self) -> bool:
         """Whether the file is there and empty, and not because another process is just making it."""
         give_up = monotonic() + _MAKING_SECONDS
@@ -92,12 +109,30 @@ def open_for_writing(settings: Settings) -> Opened:
     """Open the database; make what it lacks. A damaged one is moved aside, and another made."""
     try:
         return _opened_for_writing(settings)
-    except sqlite3.DatabaseError as error:
-        if not failures.is_damage(error):
+    except failures.DAMAGE as error:
+        if not _tells_damage(error):
             raise
-    _move_aside(settings)
+    aside = _move_aside(settings)
     files.prepare(settings.path)
-    return _opened_for_writing(settings)
+    opened = _opened_for_writing(settings)
+    if aside is not None:
+        _bring_over(settings, aside, opened)
+    return opened
+
+
+def _bring_over(settings: Settings, aside: str, opened: Opened) -> None:
+    """Put what can be read of the file that was moved aside into the new one."""
+    cursor = opened.connection.cursor()
+    cursor.execute("BEGIN IMMEDIATE")
+    try:
+        count = salvage.bring_over(aside, cursor, opened.table)
+        cursor.execute("COMMIT")
+    except (sqlite3.Error, UnicodeDecodeError, TierUnavailable) as error:
+        if opened.connection.in_transaction:
+            cursor.execute("ROLLBACK")
+        logger.info("%s: nothing of %s can be read: %s", settings.context.name, aside, error)
+    else:
+        logger.warning("%s: %d records of %s could be read and are kept", settings.context.name, count, aside)
 
 
 def open_for_reading(settings: Settings) -> Opened:
@@ -180,8 +215,8 @@ def _set_wal(connection: sqlite3.Connection, settings: Settings) -> None:
         return
 
 
-def _move_aside(settings: Settings) -> None:
-    """Under a lock, and only if it is damaged still: another process may have put a new one there."""
+def _move_aside(settings: Settings) -> str | None:
+    """Under a lock, and only if it is damaged still: another process may have put a new one there. Answers where."""
     lock_file = settings.make_lock_file()
     try:
         with contextlib.nullcontext() if settings.gated else lock_file:
@@ -190,13 +225,19 @@ def _move_aside(settings: Settings) -> None:
                 logger.warning(
                     "%s: %s is damaged; moved to %s, starting anew", settings.context.name, settings.path, aside
                 )
+                return aside
     finally:
         lock_file.close()
+    return None
 
 
 def _is_damaged(settings: Settings) -> bool:
     try:
         _opened_for_writing(settings).connection.close()
-    except sqlite3.DatabaseError as error:
-        return failures.is_damage(error)
+    except failures.DAMAGE as error:
+        return _tells_damage(error)
     return False
+
+
+def _tells_damage(error: Exception) -> bool:
+    return failures.is_damage(error) or failures.is_misfit(error)

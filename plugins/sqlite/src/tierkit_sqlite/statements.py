@@ -34,6 +34,7 @@ class Table:
     """The statements over the table of one namespace, as its columns are now.
 
     Attributes:
+        namespace: The table's name.
         names: The columns after the fixed ones, in the table's order.
         width: How many columns the table has.
     """
@@ -45,6 +46,7 @@ class Table:
             namespace: The table's name.
             columns: Declared types by name, in the table's order, the fixed ones first.
         """
+        self.namespace = namespace
         self.names = tuple(columns)[len(FIXED) :]
         self.width = len(columns)
         self._known = frozenset(self.names)

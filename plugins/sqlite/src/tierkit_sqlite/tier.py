@@ -80,6 +80,7 @@ class SQLiteCacheTier(CacheTier[Row]):
             self.path,
             f"{context.name} ({self.path})",
             settings.open,
+            settings.rebuild,
             settings.make_lock_file if settings.gated and not context.read_only else None,
         )
         self._order: KeyOrder | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter, lt
 from typing import Any, Final
 
 from tierkit import Delta, Held, Row, delete_refusal, refusal
@@ -185,6 +186,7 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
     """The next rows after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.page, (after, last))
     _check_width(found, table.width + 1)
+    _check_order(found, after, last)
     rows = [row for _, *columns in found if (row := table.row(columns)) is not None]
     return rows, _next(found, last)
 
@@ -192,12 +194,14 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
 def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
     """The next keys after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.key_page, (after, last))
+    _check_order(found, after, last)
     return [key for _, key in found if isinstance(key, str)], _next(found, last)
 
 
 def usage_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Held], int]:
     """The keys of the next rows after a rowid, with their usage, and the rowid to go on from."""
     found = fetch(cursor, table.usage_page, (after, last))
+    _check_order(found, after, last)
     return [Held(*columns) for _, *columns in found if tuple(map(type, columns)) == _USAGE], _next(found, last)
 
 
@@ -264,21 +268,23 @@ def fetch(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...] = ()) -> lis
         if not failures.is_not_text(error):
             raise
     connection = cursor.connection
-    connection.text_factory = _text_or_damage
+    connection.text_factory = text_or_damage
     try:
-        return [_blanked(found) for found in cursor.execute(sql, values).fetchall()]
+        return [blanked(found) for found in cursor.execute(sql, values).fetchall()]
     finally:
         connection.text_factory = str
 
 
-def _text_or_damage(raw: bytes) -> object:
+def text_or_damage(raw: bytes) -> object:
+    """For a connection's `text_factory`: the text, or what `blanked` takes for damage."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return _DAMAGED
 
 
-def _blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
+def blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`found`, but if a text in it is not UTF-8, it and each float are None: no row has none."""
     if _DAMAGED not in found:
         return found
     return tuple(None if value is _DAMAGED or isinstance(value, float) else value for value in found)
@@ -287,6 +293,13 @@ def _blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
 def _check_width(found: Sequence[Sequence[Any]], width: int) -> None:
     if found and len(found[0]) != width:
         raise failures.StaleLayout
+
+
+def _check_order(found: Sequence[Sequence[Any]], after: int, last: int) -> None:
+    """See that rowids rise: where a page is damaged SQLite may give others, and a scan would end there, or never."""
+    rowids = [after, *map(itemgetter(0), found)]
+    if not all(map(lt, rowids, rowids[1:])) or rowids[-1] > last:
+        raise failures.Disorder
 
 
 def _next(found: Sequence[Sequence[Any]], last: int) -> int:
