@@ -226,8 +226,8 @@ class SQLiteCacheTier(CacheTier[Row]):
     def compact(self) -> None:
         """Write the database anew, and empty its log: no page with what was replaced or removed is left.
 
-        For as long as that takes writers wait, and give up after `busy_timeout_seconds`; readers go on. The copy is made
-        in a temporary file of SQLite's, which has no name.
+        For as long as that takes writers wait, and give up after `busy_timeout_seconds`; readers go on. The copy is
+        made in a temporary file of SQLite's, which has no name.
 
         Raises:
             TierTimeout: Another writer or reader was in the way all the time. Nothing is lost; try again.
