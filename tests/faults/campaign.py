@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from tests.faults import kills
+from tests.faults import kills, rotation_kills
 from tests.faults.trials import Effort, Outcome, Trial
 
-TRIALS: Final[tuple[Trial, ...]] = tuple(sorted((*kills.TRIALS,), key=lambda trial: trial.row))
+TRIALS: Final[tuple[Trial, ...]] = tuple(sorted((*kills.TRIALS, *rotation_kills.TRIALS), key=lambda trial: trial.row))
 REPORT: Final = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN: Final = "<!-- written by tests.faults.campaign -->"
 END: Final = "<!-- end -->"

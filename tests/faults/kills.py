@@ -34,6 +34,7 @@ STEPS_PER_WRITER: Final = 100_000
 MOST_SECONDS: Final = 0.008
 """The longest wait between the last acknowledgement that is asked for and the kill."""
 WHAT: Final = {"put": 45, "put_many": 15, "delete": 25, "compact": 15}
+MANY: Final = {"put": 1, "put_many": 30, "delete": 1, "compact": 0}
 OPENING: Final = -1
 WRONG: Final = -1
 Value = int | None
@@ -60,8 +61,7 @@ def steps(seed: int, first: int) -> Iterator[Step]:
     chance = random.Random(seed)
     for number in range(first, first + STEPS_PER_WRITER):
         (what,) = chance.choices(tuple(WHAT), tuple(WHAT.values()))
-        count = {"put": 1, "put_many": 30, "delete": 1, "compact": 0}[what]
-        yield Step(number, what, tuple(chance.sample(KEYS, count)))
+        yield Step(number, what, tuple(chance.sample(KEYS, MANY[what])))
 
 
 def text_of(number: int) -> str:
@@ -244,14 +244,19 @@ class Tally:
                 self.unheard += 1
 
 
-def killed(store: type[Store], root: Path, todo: Callable[[], Iterator[Step]], heard: int, seconds: float) -> int:
-    """Have a writer killed `seconds` after its acknowledgement number `heard`. Answers the last that it gave.
+Opener = Callable[[Path], Store]
 
-    Number 0 says that the store is open.
+
+def killed(
+    opener: Opener, root: Path, todo: Callable[[], Iterator[Step]], heard: int, wait: Callable[[], object]
+) -> int:
+    """Have a writer killed as soon as `wait` returns, which begins with its acknowledgement number `heard`.
+
+    Answers the last that it gave. Number 0 says that the store is open.
     """
 
     def write(pipe: Connection) -> None:
-        with store(root) as opened:
+        with opener(root) as opened:
             send(pipe, 0)
             for done, step in enumerate(todo(), 1):
                 opened.do(step)
@@ -261,38 +266,67 @@ def killed(store: type[Store], root: Path, todo: Callable[[], Iterator[Step]], h
         last = OPENING
         while last < heard:
             last = child.receive()
-        until = perf_counter() + seconds
-        while perf_counter() < until:
-            pass
+        wait()
         return max([last, *child.kill()])
 
 
-def run(store: type[Store], root: Path, count: int, seed: int = 1, *, most_seconds: float = MOST_SECONDS) -> Tally:
-    """Kill `count` writers, one after the other, in `root`."""
-    tally, chance = Tally(), random.Random(seed)
-    allowed: dict[str, set[Value]] = {}
-    first = 1
-    for number in range(count):
-        heard, seconds = chance.randrange(OPENING, 12), chance.uniform(0.0, most_seconds)
+@dataclass
+class Hunt:
+    """Writers in one folder that are killed, one after the other.
 
-        def todo(writer: int = seed * 1_000_000 + number, start: int = first) -> Iterator[Step]:
-            return steps(writer, start)
+    Attributes:
+        root: The folder.
+        seed: Of all that is drawn.
+        most_seconds: The longest wait between the last acknowledgement that is asked for and the kill.
+        tally: What came of the kills so far.
+        allowed: What each key may be found with.
+        first: The number of the next step.
+    """
 
-        last = killed(store, root, todo, heard, seconds)
-        acknowledged = max(last, 0)
+    root: Path
+    seed: int = 1
+    most_seconds: float = MOST_SECONDS
+    tally: Tally = field(default_factory=Tally)
+    allowed: dict[str, set[Value]] = field(default_factory=dict)
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
+    def kill(self, writer: Opener, reader: Opener, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Have `writer` killed, and count what `reader` finds; until the kill do `meanwhile`, again and again."""
+        heard, seconds = self.chance.randrange(OPENING, 12), self.chance.uniform(0.0, self.most_seconds)
+        number, first = self.seed * 1_000_000 + self.tally.kills, self.first
+
+        def todo() -> Iterator[Step]:
+            return steps(number, first)
+
+        def wait() -> None:
+            until = perf_counter() + seconds
+            while perf_counter() < until:
+                meanwhile()
+
+        last = killed(writer, self.root, todo, heard, wait)
         for step in todo():
-            if step.number == first + acknowledged:
+            if step.number == first + max(last, 0):
                 break
-            allowed.update((key, {step.value}) for key in step.keys)
-        with store(root) as opened:
+            self.allowed.update((key, {step.value}) for key in step.keys)
+        with reader(self.root) as opened:
             found = opened.found()
-        tally.kills += 1
-        tally.acknowledged += acknowledged
-        tally.during["open" if last == OPENING else step.what] += 1
-        tally.compare(allowed, step, found)
-        allowed = {key: {values.get(key) for values in found} for key in KEYS}
-        first += acknowledged + 1
-    return tally
+        self.tally.kills += 1
+        self.tally.acknowledged += max(last, 0)
+        self.tally.during["open" if last == OPENING else step.what] += 1
+        self.tally.compare(self.allowed, step, found)
+        self.allowed = {key: {values.get(key) for values in found} for key in KEYS}
+        self.first = step.number + 1
+
+
+def run(store: type[Store], root: Path, count: int, seed: int = 1) -> Tally:
+    """Kill `count` writers, one after the other, in `root`."""
+    hunt = Hunt(root, seed)
+    for _ in range(count):
+        hunt.kill(store, store)
+    return hunt.tally
 
 
 def too_early(store: type[Store]) -> AbstractContextManager[object]:
