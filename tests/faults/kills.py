@@ -1,12 +1,13 @@
 """Kill -9 of a writer, again and again, and what is found afterwards: on each persistent tier and on the default stack.
 
-The writer is killed at a random moment of an endless sequence of puts, bulk puts, deletes and compactions; each writer
-goes on in the store that the one before left behind.
+The writer is killed at a random moment of an endless sequence of puts, bulk puts, deletes, loads from a file and
+compactions; each writer goes on in the store that the one before left behind.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import random
 from abc import abstractmethod
 from collections import Counter
@@ -33,8 +34,8 @@ KEYS: Final = tuple(f"key {number}" for number in range(60))
 STEPS_PER_WRITER: Final = 100_000
 MOST_SECONDS: Final = 0.008
 """The longest wait between the last acknowledgement that is asked for and the kill."""
-WHAT: Final = {"put": 45, "put_many": 15, "delete": 25, "compact": 15}
-MANY: Final = {"put": 1, "put_many": 30, "delete": 1, "compact": 0}
+WHAT: Final = {"put": 45, "put_many": 15, "warm": 10, "delete": 25, "compact": 15}
+MANY: Final = {"put": 1, "put_many": 30, "warm": 30, "delete": 1, "compact": 0}
 OPENING: Final = -1
 WRONG: Final = -1
 Value = int | None
@@ -103,7 +104,7 @@ class TierStore(Store):
         rows = [self.row(key, step.number) for key in step.keys]
         if step.what == "put":
             assert self.tier.put(rows[0]) is None
-        elif step.what == "put_many":
+        elif step.what in {"put_many", "warm"}:
             assert self.tier.put_many(rows) == [None] * len(rows)
         elif step.what == "delete":
             assert self.tier.delete(step.keys[0], step.number) is None
@@ -148,7 +149,7 @@ class StackStore(Store):
     name = "memory, jsonl, sqlite"
 
     def __init__(self, root: Path) -> None:
-        self.file = root / "store.db"
+        self.file, self.list = root / "store.db", root / "list.jsonl"
         jsonl = {"backend": "jsonl", "path": root / "store", "shards": 1, "max_entries": 25, "compact_ratio": 0.2}
         config = CacheConfig(
             encryption_key=SecretStr(base64.urlsafe_b64encode(bytes(32)).decode()),
@@ -169,10 +170,23 @@ class StackStore(Store):
             self.cache.put(entries[0])
         elif step.what == "put_many":
             assert self.cache.put_many(entries) == len(entries)
+        elif step.what == "warm":
+            assert self.warm(entries) == len(entries)
         elif step.what == "delete":
             self.cache.delete(step.keys[0])
         else:
             compact_database(self.file)
+
+    def warm(self, entries: Iterable[Numbered]) -> int:
+        """Load `entries` from a file. Answers how many were loaded."""
+        self.list.write_text(
+            "".join(
+                json.dumps({"key": e.key, "number": e.number, "text": e.text, "token": e.token.get_secret_value()})
+                + "\n"
+                for e in entries
+            )
+        )
+        return self.cache.warm_from_file(self.list).loaded
 
     def found(self) -> tuple[Values, Values]:
         read = (entry for key in KEYS if (entry := self.cache.get(key)) is not None)

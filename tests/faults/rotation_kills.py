@@ -74,6 +74,7 @@ class SealedStore(StackStore):
             tiers=layout(root),
             failure_threshold=1000,
         )
+        self.list = root / "list.jsonl"
         self.cache = CacheManager(config, entry_type=Numbered, read_only=read_only)
         self.lost = 0
 
