@@ -22,12 +22,12 @@ from tierkit import (
     TierReadOnly,
     TierTimeout,
     TierUnavailable,
+    rotation,
+    upkeep,
 )
-from tierkit import rotation as module
 from tierkit.keys import parse_keys
 from tierkit.row import OWED, is_owed
 from tierkit.testing import FakeClock
-from tierkit.upkeep import MOST_OUTDATED
 
 OLD, NEW, OTHER = (f"{letter * 42}A=" for letter in "abc")
 OLD_ID, NEW_ID, OTHER_ID = (parse_keys(key).primary.id for key in (OLD, NEW, OTHER))
@@ -293,7 +293,7 @@ def test_a_cache_that_holds_both_keys_finds_every_record_all_the_while(opened: C
 def test_its_progress_is_told(opened: Callable[..., Cache]) -> None:
     filled(opened("disk", key=OLD), 7)
     told: list[tuple[int, int]] = []
-    with patch.object(module, "BATCH", 3):
+    with patch.object(rotation, "BATCH", 3):
         opened("disk", key=BOTH).rotate(lambda done, total: told.append((done, total)))
     assert told == [(3, 7), (6, 7), (7, 7)]
 
@@ -442,6 +442,19 @@ def test_a_tier_that_cannot_be_compacted_keeps_the_old_keys_from_going(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"), [(TierFull("no room"), "no room"), (ValueError("what it says is not known"), "ValueError")]
+)
+def test_a_tier_without_room_to_be_compacted_stays_in_service(
+    opened: Callable[..., Cache], error: Exception, said: str
+) -> None:
+    cache = filled(opened("disk", key=BOTH))
+    tier(cache, "L1").fail("compact", error=error)
+    assert cache.rotate().failures == {"L1": said}
+    assert cache.levels[0].writable
+    assert cache.levels[0].in_service
+
+
 def test_an_authority_that_fails_ends_it_and_the_next_goes_on(world: World, opened: Callable[..., Cache]) -> None:
     filled(opened("live", "disk", "disk", key=OLD))
     cache = opened("live", "disk", "disk", key=BOTH)
@@ -517,9 +530,10 @@ def test_what_was_read_is_sealed_anew_by_the_next_sweep_and_not_by_the_read(
 
 
 def test_no_more_is_noted_than_there_is_room_for(opened: Callable[..., Cache]) -> None:
-    filled(opened("disk", key=OLD), MOST_OUTDATED + 10)
+    filled(opened("disk", key=OLD), 30)
     cache = opened("disk", key=BOTH)
-    assert len(list(cache.scan())) == MOST_OUTDATED + 10
+    with patch.object(upkeep, "MOST_OUTDATED", 20):
+        assert len(list(cache.scan())) == 30
     cache.sweep()
     assert cache.key_status().levels[0].others == {OLD_ID: 10}
 
