@@ -40,7 +40,7 @@ def sealer(ring: KeyRing | None, entry_type: type[CacheEntry] = Login) -> Sealer
 
 def sealed(ring: KeyRing = OLD_RING, entry_type: type[CacheEntry] = Login, **fields: object) -> Row:
     given = {"password": SecretStr("hunter2"), **fields}
-    return sealer(ring, entry_type).seal(entry_type(key="a", version=5, **given))  # type: ignore[arg-type]
+    return sealer(ring, entry_type).seal(entry_type(key="a", version=5, **given))  # type: ignore[arg-type]  # as they come
 
 
 def test_a_row_names_the_key_of_its_check_and_those_of_its_tokens() -> None:

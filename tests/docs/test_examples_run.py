@@ -17,6 +17,7 @@ DOCUMENTS = [
     "docs/how-to/health.md",
     "docs/how-to/warm.md",
     "docs/how-to/monitor.md",
+    "docs/how-to/rotate-keys.md",
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
     "docs/reference/hooks.md",
