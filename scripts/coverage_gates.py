@@ -18,6 +18,7 @@ WHOLE = (
     "tierkit/key_file.py",
     "tierkit/key_sources.py",
     "tierkit/keys.py",
+    "tierkit/rotation.py",
     "tierkit/sealing.py",
     "tierkit/tokens.py",
     "tierkit_keychain/__init__.py",

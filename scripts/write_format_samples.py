@@ -27,7 +27,7 @@ import msgspec
 from pydantic import SecretStr
 from tests.tiers import DictBlobTier
 
-from tierkit import CacheTier, Delta, HealthStatus, ProxyEntry, Row, TierContext, __version__, sealing
+from tierkit import CacheTier, Delta, HealthStatus, ProxyEntry, Row, TierContext, __version__, sealing, tokens
 from tierkit.blob import FORMAT as BLOB_FORMAT
 from tierkit.keys import parse_keys
 from tierkit.row import GOES_BACK_TO, OWED, OWED_PURGE_AT
@@ -45,7 +45,7 @@ FORMATS: Final = {
     "JSON Lines": lines.FORMAT,
     "SQLite": tables.FORMAT,
     "blobs": BLOB_FORMAT,
-    "tokens and checks": sealing.SCHEMA_VERSION,
+    "tokens and checks": tokens.SCHEMA_VERSION,
 }
 """What a sample must be there for."""
 SCHEMA: Final = schema_of(ProxyEntry)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tierkit
-from tierkit import bulk, checking, health, keys, plugins, settings, transfer
+from tierkit import bulk, checking, health, keys, plugins, rotation, settings, transfer
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -17,6 +17,10 @@ NAMES = {
     "HealthResult": health.HealthResult,
     "KeyRing": keys.KeyRing,
     "OnInvalid": bulk.OnInvalid,
+    "KeyStatus": rotation.KeyStatus,
+    "LevelKeys": rotation.LevelKeys,
+    "OnRotated": rotation.OnRotated,
+    "RotationResult": rotation.RotationResult,
     "OnProgress": transfer.OnProgress,
     "PluginRegistry": plugins.PluginRegistry,
     "Reject": transfer.Reject,

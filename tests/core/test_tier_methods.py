@@ -22,13 +22,13 @@ ITERATORS = {"scan", "keys"}
         pytest.param(METHODS, {STEPS, "close"}, id="made to fail: closing is not"),
         pytest.param(
             TIER_OPERATIONS,
-            {STEPS, *ITERATORS, "close", "clear", "size", "highest_version", "bytes_on_disk"},
+            {STEPS, *ITERATORS, "close", "clear", "compact", "size", "highest_version", "bytes_on_disk"},
             id="measured: what happens once, or takes as long as who iterates, is not",
         ),
         pytest.param(
             TOLD,
             {STEPS, *ITERATORS, "close", "get_many", "purge", "overflow", "evict", "size", "highest_version"}
-            | {"bytes_on_disk"},
+            | {"bytes_on_disk", "compact"},
             id="told to the order of keys: what changes it, or is noticed later, is not",
         ),
     ],

@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/how-to/warm.md",
     "docs/how-to/damaged-store.md",
     "docs/how-to/monitor.md",
+    "docs/how-to/rotate-keys.md",
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
     "docs/reference/hooks.md",

@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final, NamedTuple
 
-)
-
 from tests.faults import (
     bit_rot,
     key_loss,
     kills,
     old_formats,
     resharding_kills,
+    rotation_kills,
     tampering,
     torn_tail,
 )
@@ -34,6 +33,7 @@ MODULES: Final = (
     kills,
     old_formats,
     resharding_kills,
+    rotation_kills,
     tampering,
     torn_tail,
 )

@@ -1,12 +1,13 @@
 """Kill -9 of a writer, again and again, and what is found afterwards: on each persistent tier and on the default stack.
 
-The writer is killed at a random moment of an endless sequence of puts, bulk puts, deletes and compactions; each writer
-goes on in the store that the one before left behind.
+The writer is killed at a random moment of an endless sequence of puts, bulk puts, deletes, loads from a file and
+compactions; each writer goes on in the store that the one before left behind.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import random
 from abc import abstractmethod
 from collections import Counter
@@ -33,7 +34,8 @@ KEYS: Final = tuple(f"key {number}" for number in range(60))
 STEPS_PER_WRITER: Final = 100_000
 MOST_SECONDS: Final = 0.008
 """The longest wait between the last acknowledgement that is asked for and the kill."""
-WHAT: Final = {"put": 45, "put_many": 15, "delete": 25, "compact": 15}
+WHAT: Final = {"put": 45, "put_many": 15, "warm": 10, "delete": 25, "compact": 15}
+MANY: Final = {"put": 1, "put_many": 30, "warm": 30, "delete": 1, "compact": 0}
 OPENING: Final = -1
 WRONG: Final = -1
 Value = int | None
@@ -60,8 +62,7 @@ def steps(seed: int, first: int) -> Iterator[Step]:
     chance = random.Random(seed)
     for number in range(first, first + STEPS_PER_WRITER):
         (what,) = chance.choices(tuple(WHAT), tuple(WHAT.values()))
-        count = {"put": 1, "put_many": 30, "delete": 1, "compact": 0}[what]
-        yield Step(number, what, tuple(chance.sample(KEYS, count)))
+        yield Step(number, what, tuple(chance.sample(KEYS, MANY[what])))
 
 
 def text_of(number: int) -> str:
@@ -103,7 +104,7 @@ class TierStore(Store):
         rows = [self.row(key, step.number) for key in step.keys]
         if step.what == "put":
             assert self.tier.put(rows[0]) is None
-        elif step.what == "put_many":
+        elif step.what in {"put_many", "warm"}:
             assert self.tier.put_many(rows) == [None] * len(rows)
         elif step.what == "delete":
             assert self.tier.delete(step.keys[0], step.number) is None
@@ -148,7 +149,7 @@ class StackStore(Store):
     name = "memory, jsonl, sqlite"
 
     def __init__(self, root: Path) -> None:
-        self.file = root / "store.db"
+        self.file, self.list = root / "store.db", root / "list.jsonl"
         jsonl = {"backend": "jsonl", "path": root / "store", "shards": 1, "max_entries": 25, "compact_ratio": 0.2}
         config = CacheConfig(
             encryption_key=SecretStr(base64.urlsafe_b64encode(bytes(32)).decode()),
@@ -169,10 +170,23 @@ class StackStore(Store):
             self.cache.put(entries[0])
         elif step.what == "put_many":
             assert self.cache.put_many(entries) == len(entries)
+        elif step.what == "warm":
+            assert self.warm(entries) == len(entries)
         elif step.what == "delete":
             self.cache.delete(step.keys[0])
         else:
             compact_database(self.file)
+
+    def warm(self, entries: Iterable[Numbered]) -> int:
+        """Load `entries` from a file. Answers how many were loaded."""
+        self.list.write_text(
+            "".join(
+                json.dumps({"key": e.key, "number": e.number, "text": e.text, "token": e.token.get_secret_value()})
+                + "\n"
+                for e in entries
+            )
+        )
+        return self.cache.warm_from_file(self.list).loaded
 
     def found(self) -> tuple[Values, Values]:
         read = (entry for key in KEYS if (entry := self.cache.get(key)) is not None)
@@ -244,14 +258,19 @@ class Tally:
                 self.unheard += 1
 
 
-def killed(store: type[Store], root: Path, todo: Callable[[], Iterator[Step]], heard: int, seconds: float) -> int:
-    """Have a writer killed `seconds` after its acknowledgement number `heard`. Answers the last that it gave.
+Opener = Callable[[Path], Store]
 
-    Number 0 says that the store is open.
+
+def killed(
+    opener: Opener, root: Path, todo: Callable[[], Iterator[Step]], heard: int, wait: Callable[[], object]
+) -> int:
+    """Have a writer killed as soon as `wait` returns, which begins with its acknowledgement number `heard`.
+
+    Answers the last that it gave. Number 0 says that the store is open.
     """
 
     def write(pipe: Connection) -> None:
-        with store(root) as opened:
+        with opener(root) as opened:
             send(pipe, 0)
             for done, step in enumerate(todo(), 1):
                 opened.do(step)
@@ -261,38 +280,67 @@ def killed(store: type[Store], root: Path, todo: Callable[[], Iterator[Step]], h
         last = OPENING
         while last < heard:
             last = child.receive()
-        until = perf_counter() + seconds
-        while perf_counter() < until:
-            pass
+        wait()
         return max([last, *child.kill()])
 
 
-def run(store: type[Store], root: Path, count: int, seed: int = 1, *, most_seconds: float = MOST_SECONDS) -> Tally:
-    """Kill `count` writers, one after the other, in `root`."""
-    tally, chance = Tally(), random.Random(seed)
-    allowed: dict[str, set[Value]] = {}
-    first = 1
-    for number in range(count):
-        heard, seconds = chance.randrange(OPENING, 12), chance.uniform(0.0, most_seconds)
+@dataclass
+class Hunt:
+    """Writers in one folder that are killed, one after the other.
 
-        def todo(writer: int = seed * 1_000_000 + number, start: int = first) -> Iterator[Step]:
-            return steps(writer, start)
+    Attributes:
+        root: The folder.
+        seed: Of all that is drawn.
+        most_seconds: The longest wait between the last acknowledgement that is asked for and the kill.
+        tally: What came of the kills so far.
+        allowed: What each key may be found with.
+        first: The number of the next step.
+    """
 
-        last = killed(store, root, todo, heard, seconds)
-        acknowledged = max(last, 0)
+    root: Path
+    seed: int = 1
+    most_seconds: float = MOST_SECONDS
+    tally: Tally = field(default_factory=Tally)
+    allowed: dict[str, set[Value]] = field(default_factory=dict)
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
+    def kill(self, writer: Opener, reader: Opener, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Have `writer` killed, and count what `reader` finds; until the kill do `meanwhile`, again and again."""
+        heard, seconds = self.chance.randrange(OPENING, 12), self.chance.uniform(0.0, self.most_seconds)
+        number, first = self.seed * 1_000_000 + self.tally.kills, self.first
+
+        def todo() -> Iterator[Step]:
+            return steps(number, first)
+
+        def wait() -> None:
+            until = perf_counter() + seconds
+            while perf_counter() < until:
+                meanwhile()
+
+        last = killed(writer, self.root, todo, heard, wait)
         for step in todo():
-            if step.number == first + acknowledged:
+            if step.number == first + max(last, 0):
                 break
-            allowed.update((key, {step.value}) for key in step.keys)
-        with store(root) as opened:
+            self.allowed.update((key, {step.value}) for key in step.keys)
+        with reader(self.root) as opened:
             found = opened.found()
-        tally.kills += 1
-        tally.acknowledged += acknowledged
-        tally.during["open" if last == OPENING else step.what] += 1
-        tally.compare(allowed, step, found)
-        allowed = {key: {values.get(key) for values in found} for key in KEYS}
-        first += acknowledged + 1
-    return tally
+        self.tally.kills += 1
+        self.tally.acknowledged += max(last, 0)
+        self.tally.during["open" if last == OPENING else step.what] += 1
+        self.tally.compare(self.allowed, step, found)
+        self.allowed = {key: {values.get(key) for values in found} for key in KEYS}
+        self.first = step.number + 1
+
+
+def run(store: type[Store], root: Path, count: int, seed: int = 1) -> Tally:
+    """Kill `count` writers, one after the other, in `root`."""
+    hunt = Hunt(root, seed)
+    for _ in range(count):
+        hunt.kill(store, store)
+    return hunt.tally
 
 
 def too_early(store: type[Store]) -> AbstractContextManager[object]:

@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[SQLiteCacheTier], Any]] = {
     "overflow": lambda tier: tier.overflow(),
     "purge": lambda tier: tier.purge(2e9 + 150),
     "clear": lambda tier: tier.clear(),
+    "compact": lambda tier: tier.compact(),
     "highest version": lambda tier: tier.highest_version(),
     "bytes": lambda tier: tier.bytes_on_disk(),
 }

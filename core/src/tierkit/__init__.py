@@ -62,6 +62,7 @@ from tierkit.tier import (
 
 if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult, OnChecked
+    from tierkit.rotation import KeyStatus, LevelKeys, OnRotated, RotationResult
     from tierkit.transfer import OnProgress, Reject, WarmResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
@@ -76,6 +77,10 @@ _LATE = {
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
     "OnChecked": "tierkit.checking",
+    "KeyStatus": "tierkit.rotation",
+    "LevelKeys": "tierkit.rotation",
+    "OnRotated": "tierkit.rotation",
+    "RotationResult": "tierkit.rotation",
     "OnProgress": "tierkit.transfer",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
@@ -135,20 +140,24 @@ __all__ = [
     "KeyOrder",
     "KeyProvider",
     "KeyRing",
+    "KeyStatus",
     "LatencyStatistics",
     "Level",
+    "LevelKeys",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",
     "OnChecked",
     "OnInvalid",
     "OnProgress",
+    "OnRotated",
     "PluginError",
     "PluginRegistry",
     "PolicyFactory",
     "ProxyEntry",
     "Record",
     "Reject",
+    "RotationResult",
     "Row",
     "SQLiteCacheTier",
     "Sample",

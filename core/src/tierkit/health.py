@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Generic, Literal, TypeVar
 
-from tierkit.bulk import Bulk, Waiting
-from tierkit.comparing import Comparing, replace_all
+from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.errors import CacheStorageError
 from tierkit.level import Level
+from tierkit.revising import Change, Revision
 from tierkit.row import key_digest
 from tierkit.writing import BATCH, Write
 
@@ -126,19 +126,13 @@ class Health(Generic[E]):
         return sweep.result()
 
 
-class HealthSweep(Bulk[E]):
-    """Many results on their way to the records.
-
-    The waiting lists of bounded levels have no room: what such a level holds is written at once, and the rest only
-    leaves a mark there, so that a sweep over everything does not evict what is in use.
-    """
+class HealthSweep(Revision[E]):
+    """Many results on their way to the records."""
 
     def __init__(self, health: Health[E], results: Mapping[str, bool]) -> None:
         """Judge as `health` does."""
-        super().__init__(health.comparing.writer, None)
+        super().__init__(health.comparing)
         self.health = health
-        self.copies = self.waited = health.comparing.copies
-        self.waiting = {level: Waiting(0) for level in self.waiting}
         self.pending = dict(results)
         self._outcomes: Counter[str] = Counter()
 
@@ -164,7 +158,7 @@ class HealthSweep(Bulk[E]):
 
     def _judge_batch(self, batch: Mapping[str, bool]) -> None:
         held = self.health.comparing.held_many(list(batch))
-        changes: list[tuple[Write[E], int]] = []
+        changes: list[Change[E]] = []
         for key, healthy in batch.items():
             if key not in held:
                 self._note(key, "missing")
@@ -176,33 +170,15 @@ class HealthSweep(Bulk[E]):
             else:
                 changes.append((self.health.comparing.prepare(changed, record), record.version))
         if changes:
-            self._replace(changes)
+            self.revise(changes)
 
-    def _replace(self, changes: list[tuple[Write[E], int]]) -> None:
-        """Compare and set; what was changed goes to the levels above, or from all of them if it is to end."""
-        started = self.stack.time.monotonic()
-        keys = [write.entry.key for write, _ in changes]
-        self.stack.filling.begin_many(keys, self.expected)
-        try:
-            writes = self._replace_in_authority(changes)
-            staying = [write for write in writes if not self.health.ends(write.entry)]
-            self.store_copies(staying, started)
-            for write in staying:
-                self.end(write, started)
-                self._note(write.entry.key, "healthy" if write.entry.is_healthy else "unhealthy")
-            self._delete([write.entry for write in writes if self.health.ends(write.entry)])
-            for key in keys:
-                if key in self.pending:
-                    self._give_up(key)
-        except BaseException:
-            for key in keys:
-                self.writer.doubt(key)
-            raise
-
-    def _replace_in_authority(self, changes: list[tuple[Write[E], int]]) -> list[Write[E]]:
-        authority = self.writer.authority([write.entry.key for write, _ in changes])
-        answers = replace_all(authority, [(write.row, expected) for write, expected in changes])
-        return [write for (write, _), replaced in zip(changes, answers, strict=True) if replaced]
+    def spread(self, writes: list[Write[E]], started: float) -> None:
+        """Bring what was changed to the levels above, or delete it from all of them if it is to end."""
+        staying = [write for write in writes if not self.health.ends(write.entry)]
+        super().spread(staying, started)
+        for write in staying:
+            self._note(write.entry.key, "healthy" if write.entry.is_healthy else "unhealthy")
+        self._delete([write.entry for write in writes if self.health.ends(write.entry)])
 
     def _delete(self, entries: list[E]) -> None:
         """Delete each at its own version: a record that was put meanwhile stays."""
@@ -214,16 +190,6 @@ class HealthSweep(Bulk[E]):
             if entry.key in removed:
                 self.health.count_removed(entry, holding)
             self._note(entry.key, "removed" if entry.key in removed else "unhealthy")
-
-    def _give_up(self, key: str) -> None:
-        """Another writer came first: let the next read fetch what he wrote."""
-        self.writer.drop_live(key)
-        self.expected[self.stack.filling.stripe(key)] += 1
-
-    def end_in(self, level: Level, write: Write[E], raced: bool, started: float) -> None:
-        """Refresh the copy in a live level, if there is one."""
-        if level.call(level.tier.get, write.entry.key) is not None:
-            self.writer.fill_or_drop(level, write.entry, raced, started)
 
 
 def verdict(healthy: bool) -> Callable[[E], E]:

@@ -63,11 +63,12 @@ class KeyRing(HoldsKeys):
     Attributes:
         primary: The key that is written with.
         accept: The tokens of other tools that it opens.
+        origin: Where its keys were found, in words; empty if that is not known.
     """
 
-    __slots__ = ("_keys", "accept", "primary")
+    __slots__ = ("_keys", "accept", "origin", "primary")
 
-    def __init__(self, keys: Iterable[SecretStr], *, accept: tuple[ForeignToken, ...] = ()) -> None:
+    def __init__(self, keys: Iterable[SecretStr], *, accept: tuple[ForeignToken, ...] = (), origin: str = "") -> None:
         """Hold `keys`, the one to write with first.
 
         Raises:
@@ -75,6 +76,7 @@ class KeyRing(HoldsKeys):
         """
         self._keys: dict[str, Key] = {}
         self.accept = tuple(accept)
+        self.origin = origin
         texts = tuple(keys)
         malformed = [place for place, text in enumerate(texts, 1) if not _well_formed(text)]
         if malformed or not texts:
@@ -150,7 +152,7 @@ def ring_of(keys: Iterable[SecretStr], origin: str, accept: tuple[ForeignToken, 
         EncryptionKeyError: There is none, or one is malformed; the message names `origin`.
     """
     try:
-        return KeyRing(keys, accept=accept)
+        return KeyRing(keys, accept=accept, origin=origin)
     except EncryptionKeyError as error:
         raise EncryptionKeyError(f"{origin}: {error}") from None
 

@@ -38,6 +38,7 @@ from tierkit.writing import Writer
 
 if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult, CheckRun, OnChecked
+    from tierkit.rotation import KeyStatus, OnRotated, RotationResult
     from tierkit.transfer import OnProgress, WarmResult
 
 logger = logging.getLogger("tierkit")
@@ -124,6 +125,8 @@ class CacheManager(Generic[E]):
         )
         longest = self.config.sliding_max_seconds
         self._sliding = None if longest is None or read_only else Sliding(self._comparing, longest)
+        if len(self._stack.sealer.key_ids) > 1 and not read_only:
+            self._stack.reseal = self._resealing()
         self._closed = False
         self._checks: set[CheckRun[E]] = set()
         self._latencies: Latencies = {}
@@ -552,6 +555,34 @@ class CacheManager(Generic[E]):
         self._check_writable()
         return self._stack.sweep(paced=False)
 
+    def key_status(self) -> KeyStatus:
+        """Which keys are held, and which the stored records name. Reads every level; changes nothing. Blocks on I/O."""
+        from tierkit.rotation import key_status
+
+        self._check_open()
+        return key_status(self._stack)
+
+    def rotate(self, on_progress: OnRotated | None = None) -> RotationResult:
+        """Seal everything that an older key has sealed with the current one, in every level, and compact the tiers.
+
+        The current key is the first of those that are held. Every program that has the storage open must hold it and
+        the older ones: then all of them find every record at every moment. Of a record only the version changes. It may
+        be stopped and called again at any time; the background thread does the same with records that were read.
+
+        Args:
+            on_progress: Called with the records of the authority looked at so far, and how many there seem to be.
+
+        Returns:
+            How many records were sealed anew, which keys can go, and what stands against it if they cannot.
+
+        Raises:
+            CacheStorageError: The authority is out of service or failed. What was sealed anew stays so.
+        """
+        from tierkit.rotation import Rotation
+
+        self._check_writable()
+        return Rotation(self._comparing).rotate(on_progress)
+
     def close(self) -> None:
         """Stop the background thread, bring down usage and writes that wait, close the tiers, the authority last.
 
@@ -628,6 +659,12 @@ class CacheManager(Generic[E]):
             if self._sliding is not None:
                 self._hot = self._sliding.unless_due(self._hot)
             self._hot_counters = top.counters if top else new_counters()
+
+    def _resealing(self) -> Callable[[list[str]], object]:
+        from tierkit.rotation import Resealing
+
+        comparing = self._comparing  # and not self: what the stack holds must not keep a dropped cache alive
+        return lambda keys: Resealing(comparing).reseal(keys)
 
     def _judge(self, key: str, *, healthy: bool) -> tuple[Outcome, E | None]:
         self._check_writable()

@@ -9,7 +9,7 @@ file moved aside or one of its rows damaged, is put down to it again: its marks 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -112,7 +112,14 @@ class _AuthorityFailed(CacheStorageError):
     """It was the authority that failed, and not the level that was compared with it."""
 
 
-def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: bool = True) -> None:
+def compare(
+    stack: Stack[Any],
+    level: Level,
+    authority: Level,
+    *,
+    restoring: bool = True,
+    only: Callable[[Row], bool] = lambda _: True,
+) -> int:
     """Discard what the authority has in another version, or has deleted; put down what it has lost.
 
     Args:
@@ -120,14 +127,20 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
         level: What it holds is compared.
         authority: With what this holds.
         restoring: Whether the authority still knows what it has deleted. If not, what it does not have is discarded.
+        only: Which rows to compare.
+
+    Returns:
+        How many were put down or discarded, or were owed to the authority, which has them now if it takes writes.
 
     Raises:
         CacheStorageError: One of the two failed.
     """
-    restored = dropped = 0
+    restored = dropped = owed = 0
     started = stack.time.monotonic()
     for rows in _batches(level):
-        copies = [row for row in rows if not _adopted(stack, level, row)]
+        compared = list(filter(only, rows))
+        copies = [row for row in compared if not _adopted(stack, level, row)]
+        owed += len(compared) - len(copies)
         held = _held_by(authority, [row.key for row in copies])
         for row in copies:
             there = held.get(row.key)
@@ -150,6 +163,7 @@ def compare(stack: Stack[Any], level: Level, authority: Level, *, restoring: boo
             authority.name,
             dropped,
         )
+    return restored + dropped + owed
 
 
 def _held_by(authority: Level, keys: list[str]) -> dict[str, Row]:

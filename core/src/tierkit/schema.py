@@ -28,6 +28,9 @@ from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_en
 MAX_RECORD_BYTES: Final = 960 * 1024
 """A record with more characters and bytes than this is refused, so that it fits a line of a file."""
 
+ENCRYPTED: Final = "_encrypted"
+"""What the column of a secret ends with."""
+
 _ROW_FIELDS: Final = frozenset({"key", "version"})
 _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
 _CHANGING: Final = frozenset(CacheEntry.__struct_fields__) - {"source"}
@@ -276,7 +279,7 @@ def _field(entry_type: type[CacheEntry], info: msgspec.structs.FieldInfo) -> Fie
     secret = core is SecretStr
     return Field(
         name=info.name,
-        column=f"{info.name}_encrypted" if secret else info.name,
+        column=f"{info.name}{ENCRYPTED}" if secret else info.name,
         type=kind[0],
         encode=kind[1],
         decode=kind[2],

@@ -28,9 +28,10 @@ from tierkit.errors import (
 )
 from tierkit.keys import Key, KeyRing
 from tierkit.row import ColumnValue, Row
-from tierkit.schema import EntrySchema
-from tierkit.tokens import SCHEMA_VERSION, TOKEN, encode, held_key, maker_of, mark_of, matches, name_of, open_token
+from tierkit.schema import ENCRYPTED, EntrySchema
+from tierkit.tokens import SCHEMA_VERSION, encode, held_key, maker_of, mark_of, name_of, open_token
 
+_HEAD: Final = re.compile(rb"[a-z]1\.([0-9a-f]{8})\.")  # of a token of any cipher
 _KEYED: Final = re.compile(r"k1\.([0-9a-f]{8})\.[0-9a-f]{32}")
 _EXACT: Final = 2.0**53
 
@@ -150,11 +151,7 @@ class Sealer(HoldsKeys):
 
         Looks at what the row names and opens nothing: cheap, and no judgement of the row.
         """
-        check = _KEYED.fullmatch(_text(row.check))
-        tokens = (matches(TOKEN, row.columns.get(column)) for _, column in self._secrets)
-        ids = [check[1]] if check else []
-        ids += [token[2].decode() for token in tokens if token]
-        return next((key_id for key_id in ids if self._ring is None or self._ring.get(key_id) is None), "")
+        return min(self.named_keys(row).difference(self.key_ids), default="")
 
     def open_plain(self, token: bytes) -> SecretStr | None:
         """The secret in a plain Fernet token of another tool; None if no key that is held opens it."""
@@ -175,6 +172,68 @@ class Sealer(HoldsKeys):
         _force(entry, "_fresh_until", columns.get("expires_at", inf))
         _force(entry, "_purge_at", row.purge_at)
         return entry
+
+    # -- changing keys ------------------------------------------------------------------------------------------------
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the keys that are held, that of the primary first; none if there is no ring."""
+        return () if self._ring is None else self._ring.ids
+
+    def named_keys(self, row: Row) -> set[str]:
+        """The ids of the keys that `row` names: in its check, and in the tokens that it holds."""
+        keyed = _KEYED.fullmatch(_text(row.check))
+        heads = [_HEAD.match(row.columns[column]) for column in self._sealed_columns(row.columns)]
+        return {head[1].decode() for head in heads if head} | ({keyed[1]} if keyed else set())
+
+    def is_outdated(self, row: Row) -> bool:
+        """Whether `row` names a key that is held and is not the primary."""
+        older = self.key_ids[1:]
+        return bool(older) and not self.named_keys(row).isdisjoint(older)
+
+    def is_of_other_cipher(self, row: Row) -> bool:
+        """Whether a secret in `row` was sealed with another cipher than new ones are."""
+        mark = f"{self._mark}.".encode()
+        return any(not row.columns[column].startswith(mark) for column in self._sealed_columns(row.columns))
+
+    def resealed(self, row: Row, version: int, more: Mapping[str, ColumnValue]) -> Row:
+        """`row` at another version, its content unchanged and all of it sealed with the primary key.
+
+        Secrets that this class does not declare, as those of a subclass, are sealed anew too.
+
+        Args:
+            row: The row.
+            version: Its new version.
+            more: Columns of the engine's own that it gets.
+
+        Raises:
+            KeyNotHeldError: A key that it names is not held.
+            CacheCorruptionError: It is not what was written.
+            SchemaMismatchError: A column has a type that this class does not give it, or a secret is bound otherwise.
+        """
+        columns = self.verify(row)
+        where = self._where(columns)
+        for column in self._sealed_columns(columns):
+            columns[column] = self._resealed_token(row, column, where)
+        return self.remade(row, version=version, columns={**columns, **more})
+
+    def _sealed_columns(self, columns: Mapping[str, Any]) -> list[str]:
+        """The columns that hold tokens, those of secrets that this class does not declare included."""
+        present = [name for name, value in columns.items() if name.endswith(ENCRYPTED) and isinstance(value, bytes)]
+        own, declared = {column for _, column in self._secrets}, self.schema.columns
+        return [name for name in present if name in own or (name not in declared and _HEAD.match(columns[name]))]
+
+    def _resealed_token(self, row: Row, column: str, where: list[tuple[str, Any]]) -> bytes:
+        token, field, primary = row.columns[column], column.removesuffix(ENCRYPTED), self._primary()
+        key, cipher = maker_of(self._ring, token, row)
+        try:
+            secret = open_token(cipher, token, self._binding(key, row.key, field, where), row)
+        except TamperedError:  # and yet the check fits: whoever wrote it binds secrets to other columns
+            name = self.schema.entry_type.__name__
+            raise SchemaMismatchError(
+                f"{name_of(row)} was written by a class that binds {column} as {name} does not"
+            ) from None
+        return primary.ciphers[self._mark].seal(secret, self._binding(primary, row.key, field, where))
 
     def _undeclared(self, row: Row) -> dict[str, Any]:
         declared = self.schema.columns

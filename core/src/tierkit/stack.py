@@ -313,6 +313,7 @@ class Stack(Upkeep, Generic[E]):
             self._unreadable(level, error)
         else:
             self.versions.observe(row.version)
+            self.note_outdated(row)
             return cast("E", entry)
         return None
 

@@ -350,6 +350,13 @@ class CacheTier(ABC, Generic[R]):
         """
         return max((record.version for record in self.scan()), default=0)
 
+    def compact(self) -> None:
+        """Write anew what is held, so that nothing that was replaced or removed is left in the storage.
+
+        The engine asks for it when keys have been changed. Readers and writers go on meanwhile, or wait for as long as
+        they would for a writer. This default does nothing: right for storage that keeps no old bytes.
+        """
+
     def bytes_on_disk(self) -> int | None:
         """What the storage occupies, in bytes, or None where that has no meaning."""
         return None

@@ -32,6 +32,10 @@ _ROUNDS: Final = 16  # others may fill the level meanwhile; a tier that names wh
 _REST_SECONDS: Final = 0.001  # between two steps of a sweep
 LEDGER_KEYS: Final = 512
 """The ledger is flushed, in one transaction, when it holds as many."""
+MOST_OUTDATED: Final = 1000
+"""Records that were read, and are sealed with the current key at the next sweep."""
+_RESEALED: Final = 64
+"""Of these, how many go in one write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class Upkeep:
 
     Attributes:
         alarm: Wakes the background thread: there is something to do.
+        reseal: Seals what the authority holds of some keys with the current key.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Upkeep:
         )
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
+        self.reseal: Callable[[list[str]], object] | None = None
+        self._outdated: dict[str, None] = {}
         for level in self.levels:
             level.returning = partial(self._returning, level)
         open_stacks.add(self)
@@ -379,6 +386,7 @@ class Upkeep:
             return 0
         self.flush()
         self.owing.replay_expired(self.time.now())
+        self._reseal_outdated(paced)
         return sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
 
     def _sweep_level(self, level: Level, paced: bool) -> int:
@@ -395,6 +403,23 @@ class Upkeep:
         if removed:
             logger.debug("%s: swept %d expired records", level.name, removed)
         return removed
+
+    def note_outdated(self, row: Row) -> None:
+        """Have a row that was read sealed with the current key at the next sweep, if it names an older one."""
+        if self.reseal is not None and len(self._outdated) < MOST_OUTDATED and self.sealer.is_outdated(row):
+            self._outdated[row.key] = None
+
+    def _reseal_outdated(self, paced: bool) -> None:
+        keys, self._outdated = list(self._outdated), {}
+        for start in range(0, len(keys), _RESEALED):
+            try:
+                if self.reseal is not None:
+                    self.reseal(keys[start : start + _RESEALED])
+            except TierkitError as error:
+                logger.debug("what was read could not be sealed with the current key: %s", error)
+                break
+            if paced and self.halt.wait(_REST_SECONDS):
+                break
 
     def close(self) -> None:
         """Flush, empty persistent levels that missed writes, and close every tier, the authority last.

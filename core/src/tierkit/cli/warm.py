@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +13,8 @@ import click
 
 from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
 from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
-from tierkit.cli.output import LogLines, cell, console, json_option, show, table, write_json, write_line
+from tierkit.cli.output import cell, json_option, show, table, write_json, write_line
+from tierkit.cli.progress import progress
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
@@ -25,8 +24,6 @@ from tierkit.proxy_url import SCHEME
 if TYPE_CHECKING:
     from tierkit.manager import CacheManager
     from tierkit.transfer import WarmResult
-
-    OnProgress = Callable[[int, int | None], None]
 
 _REASONS_SHOWN: Final = 5  # per file
 
@@ -114,9 +111,9 @@ def warm(
     outcomes: list[_Outcome] = []
     with settings.open(read_only=False) as cache, contextlib.ExitStack() as after:
         after.callback(_report, outcomes, as_json)
-        with _progress(settings) as progress_of:
+        with progress(settings, "tierkit.transfer") as progress_of:  # the table says what became of the rows
             for path in files:
-                options = {"source": source, "scheme": scheme, "on_progress": progress_of(path)}
+                options = {"source": source, "scheme": scheme, "on_progress": progress_of(path.name)}
                 outcomes.append(_warm(cache, path, ttl, options))
     context.exit(max((outcome.way for outcome in outcomes), key=lambda way: way.code).code)
 
@@ -128,52 +125,6 @@ def _warm(cache: CacheManager[Any], path: Path, ttl: float | None, options: dict
     except TransferError as error:
         return _Outcome(path, time.perf_counter() - started, error=str(error))
     return _Outcome(path, time.perf_counter() - started, result)
-
-
-# -- progress ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(settings: Settings) -> Iterator[Callable[[Path], OnProgress | None]]:
-    """Makes the progress callback for a file: a bar on a terminal; elsewhere None, and what is logged is shown."""
-    if not sys.stderr.isatty():
-        settings.log_at(logging.INFO)
-        yield lambda _path: None
-        return
-    log = logging.getLogger("tierkit.transfer")
-    before = log.level
-    if not settings.verbose:
-        log.setLevel(logging.ERROR)  # the table says what became of the rows
-    try:
-        with _bars() as bars:
-            yield bars
-    finally:
-        log.setLevel(before)
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[Callable[[Path], OnProgress]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    shown = console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    LogLines.console = shown
-    try:
-        with Progress(*columns, console=shown, transient=True) as progress:
-
-            def bar_for(path: Path) -> OnProgress:
-                task = progress.add_task(cell(path.name).plain, total=None)
-                return lambda done, total: progress.update(task, completed=done, total=total)
-
-            yield bar_for
-    finally:
-        LogLines.console = None
 
 
 # -- the result ----------------------------------------------------------------------------------------------------

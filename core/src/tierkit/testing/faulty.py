@@ -22,6 +22,7 @@ WRITES: Final = (
     "touch_many",
     "purge",
     "clear",
+    "compact",
 )
 READS: Final = ("get", "get_many", "scan", "keys", "size", "overflow", "highest_version", "bytes_on_disk")
 METHODS: Final = (*WRITES, *READS)
@@ -115,6 +116,7 @@ class FaultyTier(CacheTier[Any]):
     keys = _forward("keys")
     size = _forward("size")
     clear = _forward("clear")
+    compact = _forward("compact")
     highest_version = _forward("highest_version")
     bytes_on_disk = _forward("bytes_on_disk")
 

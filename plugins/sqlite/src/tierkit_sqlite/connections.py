@@ -27,7 +27,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from tierkit import TierReadOnly, TierTimeout, TierUnavailable
 from tierkit_sqlite import failures, files
-from tierkit_sqlite.handles import CHECKPOINT, Gate, Handle, Opened
+from tierkit_sqlite.handles import CHECKPOINT, EMPTY_LOG, TEMP_STORE, Gate, Handle, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
@@ -98,6 +98,14 @@ class Connections:
         """Bring the log into the database, in no transaction. With the WAL fault it is done along with writes."""
         if self._make_lock_file is None:
             self.read(_checkpoint)
+
+    def compact(self) -> None:
+        """Write the database anew, and bring all of the log into it, in no transaction.
+
+        Raises:
+            TierTimeout: Another connection was in the way.
+        """
+        self._alone(self._gated, _compact)
 
     def close(self) -> None:
         """Close the connections of all threads, each when its call has ended."""
@@ -287,6 +295,16 @@ def _nothing(cursor: sqlite3.Cursor, _: Table) -> None:
 
 def _checkpoint(cursor: sqlite3.Cursor, _: Table) -> None:
     cursor.execute(CHECKPOINT).fetchall()
+
+
+def _compact(cursor: sqlite3.Cursor, _: Table) -> None:
+    cursor.execute("PRAGMA temp_store = FILE")  # a whole database need not fit into memory
+    try:
+        cursor.execute("VACUUM")
+    finally:
+        cursor.execute(TEMP_STORE)
+    if cursor.execute(EMPTY_LOG).fetchall()[0][0]:
+        raise TierTimeout("its log could not be emptied: another connection is reading an older state; try again")
 
 
 _everyone: weakref.WeakSet[Connections] = weakref.WeakSet()

@@ -15,6 +15,9 @@ from tierkit_sqlite.statements import Table
 Gate = AbstractContextManager[Any]
 """What writes must go through: the lock file, or nothing."""
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
+TEMP_STORE: Final = "PRAGMA temp_store = MEMORY"
+"""What a connection needs for a while is kept in memory: no other file comes to be."""
 _CHANGES_PER_CHECKPOINT: Final = 1000
 
 

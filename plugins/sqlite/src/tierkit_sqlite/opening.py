@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tierkit import TierContext, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, salvage, schema
-from tierkit_sqlite.handles import Gate, Opened
+from tierkit_sqlite.handles import TEMP_STORE, Gate, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
@@ -182,7 +182,7 @@ def _connect(settings: Settings, mode: str) -> sqlite3.Connection:
 
 def _tune(connection: sqlite3.Connection, settings: Settings) -> None:
     connection.execute(f"PRAGMA cache_size = {-int(settings.cache_size_mb * 1024)}")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(TEMP_STORE)
 
 
 @contextlib.contextmanager

@@ -224,6 +224,18 @@ class SQLiteCacheTier(CacheTier[Row]):
         """The highest version held by a row or known by a mark, or 0; by index."""
         return self._connections.read(work.highest_version)
 
+    def compact(self) -> None:
+        """Write the database anew, and empty its log: no page with what was replaced or removed is left.
+
+        For as long as that takes writers wait, and give up after `busy_timeout_seconds`; readers go on. The copy is
+        made in a temporary file of SQLite's, which has no name.
+
+        Raises:
+            TierTimeout: Another writer or reader was in the way all the time. Nothing is lost; try again.
+        """
+        self._must_be_writable()
+        self._connections.compact()
+
     def bytes_on_disk(self) -> int:
         """The size of the database and its log."""
         return files.size(self.path) + files.size(self.path + "-wal")

@@ -232,6 +232,22 @@ class Marks:
         assert tier.put(storage.record("key 3", 3)) == 3
         assert tier.put(storage.record("key 3", 4)) is None
 
+    def test_compacting_changes_nothing_that_can_be_asked_for(self, tier: CacheTier[Any], storage: Storage) -> None:
+        """Records, usage and marks stay; the next writes go on from there."""
+        for n in range(1, 6):
+            tier.put(storage.record(f"key {n}", n, number=1))
+        tier.put(storage.record("key 1", 9, number=2))
+        self._mark(tier, storage)
+        held = {record.key: record for record in tier.scan()}
+        tier.compact()
+        tier.compact()
+        assert {record.key: record for record in tier.scan()} == held
+        assert tier.get("key 1") == storage.record("key 1", 9, number=2)
+        assert tier.put(storage.record("deleted", 5)) is not None
+        assert tier.put(storage.record("key 1", 8)) == 9
+        assert tier.put(storage.record("key 1", 10)) is None
+        assert tier.size() == 5
+
     def _mark(self, tier: CacheTier[Any], storage: Storage) -> None:
         tier.delete("deleted", 5)
         discarded = storage.record("discarded", 5)
