@@ -60,7 +60,7 @@ def test_keys_tells_which_key_the_records_of_each_level_need_and_where_it_was_fo
     assert "encryption.key" in shown
     found = told(run("keys", "--json").stdout)
     assert (found["current"], found["older"]) == (old_id, [])
-    assert found["found_in"] == f"the file {KEY_FILE.absolute()}"
+    assert found["found_in"] == f"the key file {KEY_FILE.absolute()}"
     assert [level["name"] for level in found["levels"]] == ["L2", "L3"]
     assert all(level["current"] == level["records"] > 0 for level in found["levels"])
 
