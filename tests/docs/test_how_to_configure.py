@@ -14,7 +14,7 @@ EXAMPLES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```toml\n(.*?)^```", 
 
 def test_every_kind_of_use_has_an_example() -> None:
     assert [*EXAMPLES] == re.findall(r"^## (.+)", TEXT, re.MULTILINE)
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 8
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -232,6 +232,23 @@ def test_a_scan_goes_on_in_the_new_files_with_what_was_left(tmp_path: Path, time
             reshard(tmp_path, 4)
 
 
+@pytest.mark.parametrize("damaged_again", [False, True])
+def test_a_scan_finds_in_the_new_files_what_is_damaged_in_the_old(tmp_path: Path, damaged_again: bool) -> None:
+    fill(tmp_path, 1)
+    with open_store(tmp_path) as tier, shard(tmp_path).open("r+b") as old:
+        scan = tier.scan()
+        first = next(scan)
+        reshard(tmp_path, 2)
+        last = shard(tmp_path).parent.joinpath("00.1.jsonl").read_bytes().splitlines()[-1]
+        old.seek(old.read().index(last) + len(last) // 2)
+        old.write(b"?")
+        old.flush()
+        if damaged_again:
+            path = shard(tmp_path).parent / "00.1.jsonl"
+            path.write_bytes(path.read_bytes().replace(last, last[:-9] + b"?" + last[-8:]))
+        assert len({row.key for row in (first, *scan)}) == len(KEYS) - damaged_again
+
+
 def test_a_bulk_write_that_is_overtaken_does_each_of_its_records_once(tmp_path: Path) -> None:
     fill(tmp_path, 4)
     with open_store(tmp_path) as tier:
