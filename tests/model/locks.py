@@ -104,7 +104,7 @@ class Threading:
     def Lock(self) -> Lock:  # noqa: N802 - likewise
         return Lock(self.scheduler, reentrant=False, points=self.points)
 
-    def Condition(self, lock: Lock) -> Condition:  # noqa: N802 - likewise
+    def Condition(self, lock: Any) -> Condition:  # noqa: N802 - likewise
         return Condition(lock)
 
     def get_ident(self) -> int:
