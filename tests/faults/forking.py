@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -25,10 +26,12 @@ import msgspec
 from tests.faults.kills import STORES, JsonlStore, SqliteStore, StackStore, Step, Store, TierStore, Value
 from tests.faults.trials import Effort, Outcome, Trial
 
+from tierkit import Row
 from tierkit.stack import Stack
 from tierkit.testing.suite import processes
 from tierkit.testing.suite.processes import forked, run_together, send
 from tierkit.testing.suite.stirring import Stir
+from tierkit_jsonl import FileCacheTier
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.shard import Shard
 from tierkit_sqlite import connections
@@ -45,6 +48,9 @@ AGAIN_SECONDS: Final = 0.2
 IMPATIENCE_SECONDS: Final = 0.6
 """How long a hunt waits for who will never answer."""
 PARENTS_KEYS: Final = tuple(f"thread {writer}, {number}" for writer in range(WRITERS) for number in range(OWN_KEYS))
+NOWHERE: Final = "nowhere"
+"""A key that no level has: to read it takes longest."""
+SLOW_SECONDS: Final = 0.1
 Allowed = defaultdict[str, set[Value]]
 """What may be found of each key: what was acknowledged last, or written by a call that was cut off since."""
 
@@ -94,6 +100,7 @@ def writing(store: Store, allowed: Allowed) -> Iterator[None]:
                     key = f"thread {writer}, {number % OWN_KEYS}"
                     write(store, Step(number, "delete" if number % 7 == 0 else "put", (key,)), allowed)
                     read(store, PARENTS_KEYS[number % len(PARENTS_KEYS)])
+                    read(store, NOWHERE)
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
 
@@ -118,9 +125,9 @@ def as_child(store: Store, name: str) -> None:
         for number, key in enumerate(keys_of(f"{name} {thread}"), 1):
             store.do(Step(number, "put", (key,)))
             assert read(store, key) is not None, f"{key} is not there"
-        store.do(Step(OWN_KEYS, "compact", ()))
+            store.do(Step(number, "compact", ()))
 
-    for key in PARENTS_KEYS:
+    for key in (*PARENTS_KEYS, NOWHERE):
         read(store, key)
     work("first")
     run_together([lambda: work("second")])
@@ -138,7 +145,7 @@ def forks(store: type[Store], folder: Path, effort: Effort) -> Outcome:
 
     def child(number: int, opened: Store, pipe: Connection) -> None:
         as_child(opened, f"child {number}")
-        if number % 2:
+        if number % 2 == 0:
             opened.__exit__(None, None, None)
         send(pipe, number)
 
@@ -261,6 +268,20 @@ def leads_unprotected(stack: Stack[Any], key: str, flight: Any) -> Any:
     return flight.result
 
 
+@contextmanager
+def slow_reads() -> Iterator[None]:
+    """Threads are seldom found without a read under way."""
+    true = FileCacheTier.get
+
+    def get(tier: FileCacheTier, key: str) -> Row | None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(SLOW_SECONDS)
+        return true(tier, key)
+
+    with patch.object(FileCacheTier, "get", get):
+        yield
+
+
 def nothing(_: object) -> None: ...
 
 
@@ -277,7 +298,9 @@ FORK_FAULTS: Final[Mapping[type[Store], Faults]] = {
         ),
     },
     StackStore: {
-        "locks are not renewed in the child": lambda: impatient(patch.object(Stack, "leave_parent", nothing)),
+        "locks are not renewed in the child": lambda: impatient(
+            patch.object(Stack, "leave_parent", nothing), slow_reads()
+        ),
     },
 }
 INTERRUPT_FAULTS: Final[Mapping[type[Store], Faults]] = {
