@@ -26,7 +26,7 @@ import msgspec
 from tests.faults.kills import STORES, JsonlStore, SqliteStore, StackStore, Step, Store, TierStore, Value
 from tests.faults.trials import Effort, Outcome, Trial
 
-from tierkit import Row
+from tierkit import Row, files
 from tierkit.stack import Stack
 from tierkit.testing.suite import processes
 from tierkit.testing.suite.processes import forked, run_together, send
@@ -48,8 +48,11 @@ AGAIN_SECONDS: Final = 0.2
 IMPATIENCE_SECONDS: Final = 0.6
 """How long a hunt waits for who will never answer."""
 PARENTS_KEYS: Final = tuple(f"thread {writer}, {number}" for writer in range(WRITERS) for number in range(OWN_KEYS))
+GAP_SECONDS: Final = 0.001
+"""Between two writes of a thread: locks are not handed on in turn, and children want them, too."""
 NOWHERE: Final = "nowhere"
 """A key that no level has: to read it takes longest."""
+SLOW_APPEND_SECONDS: Final = 0.01
 SLOW_SECONDS: Final = 0.1
 Allowed = defaultdict[str, set[Value]]
 """What may be found of each key: what was acknowledged last, or written by a call that was cut off since."""
@@ -95,7 +98,7 @@ def writing(store: Store, allowed: Allowed) -> Iterator[None]:
         try:
             with stir:
                 for number in iter(range(1, 1_000_000)):
-                    if done.is_set():
+                    if done.wait(GAP_SECONDS):
                         break
                     key = f"thread {writer}, {number % OWN_KEYS}"
                     write(store, Step(number, "delete" if number % 7 == 0 else "put", (key,)), allowed)
@@ -269,6 +272,19 @@ def leads_unprotected(stack: Stack[Any], key: str, flight: Any) -> Any:
 
 
 @contextmanager
+def inherited_lock_file() -> Iterator[None]:
+    """A child has the lock whenever its parent has it; and appending takes so long that they meet."""
+    true = files.append
+
+    def append(fd: int, data: bytes) -> None:
+        time.sleep(SLOW_APPEND_SECONDS)
+        true(fd, data)
+
+    with patch.object(ShardLock, "after_fork", keeps_descriptor), patch.object(files, "append", append):
+        yield
+
+
+@contextmanager
 def slow_reads() -> Iterator[None]:
     """Threads are seldom found without a read under way."""
     true = FileCacheTier.get
@@ -289,7 +305,7 @@ Faults = Mapping[str, Callable[[], AbstractContextManager[object]]]
 FORK_FAULTS: Final[Mapping[type[Store], Faults]] = {
     JsonlStore: {
         "locks are not renewed in the child": lambda: impatient(patch.object(Shard, "after_fork", nothing)),
-        "the child keeps the lock file of its parent": lambda: patch.object(ShardLock, "after_fork", keeps_descriptor),
+        "the child keeps the lock file of its parent": inherited_lock_file,
     },
     SqliteStore: {
         "locks are not renewed in the child": lambda: impatient(patch.object(Connections, "start", starts_once)),

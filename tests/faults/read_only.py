@@ -164,7 +164,8 @@ class Messages(logging.Handler):
 def run(obstruction: Obstruction, folder: Path, effort: Effort) -> Outcome:
     """The trial of one obstruction, in a process of its own."""
     with forked(partial(_run_all, obstruction, folder, ROUNDS[effort])) as child:
-        child.receive()
+        while child.receive():
+            pass
     return msgspec.json.decode((folder / "outcome").read_bytes(), type=Outcome)
 
 
@@ -176,8 +177,9 @@ def _run_all(obstruction: Obstruction, folder: Path, rounds: int, pipe: Connecti
     for backend, name in AUTHORITIES.items():
         for number in range(rounds):
             outage(outcome, obstruction, blocked, partial(opened, {"backend": backend, "path": blocked / name}), number)
+            send(pipe, 1)
     (folder / "outcome").write_bytes(msgspec.json.encode(outcome))
-    send(pipe, 1)
+    send(pipe, 0)
 
 
 def opened(authority: dict[str, Any], clock: FakeClock) -> CacheManager[Entry]:

@@ -24,7 +24,7 @@ from tierkit_jsonl import FileCacheTier
 from tierkit_jsonl.shard import Shard
 from tierkit_sqlite import SQLiteCacheTier
 
-CHILDREN: Final[Mapping[Effort, int]] = {"short": 1, "long": 20}
+CHILDREN: Final[Mapping[Effort, int]] = {"short": 1, "long": 10}
 KEYS_OF_CHILD: Final = 20
 METHODS: Final = ("spawn", "forkserver")
 OPENERS: Final[Mapping[str, Callable[[Path], CacheTier[Row]]]] = {
@@ -61,7 +61,8 @@ def run(folder: Path, effort: Effort) -> Outcome:
     from tierkit.testing.suite.processes import forked
 
     with forked(partial(_run, folder, effort)) as child:
-        child.receive()
+        while child.receive():
+            pass
     return msgspec.json.decode((folder / "outcome").read_bytes(), type=Outcome)
 
 
@@ -72,23 +73,25 @@ def _run(folder: Path, effort: Effort, pipe: Connection) -> None:
         for tier in tiers.values():
             increment(tier)
         with patch.dict(sys.modules, __main__=sys.modules[__name__]):  # for a child imports that, too
-            names = run_children(outcome, folder, CHILDREN[effort])
+            names = []
+            for number in range(CHILDREN[effort]):
+                names += run_children(outcome, folder, number)
+                pipe.send_bytes(b"1")
         for kind, tier in tiers.items():
             compare(outcome, kind, tier, names)
     (folder / "outcome").write_bytes(msgspec.json.encode(outcome))
-    pipe.send_bytes(b"1")
+    pipe.send_bytes(b"0")
 
 
-def run_children(outcome: Outcome, folder: Path, count: int) -> list[str]:
-    """Run children of all kinds, side by side; their names."""
+def run_children(outcome: Outcome, folder: Path, number: int) -> list[str]:
+    """Run a child of each kind, side by side; their names."""
     children: dict[str, Any] = {}
     for method in METHODS:
         context: Any = multiprocessing.get_context(method)
-        for number in range(count):
-            name = f"{method} {number}"
-            children[name] = context.Process(target=write, args=(folder, name))
-            children[name].start()
-            outcome.count(f"children by {method}")
+        name = f"{method} {number}"
+        children[name] = context.Process(target=write, args=(folder, name))
+        children[name].start()
+        outcome.count(f"children by {method}")
     for name, process in children.items():
         process.join(60.0)
         outcome.check(process.exitcode == 0, f"{name} ended with {process.exitcode}")
