@@ -17,11 +17,17 @@ from typing import Final, NamedTuple
 
 from tests.faults import (
     bit_rot,
+    clocks,
+    forking,
     key_loss,
     kills,
+    linearizable,
+    lost_server,
     old_formats,
+    read_only,
     resharding_kills,
     rotation_kills,
+    strangers,
     tampering,
     torn_tail,
 )
@@ -29,11 +35,17 @@ from tests.faults.trials import Effort, Outcome, Trial
 
 MODULES: Final = (
     bit_rot,
+    clocks,
+    forking,
     key_loss,
     kills,
+    linearizable,
+    lost_server,
     old_formats,
+    read_only,
     resharding_kills,
     rotation_kills,
+    strangers,
     tampering,
     torn_tail,
 )

@@ -58,16 +58,10 @@ class Lock:
 class Condition:
     """A condition over a reentrant lock. Nobody wakes who was not notified or whose time is not over."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-        self.lock = Lock(scheduler, reentrant=True, points=True)
+    def __init__(self, lock: Lock) -> None:
+        self.scheduler = lock.scheduler
+        self.lock = lock
         self.round = 0
-
-    def __enter__(self) -> bool:
-        return self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
         held, now = self.lock.count, self.round
@@ -110,8 +104,8 @@ class Threading:
     def Lock(self) -> Lock:  # noqa: N802 - likewise
         return Lock(self.scheduler, reentrant=False, points=self.points)
 
-    def Condition(self) -> Condition:  # noqa: N802 - likewise
-        return Condition(self.scheduler)
+    def Condition(self, lock: Any) -> Condition:  # noqa: N802 - likewise
+        return Condition(lock)
 
     def get_ident(self) -> int:
         return id(self.scheduler.current)

@@ -108,17 +108,17 @@ def test_who_waits_for_a_condition_goes_on_when_he_is_notified(seed: int) -> Non
     said: list[str] = []
 
     def waits(scheduler: Scheduler) -> None:
-        with conditions[0]:
+        with conditions[0].lock:
             assert conditions[0].wait_for(lambda: bool(said), 1000.0)
 
     def speaks(scheduler: Scheduler) -> None:
         scheduler.point()
-        with conditions[0]:
+        with conditions[0].lock:
             said.append("now")
             conditions[0].notify_all()
 
     scheduler = Scheduler(Random(seed))
-    conditions.append(Condition(scheduler))
+    conditions.append(Condition(Lock(scheduler, reentrant=True, points=True)))
     scheduler.spawn(Machine(), lambda: waits(scheduler))
     scheduler.spawn(Machine(), lambda: speaks(scheduler))
     scheduler.run()

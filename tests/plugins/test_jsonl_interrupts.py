@@ -1,23 +1,15 @@
 """Interrupts between any two steps of the JSON Lines tier, and calls in the midst of another of the same thread."""
 
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
+from tests.interrupts import from_another_thread, interrupted
 from tests.plugins.jsonl_tools import held, open_store, row
 
 from tierkit import Row, TierUnavailable, files
 from tierkit_jsonl import FileCacheTier
-from tierkit_jsonl.log import Log
-
-
-class Interrupt(BaseException):
-    """What a signal handler raises."""
-
 
 CALLS: dict[str, Callable[[FileCacheTier], Any]] = {
     "put": lambda tier: tier.put(row("a", 2)),
@@ -27,51 +19,6 @@ CALLS: dict[str, Callable[[FileCacheTier], Any]] = {
     "overflow": lambda tier: tier.overflow(),
     "compact": lambda tier: tier.compact(),
 }
-
-
-def interrupted(call: Callable[[], Any], number: int) -> bool:
-    """Run `call`, with an interrupt where it enters its `number`th function; whether it came that far."""
-    left = number
-
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        nonlocal left
-        # On the way into that one the descriptor belongs to nobody yet, and stays open: no lock is concerned.
-        if event == "call" and not in_finalizer(frame) and frame.f_code is not Log.__init__.__code__:
-            left -= 1
-            if left == 0:
-                sys.setprofile(None)
-                raise Interrupt
-
-    sys.setprofile(profile)
-    try:
-        call()
-    except Interrupt:
-        return True
-    finally:
-        sys.setprofile(None)
-    return False
-
-
-def in_finalizer(frame: FrameType | None) -> bool:
-    """Out of one Python lets no exception."""
-    return frame is not None and (frame.f_code.co_name == "__del__" or in_finalizer(frame.f_back))
-
-
-def from_another_thread(call: Callable[[], Any]) -> Any:
-    """What `call` returns or raises."""
-    answers: list[Any] = []
-
-    def run() -> None:
-        try:
-            answers.append(call())
-        except Exception as error:  # noqa: BLE001 - it is the answer
-            answers.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(30)
-    assert answers, "it hangs"
-    return answers[0]
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

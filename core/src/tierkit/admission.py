@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from tierkit.forking import in_child
+
 
 class AdmissionPolicy(ABC):
     """The door of one level: asked before a record is copied into it, by a read that found it below or by a put.
@@ -43,6 +45,10 @@ class SecondUse(AdmissionPolicy):
         self._capacity = max(1, capacity)
         self._young: set[str] = set()
         self._old: set[str] = set()
+        self._renew()
+        in_child(self, SecondUse._renew)
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
 
     def admit(self, key: str) -> bool:

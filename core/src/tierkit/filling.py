@@ -76,7 +76,8 @@ class Filling(Generic[T]):
         self.locks = tuple(threading.RLock() for _ in range(STRIPES))
         self._turns = tuple(threading.RLock() for _ in range(STRIPES))
         self.flights: dict[str, Flight[T]] = {}
-        self._promotions = threading.Condition()
+        self._aside_lock = threading.RLock()  # taken itself: an interrupt within a condition's `with` leaves it held
+        self._promotions = threading.Condition(self._aside_lock)
         self._promoting = 0
         self._aside = 0
 
@@ -137,7 +138,7 @@ class Filling(Generic[T]):
 
     def begin_promotion(self, key: str, expected: int) -> bool:
         """Whether a read that began at counter `expected` may copy up into a stored level; then end it."""
-        with self._promotions:
+        with self._aside_lock:
             if self._aside or self.counters[self.stripe(key)] != expected:
                 return False
             self._promoting += 1
@@ -145,19 +146,19 @@ class Filling(Generic[T]):
 
     def end_promotion(self) -> None:
         """A promotion that was begun is over."""
-        with self._promotions:
+        with self._aside_lock:
             self._promoting -= 1
             self._promotions.notify_all()
 
     @contextmanager
     def promotions_aside(self) -> Iterator[None]:
         """Within, no promotion into a stored level is under way or begins."""
-        with self._promotions:
+        with self._aside_lock:
             self._aside += 1
         try:
-            with self._promotions:
+            with self._aside_lock:
                 self._promotions.wait_for(lambda: self._promoting == 0, self._patience_seconds)
             yield
         finally:
-            with self._promotions:
+            with self._aside_lock:
                 self._aside -= 1

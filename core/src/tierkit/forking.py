@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 open_stacks: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """Every stack that is open in this process."""
+_renewals: Final[weakref.WeakKeyDictionary[Any, Callable[[Any], None]]] = weakref.WeakKeyDictionary()
+
+
+def in_child(owner: Any, renew: Callable[[Any], None]) -> None:
+    """Have `renew(owner)` called in each forked child, for as long as there is `owner`: it makes locks of its own."""
+    _renewals[owner] = renew
 
 
 class _Held(threading.local):
@@ -34,6 +41,8 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     _after_fork()
+    for owner, renew in list(_renewals.items()):
+        renew(owner)
     for stack in list(open_stacks):
         stack.leave_parent()
 

@@ -137,7 +137,8 @@ class Level:
 
     def renew(self) -> None:
         """Forget whoever is writing: in a forked child they do not exist."""
-        self._writes = threading.Condition()
+        self._lock = threading.RLock()  # taken itself: an interrupt within the `with` of a condition leaves it held
+        self._writes = threading.Condition(self._lock)
         self._writing = 0
         self._aligning = False
         if self._workers is not None:
@@ -285,7 +286,7 @@ class Level:
 
     def take_out(self, error: BaseException) -> None:
         """Take the level out of service, which is logged once at ERROR."""
-        with self._writes:  # a write that passes by has to wait until nobody reads here any more
+        with self._lock:  # a write that passes by has to wait until nobody reads here any more
             went, self.in_service = self.in_service, False
             if went:
                 self._out_since = self._monotonic()
@@ -304,7 +305,7 @@ class Level:
             error: Why.
             versions: What it missed, by key; None if that cannot be told.
         """
-        with self._writes:
+        with self._lock:
             if versions is None:
                 self.missed_writes = True
             else:
@@ -330,7 +331,7 @@ class Level:
         Args:
             versions: What is written, by key; None if that cannot be told.
         """
-        with self._writes:
+        with self._lock:
             if self.in_service:
                 self._writing += 1
             elif versions is None:
@@ -341,7 +342,7 @@ class Level:
 
     def end_write(self) -> None:
         """A write that was begun is over."""
-        with self._writes:
+        with self._lock:
             self._writing -= 1
             self._writes.notify_all()
 
@@ -377,7 +378,7 @@ class Level:
         except TierkitError as error:
             logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, error)
         finally:
-            with self._writes:  # another thread may be bringing it back
+            with self._lock:  # another thread may be bringing it back
                 if not self.in_service:
                     self._breaker.open()
                 elif self.state == "half-open":  # another probe brought it back meanwhile
@@ -398,11 +399,11 @@ class Level:
             CacheStorageError: It had to be brought in line and could not, or another thread is at it for too long.
         """
         with self.returning():
-            with self._writes:  # one that began before the level went out may end after others have passed it by
+            with self._lock:  # one that began before the level went out may end after others have passed it by
                 self._writes.wait_for(lambda: self.in_service or self._writing == 0, _PATIENCE_SECONDS)
             out = not self.in_service
             if not any(self._come_back() for _ in range(_ROUNDS)):
-                with self._writes:
+                with self._lock:
                     while not self._come_back():
                         pass
         if out:
@@ -412,7 +413,7 @@ class Level:
 
     def _come_back(self) -> bool:
         """Come back if nothing was missed; else bring the level in line. Answers whether it is in service."""
-        with self._writes:
+        with self._lock:
             if not self._writes.wait_for(lambda: not self._aligning, _PATIENCE_SECONDS):
                 raise TierUnavailable(f"{self.name} ({self.kind}) is being brought in line by another thread")
             missed = self._take_missed()
@@ -434,7 +435,7 @@ class Level:
 
     def _end_aligning(self, left: Missed | None = None) -> None:
         """Let others bring the level in line; `left` is what it still has to be brought in line with."""
-        with self._writes:
+        with self._lock:
             self._aligning = False
             self._writes.notify_all()
             if left:
@@ -448,7 +449,7 @@ class Level:
         Raises:
             CacheStorageError: The tier failed to.
         """
-        with self._writes:
+        with self._lock:
             missed = self._take_missed()
         if missed.everything:
             self.drop_missed(missed)

@@ -22,6 +22,7 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, CacheConfigError, TierReadOnly, TierUnavailable
 from tierkit.expiry import TTLManager, deadline_of
+from tierkit.forking import in_child
 from tierkit.health import Health, HealthResult, Outcome
 from tierkit.level import Level
 from tierkit.merging import Merging
@@ -136,8 +137,8 @@ class CacheManager(Generic[E]):
             self._latencies = time_cache(self, self._monotonic)
         self._hot: Callable[[str], E | None] = _nothing
         self._hot_counters = new_counters()
-        self._hot_lock = threading.Lock()
-        self._close_lock = threading.RLock()
+        self._renew()
+        in_child(self, CacheManager._renew)
         self._find_hot_path()
         changed = weakref.WeakMethod(self._level_changed)  # a level must not keep a dropped cache alive
         for level in self._stack.levels:
@@ -646,6 +647,10 @@ class CacheManager(Generic[E]):
         if self._sliding is None or found is None or found.stale:
             return found
         return Found(self._sliding.renew(found.entry), found.level)
+
+    def _renew(self) -> None:
+        self._hot_lock = threading.Lock()
+        self._close_lock = threading.RLock()
 
     def _level_changed(self) -> None:
         self._find_hot_path()
