@@ -95,6 +95,7 @@ class Search:
 
     def files(self, folder: Path, allowed: Iterable[Path] = ()) -> None:
         """Search every file below `folder`, and the names of all."""
+        allowed = frozenset(allowed)
         for path in sorted(folder.rglob("*")):
             self.text("the name of a file", str(path.relative_to(folder)))
             if path.is_file() and path not in allowed:

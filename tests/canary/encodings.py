@@ -15,6 +15,8 @@ from urllib.parse import quote, quote_plus
 SHORTEST_PATTERN = 7
 """Shorter patterns are found by accident."""
 
+PIECES = ("its beginning", "its middle", "its end")
+
 Ways = dict[str, bytes]
 """What to search for, by the name of the encoding."""
 
@@ -114,7 +116,7 @@ def _pieces(text: str) -> dict[str, str]:
     third = len(text) // 3
     if third < SHORTEST_PATTERN:
         return {}
-    return {"its beginning": text[:third], "its middle": text[third:-third], "its end": text[-third:]}
+    return dict(zip(PIECES, (text[:third], text[third:-third], text[-third:]), strict=True))
 
 
 def _aligned(

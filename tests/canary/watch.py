@@ -57,7 +57,7 @@ class Watch(logging.Handler):
     def __enter__(self) -> Self:
         """Begin to hear."""
         with ExitStack() as stack:
-            stack.enter_context(self._logging())
+            stack.enter_context(self.of_the_log())
             stack.enter_context(self._warnings())
             stack.enter_context(self._output())
             stack.enter_context(patch.object(threading, "excepthook", self._thread_ended))
@@ -70,7 +70,8 @@ class Watch(logging.Handler):
         self._open.close()
 
     @contextmanager
-    def _logging(self) -> Iterator[None]:
+    def of_the_log(self) -> Iterator[None]:
+        """Hear the log and nothing else."""
         loggers = [logging.getLogger(), logging.getLogger("tierkit")]
         before = [logger.level for logger in loggers]
         loggers[0].addHandler(self)
