@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FunctionType
@@ -34,6 +34,7 @@ import tierkit.keys
 import tierkit.proxy_url
 import tierkit.sealing
 from tierkit import CacheManager, CredentialEncryptor, KeyRing
+from tierkit.ciphers import Cipher, HoldsKeys
 from tierkit.cli import exits
 from tierkit.errors import EncryptionKeyError, SealingError
 from tierkit.statistics import CacheStatistics
@@ -147,18 +148,18 @@ def hinted() -> Fault:
 def drafted() -> Iterator[None]:
     """A fault: SQLite is first given the secret in the clear, and then the token: only its log still has it."""
     secrets: list[str] = []
-    seal, put = tierkit.sealing._seal, SQLiteCacheTier.put
+    seal, put = Cipher.seal, SQLiteCacheTier.put
 
-    def sealed(key: Any, secret: SecretStr, bound_to: bytes) -> bytes:
+    def sealed(self: Cipher, secret: SecretStr, bound_to: bytes) -> bytes:
         secrets.append(secret.get_secret_value())
-        return seal(key, secret, bound_to)
+        return seal(self, secret, bound_to)
 
     def put_twice(self: SQLiteCacheTier, row: Any) -> Any:
         draft = msgspec.structs.replace(row, version=row.version - 1, columns={**row.columns, "source": secrets[-1]})
         put(self, draft)
         return put(self, row)
 
-    with patch.object(tierkit.sealing, "_seal", sealed), patch.object(SQLiteCacheTier, "put", put_twice):
+    with patch.object(Cipher, "seal", sealed), patch.object(SQLiteCacheTier, "put", put_twice):
         yield
 
 
@@ -215,12 +216,18 @@ def as_of_the_library(function: Callable[..., Any]) -> FunctionType:
     return FunctionType(code, function.__globals__)
 
 
-def repeats_keys(keys: list[SecretStr], origin: str) -> KeyRing:
-    """A fault: the error about a key repeats it."""
-    try:
-        return KeyRing(keys)
-    except EncryptionKeyError as error:
-        raise EncryptionKeyError(f"{origin}: {error}: {[key.get_secret_value() for key in keys]}") from None
+def repeats_keys() -> Fault:
+    """A fault: the error about keys repeats them."""
+    true = KeyRing.__init__
+
+    def made(self: KeyRing, keys: Iterable[SecretStr], *args: Any, **more: Any) -> None:
+        texts = tuple(keys)
+        try:
+            true(self, texts, *args, **more)
+        except EncryptionKeyError as error:
+            raise EncryptionKeyError(f"{error}: {[key.get_secret_value() for key in texts]}") from None
+
+    return patch.object(KeyRing, "__init__", made)
 
 
 def pickles(self: Any, protocol: Any) -> Any:
@@ -247,8 +254,8 @@ REFUSED: Final[dict[str, Callable[[], Fault]]] = {
     ),
 }
 OF_KEYS: Final[dict[str, Callable[[], Fault]]] = {
-    "an error repeats the key": lambda: patch.object(tierkit.keys, "_ring", repeats_keys),
-    "a ring of keys can be pickled": lambda: patch.object(tierkit.keys.HoldsKeys, "__reduce_ex__", pickles),
+    "an error repeats the key": repeats_keys,
+    "a ring of keys can be pickled": lambda: patch.object(HoldsKeys, "__reduce_ex__", pickles),
     "the locals of a frame have the environment": lambda: patch.object(
         tierkit.keys.Environment, "__repr__", lambda self: repr(dict(self))
     ),
