@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
+from tierkit.proxy_url import holds_credentials
 from tierkit.row import key_digest
 
 CREDENTIALS_IN_SOURCE: Final = (
@@ -41,11 +42,6 @@ def is_key(key: Any) -> bool:
     except CacheValidationError:
         return False
     return True
-
-
-def holds_credentials(source: object) -> bool:
-    """Whether a source is a URL with a user name or a password in it: sources are stored and shown in the clear."""
-    return isinstance(source, str) and "://" in source and "@" in source
 
 
 def check_key(key: Any) -> None:

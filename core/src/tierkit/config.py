@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,10 +23,11 @@ from pydantic import (
 from tierkit.ciphers import DEFAULT_CIPHER, CipherName
 from tierkit.errors import CacheConfigError, PluginError
 from tierkit.expiry import CENTURY_SECONDS
-from tierkit.keys import ForeignToken, KeyProvider
+from tierkit.keys import ForeignToken, KeyProvider, is_key
 from tierkit.level_config import (
     CacheTierConfig,
     Count,
+    PluginName,
     ResolvedTier,
     level_from,
     name_with,
@@ -65,6 +67,21 @@ AnySeconds = Annotated[float, Field(le=CENTURY_SECONDS, allow_inf_nan=False), Be
 Seconds = Annotated[AnySeconds, Field(gt=0)]
 
 
+_MAY_HOLD_SECRETS: Final = frozenset({"observer_options", "per_source_ttl", "warm_files"})
+
+
+def _variable(name: str) -> str:
+    if "=" in name:  # as at the end of a key
+        raise ValueError("must be the name of an environment variable, which has no '=': the key itself goes into it")
+    return name
+
+
+def _no_key(path: Path | None) -> Path | None:
+    if path is not None and is_key(path.name):
+        raise ValueError("is a key: put it into a file that only you can read, and name that")
+    return path
+
+
 class CacheConfig(BaseModel):
     """The configuration of a cache. `docs/reference/configuration.md` describes each setting.
 
@@ -85,8 +102,8 @@ class CacheConfig(BaseModel):
     sliding_max_seconds: Annotated[Seconds | None, BeforeValidator(none_by_name)] = None
     cleanup_interval_seconds: Annotated[AnySeconds, Field(ge=10)] = 60.0
     encryption_key: SecretStr | Callable[[], SecretStr] | None = None
-    encryption_key_env: str = Field(default=KEY_VARIABLE, min_length=1)
-    encryption_key_file: Path | None = None
+    encryption_key_env: Annotated[str, Field(min_length=1), AfterValidator(_variable)] = KEY_VARIABLE
+    encryption_key_file: Annotated[Path | None, AfterValidator(_no_key)] = None
     key_provider: Annotated[str | None, BeforeValidator(none_by_name)] = None
     key_policy: Literal["generate", "require"] = "generate"
     cipher: CipherName = DEFAULT_CIPHER
@@ -95,7 +112,7 @@ class CacheConfig(BaseModel):
     failure_threshold: Count = 3
     enable_statistics: bool = True
     latency_histograms: bool = False
-    observers: tuple[str, ...] = ()
+    observers: tuple[PluginName, ...] = ()
     observer_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     durability: Durability = "process"
     tier_failure_threshold: Count = 3
@@ -142,12 +159,16 @@ class CacheConfig(BaseModel):
         """
         environ = os.environ if environ is None else environ
         sources = all_sources(path, environ, code, cls.model_fields)
-        del code, environ
+        del path, code, environ
         config = cls.__new__(cls)
         config._settle(sources)
         return config
 
     def _settle(self, sources: Sequence[Source]) -> None:
+        refuse(self._take(sources))  # raised where no local holds a value
+
+    def _take(self, sources: Sequence[Source]) -> list[str]:
+        """Become the configuration of `sources`; answers what is wrong with them."""
         givens, problems = overlaid(sources)
         settings, levels = nested(givens)
         tiers = _levels(levels, givens, problems)
@@ -155,8 +176,8 @@ class CacheConfig(BaseModel):
             BaseModel.__init__(self, **settings, tiers=tiers)
         except ValidationError as error:
             problems += problems_of(error, (), givens)
-        refuse(problems)
         self._givens = without_values(givens)
+        return problems
 
     @field_validator("tombstone_seconds")
     @classmethod
@@ -188,6 +209,19 @@ class CacheConfig(BaseModel):
         if twice:
             raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
         return names
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What a repr shows: options may hold secrets, and URLs credentials."""
+        for name, value in super().__repr_args__():
+            yield name, shown((str(name),), value) if name in _MAY_HOLD_SECRETS else value
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Refused where there is a key: a pickle would carry it out of sight, in the clear."""
+        if isinstance(self.encryption_key, SecretStr):
+            raise TypeError(
+                "a CacheConfig with an encryption_key cannot be pickled: give the key by a file or variable"
+            )
+        return super().__getstate__()
 
     @property
     def origins(self) -> dict[str, str]:

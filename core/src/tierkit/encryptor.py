@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Final
 
@@ -10,8 +9,8 @@ from pydantic import SecretStr
 
 from tierkit.ciphers import DEFAULT_CIPHER, CipherName, HoldsKeys
 from tierkit.errors import CacheValidationError, EncryptionKeyError, KeyNotHeldError, SealingError
-from tierkit.keys import KEY_VARIABLES, ForeignToken, Key, KeyRing, parse_keys, ring_from_environment
-from tierkit.tokens import SCHEMA_VERSION, encode, maker_of, mark_of, matches, open_token
+from tierkit.keys import KEY_VARIABLES, Environment, ForeignToken, Key, KeyRing, parse_keys, ring_from_environment
+from tierkit.tokens import SCHEMA_VERSION, TOKEN, encode, maker_of, mark_of, matches, open_token
 from tierkit.values import secret_problem
 
 _PLAIN_FERNET: Final = re.compile(rb"gAAAA[A-Za-z0-9_-]+={0,2}")  # a version, and a time before the year 2106
@@ -54,7 +53,7 @@ class CredentialEncryptor(HoldsKeys):
         if isinstance(key, KeyRing):
             self._ring = key
         elif key is None:
-            found = ring_from_environment(KEY_VARIABLES, os.environ, accept=accept)
+            found = ring_from_environment(KEY_VARIABLES, Environment(), accept=accept)
             self._ring = found or KeyRing.generate(accept=accept)
         else:
             self._ring = parse_keys(key, accept=accept)
@@ -84,6 +83,8 @@ class CredentialEncryptor(HoldsKeys):
         """
         if self._ring.accept and matches(_PLAIN_FERNET, token):
             return self._plain(token)
+        if not matches(TOKEN, token):
+            token = b""  # what is no token may be a secret, and a traceback may show the locals
         key, cipher = maker_of(self._ring, token)
         return open_token(cipher, token, _unbound(key))
 

@@ -19,7 +19,7 @@ from msgspec import StructMeta
 from pydantic import SecretStr
 
 from tierkit.errors import CacheValidationError
-from tierkit.proxy_url import is_normal, redact, split_proxy_url
+from tierkit.proxy_url import holds_credentials, is_normal, redact, split_proxy_url
 
 
 class HealthStatus(StrEnum):
@@ -323,7 +323,9 @@ def _secret_names(entry_type: type[CacheEntry]) -> frozenset[str]:
 
 
 def _shown(value: object, hidden: bool) -> str:
-    # A secret that was given as a plain string is refused when the entry is put, and masked until then.
+    # A secret that is a plain string or stands in a source is refused when the entry is put, and masked until then.
+    if holds_credentials(value):
+        value = redact(value)
     return repr(value if not hidden or isinstance(value, SecretStr) else SecretStr("?"))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -33,6 +33,19 @@ _FORM: Final = (
     "keys are Fernet keys of 44 characters, the newest first, separated by commas; make one with "
     '`python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"`'
 )
+
+
+class Environment(Mapping[str, str]):
+    """The environment of this process. Its repr shows no variable: a traceback may show the locals of any frame."""
+
+    def __getitem__(self, name: str) -> str:
+        return os.environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(os.environ)
+
+    def __len__(self) -> int:
+        return len(os.environ)
 
 
 class Key(HoldsKeys):
@@ -78,7 +91,7 @@ class KeyRing(HoldsKeys):
         self.accept = tuple(accept)
         self.origin = origin
         texts = tuple(keys)
-        malformed = [place for place, text in enumerate(texts, 1) if not _well_formed(text)]
+        malformed = [place for place, text in enumerate(texts, 1) if not is_key(text.get_secret_value())]
         if malformed or not texts:
             which = f"key {malformed[0]} of {len(texts)} is malformed" if malformed else "there is no key"
             raise EncryptionKeyError(f"{which}: {_FORM}")
@@ -162,5 +175,6 @@ def new_key() -> SecretStr:
     return SecretStr(base64.urlsafe_b64encode(os.urandom(32)).decode())
 
 
-def _well_formed(text: SecretStr) -> bool:
-    return _KEY.fullmatch(text.get_secret_value()) is not None
+def is_key(text: str) -> bool:
+    """Whether `text` is a key, and so must not be shown."""
+    return _KEY.fullmatch(text) is not None

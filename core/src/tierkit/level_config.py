@@ -58,6 +58,17 @@ def name_with(signs: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _no_url(name: str) -> str:
+    if "://" in name:
+        raise ValueError("must be a name, not a URL")
+    return name
+
+
+PluginName = Annotated[str, AfterValidator(_no_url)]
+"""A name that a plugin gives. It is shown as it is, and a URL may hold a password."""
+
+_URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/")  # a Path has one slash of the two
+
 ALWAYS: Final = "always"
 
 DEFAULT_POLICY: Final = "default"
@@ -84,7 +95,7 @@ class CacheTierConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
     name: Annotated[str, name_with("-_")] = ""
-    backend: str = ""
+    backend: PluginName = ""
     enabled: bool = True
     max_entries: Annotated[Count | None, BeforeValidator(none_by_name)] = None
     eviction_policy: Annotated[str, Field(min_length=1)] = DEFAULT_POLICY
@@ -100,11 +111,18 @@ class CacheTierConfig(BaseModel):
         Raises:
             CacheConfigError: One has a wrong value.
         """
+        problems = self._take(settings)
+        del settings  # a traceback may show the locals of the frame that raises, and an option may be a secret
+        refuse(problems)
+
+    def _take(self, settings: Mapping[str, Any]) -> list[str]:
+        """Become a level of `settings`; answers what is wrong with them."""
         try:
-            super().__init__(**settings)
+            BaseModel.__init__(self, **settings)
         except ValidationError as error:
             given: dict[Where, Given] = {(name,): Given(None, "code", name) for name in settings}
-            refuse(list(problems_of(error, (), given)))
+            return list(problems_of(error, (), given))
+        return []
 
     @property
     def options(self) -> dict[str, Any]:
@@ -173,7 +191,7 @@ def resolved(
     """
     at: Where = ("tiers", place)
     spec = _spec(at, level, registry, givens)
-    wrong = list(_unknown_options(at, level, spec, givens))
+    wrong = [*_unknown_options(at, level, spec, givens), *_urls(at, level, spec, givens)]
     make = _policy(at, level, spec, registry=registry, givens=givens, problems=wrong)
     admission = _admission(at, level, registry, givens, wrong)
     try:
@@ -255,6 +273,14 @@ def _unknown_options(at: Where, level: CacheTierConfig, spec: TierSpec, givens: 
         every = "" if meant else f", and every level has the settings {', '.join(TIER_SETTINGS)}"
         text = f"there is no such option; {guess} {spec.kind!r} {offered}{every}"
         yield problem((*at, option), givens, text)
+
+
+def _urls(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> Iterator[str]:
+    """Paths that are none: a folder would be made whose name has the password of the URL."""
+    known = option_fields(spec.options)
+    for option, value in level.options.items():
+        if _mentions(known.get(option), Path) and isinstance(value, str | Path) and _URL_START.match(str(value)):
+            yield problem((*at, option), givens, "is a URL, not a path", value)
 
 
 def _prepared(at: Where, level: CacheTierConfig, spec: TierSpec, givens: Givens) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
@@ -477,9 +478,12 @@ class CacheManager(Generic[E]):
             CacheStorageError: The authority failed; the records before are there.
             CacheValidationError: An option has a value that cannot work; the file was not read.
         """
-        from tierkit.transfer import warm
+        from tierkit.transfer import refusal, warm
 
         self._check_writable()
+        if refused := refusal(path, source, scheme):
+            del path, source, scheme  # a traceback may show the locals of the frame that raises
+            raise refused
         return warm(
             Path(path),
             entry_type=self.entry_type,
@@ -711,8 +715,8 @@ class CacheManager(Generic[E]):
 
     def _warm_at_start(self) -> None:
         try:
-            for path in () if self.read_only else self.config.warm_files:
-                self.warm_from_file(path)
+            if not self.read_only:
+                deque(map(self.warm_from_file, self.config.warm_files), 0)  # no local holds a name: it may be a URL
         except BaseException:
             self.close()
             raise

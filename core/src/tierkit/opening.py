@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from tierkit.errors import (
     TierUnavailable,
 )
 from tierkit.key_sources import KeySources
-from tierkit.keys import KeyRing
+from tierkit.keys import Environment, KeyRing
 from tierkit.level import Level, Missed
 from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import adopt_all, align, reconcile
@@ -221,7 +220,7 @@ def _key_ring(
     config: CacheConfig, schema: EntrySchema, levels: Sequence[Level], read_only: bool, registry: PluginRegistry
 ) -> KeyRing | None:
     needed = needs_key(schema)
-    sources = KeySources.of(config, registry, os.environ, needed=needed)
+    sources = KeySources.of(config, registry, Environment(), needed=needed)
     stored = [level for level in levels if not level.live]
     written = needed and not read_only and any(level.in_service for level in stored)
     if written:

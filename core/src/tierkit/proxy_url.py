@@ -63,6 +63,11 @@ def redact(url: object) -> str:
     return ("***@" if at else "") + text + ("" if text == rest else "...")
 
 
+def holds_credentials(source: object) -> bool:
+    """Whether a source is a URL with a user name or a password in it: sources are stored and shown in the clear."""
+    return isinstance(source, str) and "://" in source and "@" in source
+
+
 def is_normal(url: str) -> bool:
     """Whether `url` is in the normal form already (the common case, told by one match)."""
     match = _NORMAL.fullmatch(url) if len(url) <= 253 else None

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import SecretBytes, SecretStr, ValidationError
 
 from tierkit.errors import CacheConfigError
+from tierkit.keys import is_key
 
 Where = tuple[str | int, ...]
 """A setting's place: ("durability",), ("per_source_ttl", "free-list"), ("tiers", 0, "max_entries")."""
@@ -56,7 +57,12 @@ class Setting:
 
 def dotted(where: Where) -> str:
     """`where` as people write it."""
-    return ".".join(map(str, where))
+    return masked(".".join(map(str, where)))
+
+
+def masked(text: str) -> str:
+    """`text` without the credentials of a URL in it."""
+    return _USERINFO.sub(f"//{MASK}@", text)
 
 
 def given_for(where: Where, givens: Givens) -> Given | None:
@@ -89,7 +95,7 @@ def shown(where: Where, value: object) -> str:
     if not isinstance(value, _SCALARS):
         return f"({type(value).__name__})"
     text = str(value).lower() if isinstance(value, bool) else f"{value}".removesuffix(".0")
-    text = _USERINFO.sub(f"//{MASK}@", text)
+    text = MASK if is_key(text.rpartition("/")[2]) else masked(text)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

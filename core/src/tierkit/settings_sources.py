@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from tierkit.errors import CacheConfigError
 from tierkit.plugins import nearest
-from tierkit.settings import Given, Where, dotted
+from tierkit.settings import Given, Where, dotted, masked
 
 PREFIX: Final = "TIERKIT_"
 CONFIG_VARIABLE: Final = "TIERKIT_CONFIG"
@@ -124,11 +123,7 @@ def all_sources(
     code: Mapping[str, Any],
     known: Collection[str],
 ) -> list[Source]:
-    """Every source, the one with the least to say first.
-
-    Raises:
-        CacheConfigError: The file cannot be read.
-    """
+    """Every source, the one with the least to say first. What is wrong is noted in them: nothing is raised here."""
     sources = [from_defaults(known), *_file_sources(path, environ, known)]
     in_code = from_code(code, known)
     variables = {CONFIG_VARIABLE, *_key_variables(environ, [*sources, in_code])}
@@ -155,23 +150,23 @@ def from_file(path: Path, known: Collection[str], asked_by: str) -> Source:
     """The table [tierkit] of a TOML file; relative paths in it start from its folder.
 
     A file that was asked for must have that table, or be empty: else a header that is misspelt would go unnoticed.
-
-    Raises:
-        CacheConfigError: The file cannot be read or is not TOML.
     """
-    document = _parsed(path, asked_by)
     source = Source(known)
+    document, file = _parsed(path, asked_by), masked(str(path))
+    if isinstance(document, str):
+        source.problems.append(f"file {file}{document}")
+        return source
     table = document.get(TABLE, {})
     stray = sorted(document.keys() & (set(known) - _ANYBODYS)) if TABLE not in document else []
     if stray:
-        source.problems.append(f"{stray[0]} (file {path}): must stand below [{TABLE}], which the file does not have")
+        source.problems.append(f"{stray[0]} (file {file}): must stand below [{TABLE}], which the file does not have")
     elif document and TABLE not in document and asked_by != FOUND:
-        source.problems.append(f"file {path} ({asked_by}): has no table [{TABLE}]{_instead(document)}")
+        source.problems.append(f"file {file} ({asked_by}): has no table [{TABLE}]{_instead(document)}")
     elif not isinstance(table, dict):
-        source.problems.append(f"{TABLE} (file {path}): must be a table")
+        source.problems.append(f"{TABLE} (file {file}): must be a table")
     else:
         for name, value in table.items():
-            source.give((name,), value, f"file {path}", path.absolute().parent)
+            source.give((name,), value, f"file {file}", path.absolute().parent)
     source.check_spellings()
     return source
 
@@ -288,18 +283,19 @@ def _key_variables(environ: Mapping[str, str], sources: Iterable[Source]) -> Ite
     yield from (str(source.givens[target].value) for source in sources if target in source.givens)
 
 
-def _parsed(path: Path, asked_by: str) -> dict[str, Any]:
+def _parsed(path: Path, asked_by: str) -> dict[str, Any] | str:
+    """What a file holds, or what to say after its name. Nothing is raised: the errors of a parser hold the text."""
     import tomllib
 
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise CacheConfigError(f"file {path} ({asked_by}): cannot be read: {error.strerror or error}") from None
+        return f" ({asked_by}): cannot be read: {error.strerror or error}"
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise CacheConfigError(f"file {path}, line {line}: is not UTF-8, which TOML must be") from None
+        return f", line {line}: is not UTF-8, which TOML must be"
     except (ValueError, RecursionError) as error:
-        raise CacheConfigError(f"file {path}: is not TOML: {error}") from None
+        return f": is not TOML: {error}"
 
 
 def _give_variable(source: Source, variable: str, text: str, known: Collection[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from tierkit.errors import EncryptionKeyError
@@ -24,11 +23,12 @@ def key_sources(
         CacheValidationError: The entry type cannot be stored.
     """
     from tierkit.key_sources import KeySources
+    from tierkit.keys import Environment
     from tierkit.schema import schema_of
     from tierkit.sealing import needs_key
 
     needed = entry_type is None or needs_key(schema_of(entry_type))
-    return KeySources.of(config, registry, os.environ, needed=needed)
+    return KeySources.of(config, registry, Environment(), needed=needed)
 
 
 def held_key_ids(sources: KeySources) -> tuple[str, ...]:

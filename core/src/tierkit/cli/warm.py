@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
+from tierkit.checks import CREDENTIALS_IN_SOURCE
 from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
 from tierkit.cli.output import cell, json_option, show, table, write_json, write_line
 from tierkit.cli.progress import progress
@@ -19,7 +19,7 @@ from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import clean, latency, parse_duration
 from tierkit.errors import TransferError
 from tierkit.expiry import CENTURY_SECONDS
-from tierkit.proxy_url import SCHEME
+from tierkit.proxy_url import SCHEME, holds_credentials
 
 if TYPE_CHECKING:
     from tierkit.manager import CacheManager

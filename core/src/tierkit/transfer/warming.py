@@ -15,15 +15,15 @@ from array import array
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import SecretStr
 
-from tierkit.checks import CREDENTIALS_IN_SOURCE, holds_credentials
+from tierkit.checks import CREDENTIALS_IN_SOURCE
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheStorageError, CacheValidationError, TransferError
 from tierkit.expiry import rule_seconds
-from tierkit.proxy_url import SCHEME, redact
+from tierkit.proxy_url import SCHEME, holds_credentials, redact
 from tierkit.schema import schema_of
 from tierkit.transfer.columns import Names, Options, Plan, RowMapping
 from tierkit.transfer.csv_table import CsvTable
@@ -54,6 +54,9 @@ _TOLD_EVERY: Final = 100
 
 OnProgress = Callable[[int, int | None], None]
 """Called with the entries read so far and how many there seem to be, or None if that is not known."""
+
+
+T = TypeVar("T")
 
 
 class PutMany(Protocol):
@@ -109,16 +112,34 @@ def warm(
             ERROR and in a note on the error.
         CacheValidationError: An option has a value that cannot work.
     """
-    if url := url_in(path):
-        del path  # a traceback may show the locals of the frame that raises
-        raise _no_file(url)
-    if holds_credentials(source):
-        del source
-        raise TransferError(CREDENTIALS_IN_SOURCE)
-    path = Path(path)
+    if refused := refusal(path, source, scheme):
+        del path, source, scheme  # a traceback may show the locals of the frame that raises
+        raise refused
     options = Options(entry_type, now, source, scheme, ttl_override, open_plain)
     _check(options)
-    return _Import(path, options, put_many, on_progress).run()
+    return _without_rows(_Import(Path(path), options, put_many, on_progress).run)
+
+
+def refusal(
+    path: str | os.PathLike[str], source: object, scheme: object
+) -> TransferError | CacheValidationError | None:
+    """What to raise if an argument of an import may hold credentials; it tells nothing of them."""
+    if url := url_in(path):
+        return _no_file(url)
+    if holds_credentials(source):
+        return TransferError(CREDENTIALS_IN_SOURCE)
+    if isinstance(scheme, str) and not SCHEME.fullmatch(scheme):
+        return CacheValidationError("scheme is not one word, such as http or socks5")
+    return None
+
+
+def _without_rows(read: Callable[[], T]) -> T:
+    """What `read` answers; its `TransferError` without the frames of the readers, whose locals hold rows."""
+    try:
+        return read()
+    except TransferError as error:
+        failure = TransferError(*error.args)
+    raise failure
 
 
 def check_file(path: Path, entry_type: type[CacheEntry]) -> None:
@@ -131,7 +152,7 @@ def check_file(path: Path, entry_type: type[CacheEntry]) -> None:
         del path
         raise _no_file(url)
     _reader(path, Options(entry_type, time.time))
-    open_bytes(path).close()
+    _without_rows(lambda: open_bytes(path).close())
 
 
 def _no_file(url: str) -> TransferError:
@@ -271,8 +292,6 @@ def _check(options: Options) -> None:
     for name, text in (("scheme", options.scheme), ("source", options.source)):
         if text is not None and not isinstance(text, str):  # not shown: as a source, it may hold credentials
             raise CacheValidationError(f"{name} must be text, not {type(text).__name__}")
-    if options.scheme is not None and not SCHEME.fullmatch(options.scheme):
-        raise CacheValidationError("scheme is not one word, such as http or socks5")
     if options.source is not None and not options.source.strip():
         raise CacheValidationError("source is blank: name where the entries come from, or leave it out")
     if options.ttl_override is not None:
