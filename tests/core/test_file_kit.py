@@ -126,8 +126,7 @@ def test_what_is_in_a_directory_whose_name_is_not_flushed_may_be_missing(tmp_pat
 
 
 def test_a_state_can_be_put_into_a_folder(tmp_path: Path) -> None:
-    for name in ("live", "state"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "live").mkdir()
     with recorded_files(tmp_path / "live") as log:
         files.make_directories(str(tmp_path / "live" / "folder"))
         flushed(str(tmp_path / "live" / "folder" / "a"), b"sure")

@@ -59,7 +59,8 @@ class CrashState:
     contents: dict[str, bytes | None]
 
     def restore(self, folder: Path) -> None:
-        """Make these files in `folder`, an empty directory."""
+        """Make these files in `folder`, which is empty or not there."""
+        folder.mkdir(mode=0o700, exist_ok=True)
         for path, content in sorted(self.contents.items()):
             if content is None:
                 (folder / path).mkdir(mode=0o700)
