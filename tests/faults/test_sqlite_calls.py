@@ -2,12 +2,13 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.faults.sqlite_calls import Failing, Logging, no_hooks, watched
 
-from tierkit import TierContext, TierFull, TierUnavailable
+from tierkit import TierContext, TierFull, TierReadOnly, TierUnavailable
 from tierkit.testing import FileFaults, crash_states, make_row, recorded_files, these_fail
 from tierkit.testing.file_log import Sync, SyncDirectory
 from tierkit_sqlite import SQLiteCacheTier
@@ -46,3 +47,19 @@ def test_a_call_that_fails_is_raised_by_the_tier(tmp_path: Path, call: str, code
         assert tier.put(make_row("b", 1)) is None
         assert tier.get("a") == make_row("a", 1)
     assert os.listdir(tmp_path) == ["store.db"]
+
+
+@pytest.mark.req("E-2")
+def test_a_full_disk_keeps_no_database_from_being_read(tmp_path: Path) -> None:
+    with SQLiteCacheTier(TierContext(), tmp_path / "store.db") as tier:
+        tier.put(make_row("a", 1))
+    faults = FileFaults(these_fail(errno.ENOSPC, "sqlite shmmap"))
+    with watched(Failing(faults)), SQLiteCacheTier(TierContext(), tmp_path / "store.db") as tier:
+        assert tier.get("a") == make_row("a", 1)
+        with pytest.raises(TierReadOnly):
+            tier.put(make_row("b", 1))
+        assert tier.get("a") == make_row("a", 1)
+        faults.on = False
+        with suppress(TierReadOnly):  # it was opened for reading by the call before
+            tier.put(make_row("b", 1))
+        assert tier.put(make_row("b", 1)) is None

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Final
 from urllib.parse import quote
 
-from tierkit import TierContext, TierReadOnly, TierUnavailable
+from tierkit import TierContext, TierFull, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, salvage, schema
 from tierkit_sqlite.handles import TEMP_STORE, Gate, Opened
 from tierkit_sqlite.library import sqlite3
@@ -52,8 +52,8 @@ class Settings:
     def open(self, gate: Gate) -> Opened:
         """Open the database as the context asks.
 
-        Storage that cannot be written is opened for reading, so that what it holds is still served; each write is
-        then refused, and the next call tries again.
+        Storage that cannot be written, because it is full or for another reason, is opened for reading, so that what it
+        holds is still served; each write is then refused, and the next call tries again.
         """
         if self.context.read_only:
             return open_for_reading(self)
@@ -63,7 +63,7 @@ class Settings:
             with gate:
                 opened = open_for_writing(self)
         except (sqlite3.Error, OSError) as error:
-            if not self._is_read_only(error):
+            if not self._can_only_be_read(error):
                 raise
             return open_for_reading(self)
         if was_empty:
@@ -98,11 +98,14 @@ class Settings:
             sleep(_STEP_SECONDS)
         return False
 
-    def _is_read_only(self, error: Exception) -> bool:
-        """Whether the file is there, and can only be read."""
+    def _can_only_be_read(self, error: Exception) -> bool:
+        """Whether the file is there, and can only be read: whether it can shows when it is opened so."""
+        if not os.path.isfile(self.path):
+            return False
         if failures.is_unopened(error):
-            return os.path.isfile(self.path) and not os.access(os.path.dirname(self.path), os.W_OK)
-        return os.path.isfile(self.path) and isinstance(failures.translated(error, self.path), TierReadOnly)
+            return not os.access(os.path.dirname(self.path), os.W_OK)
+        failure = failures.translated(error, self.path)
+        return failures.is_io_error(error) or isinstance(failure, TierFull | TierReadOnly)
 
 
 def open_for_writing(settings: Settings) -> Opened:
