@@ -30,8 +30,8 @@ from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
 SILENT: Final = frozenset({"unlock", "close", "sqlite lock"})
-"""What may fail and nobody is told: a lock goes with its descriptor, a descriptor goes in any case, and whoever closes a
-database tries to have it alone, to tidy up."""
+"""What may fail and nobody is told: a lock goes with its descriptor, a descriptor goes in any case, and whoever closes
+a database tries to have it alone, to tidy up."""
 
 
 class Case(NamedTuple):

@@ -16,11 +16,11 @@ from pydantic import SecretStr
 from tests.faults import kills
 from tests.faults.kills import WRONG, Numbered, Value, compact_database
 
-from tierkit import CacheConfig, CacheManager, CacheTier, Delta, Row, TierContext, TierUnavailable, files, manager
+from tierkit import CacheConfig, CacheManager, CacheTier, Delta, Row, TierContext, files, manager
 from tierkit.plugins import discover
 from tierkit.testing import FakeClock
 from tierkit_jsonl import FileCacheTier
-from tierkit_sqlite import SQLiteCacheTier, opening
+from tierkit_sqlite import SQLiteCacheTier, failures, opening
 from tierkit_sqlite.library import sqlite3
 
 Durability = Literal["full", "process", "none"]
@@ -80,7 +80,7 @@ STEPS: Final = plan(
         ("put", "h"),
     ]
 )
-KEYS: Final = tuple("abcdefgh")
+KEYS: Final = tuple("abcdefghijklmnopqr")
 NEXT: Final = Step(90, "put", ("next",), 0, 90)
 READ: Final = (*KEYS, *NEXT.keys)
 
@@ -90,7 +90,7 @@ def vacuum(file: Path) -> None:
     try:
         compact_database(file)
     except sqlite3.Error as error:
-        raise TierUnavailable(str(error)) from error
+        raise failures.translated(error, "vacuum") from error
 
 
 class Store(AbstractContextManager["Store"]):
@@ -120,6 +120,10 @@ class Store(AbstractContextManager["Store"]):
 
     def degraded(self) -> str:
         """What is not in service, if anything."""
+        return ""
+
+    def out_of_service(self) -> str:
+        """What cannot even be read, if anything."""
         return ""
 
     def recover(self) -> None:
@@ -240,6 +244,10 @@ class StackStore(Store):
     def degraded(self) -> str:
         tiers = self.cache.get_statistics().tiers
         return ", ".join(f"{tier.name} is {tier.state}" for tier in tiers if tier.degraded)
+
+    def out_of_service(self) -> str:
+        lowest = self.cache.get_statistics().tiers[-1]  # one above leaves service if it cannot even drop its copy
+        return "" if lowest.state == "closed" else f"{lowest.name} is out of service"
 
     def recover(self) -> None:
         for _ in range(8):
