@@ -63,9 +63,10 @@ class Settings:
             with gate:
                 opened = open_for_writing(self)
         except (sqlite3.Error, OSError) as error:
-            if not self._can_only_be_read(error):
+            readable = self._readable(error)
+            if readable is None:
                 raise
-            return open_for_reading(self)
+            return readable
         if was_empty:
             logger.warning(
                 "%s: %s was empty where a database was expected; it begins anew", self.context.name, self.path
@@ -98,14 +99,26 @@ class Settings:
             sleep(_STEP_SECONDS)
         return False
 
+    def _readable(self, error: Exception) -> Opened | None:
+        """What can be read all the same, if `error` says that nothing can be written."""
+        if not self._can_only_be_read(error):
+            return None
+        opened = open_for_reading(self)
+        if opened.passing and self._may_be_full(error):  # nothing is held yet: no reason to hide that it failed
+            opened.connection.close()
+            return None
+        return opened
+
     def _can_only_be_read(self, error: Exception) -> bool:
         """Whether the file is there, and can only be read: whether it can shows when it is opened so."""
         if not os.path.isfile(self.path):
             return False
         if failures.is_unopened(error):
             return not os.access(os.path.dirname(self.path), os.W_OK)
-        failure = failures.translated(error, self.path)
-        return failures.is_io_error(error) or isinstance(failure, TierFull | TierReadOnly)
+        return self._may_be_full(error) or isinstance(failures.translated(error, self.path), TierReadOnly)
+
+    def _may_be_full(self, error: Exception) -> bool:
+        return failures.is_io_error(error) or isinstance(failures.translated(error, self.path), TierFull)
 
 
 def open_for_writing(settings: Settings) -> Opened:
