@@ -22,10 +22,8 @@ from tierkit import (
 from tierkit.testing import FileFaults, make_row, these_fail
 
 
-@pytest.mark.parametrize("call", ["create", "append", "fsync", "replace", "fsync_dir", "pread"])
-def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(
-    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("call", ["create", "fstat", "append", "fsync", "replace", "fsync_dir", "pread"])
+def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(tmp_path: Path, call: str) -> None:
     with open_store(tmp_path) as tier:
         for version in range(1, 5):
             tier.put_many([row("a", version), row("b", version)])
@@ -46,9 +44,7 @@ def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(
         assert (found.access_count, found.last_accessed) == (3, 7.0)
 
 
-def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     big = "x" * 20_000
     with open_store(tmp_path) as tier:
         with FileFaults(these_fail(errno.ENOSPC, "replace")) as faults:
@@ -77,7 +73,7 @@ def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(
     ],
 )
 def test_a_full_or_failing_disk_is_named_and_leaves_no_part_of_a_line(
-    tmp_path: Path, number: int, kind: type[CacheStorageError], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: int, kind: type[CacheStorageError]
 ) -> None:
     with open_store(tmp_path) as tier:
         tier.put(row("a"))
