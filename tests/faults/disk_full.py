@@ -149,8 +149,14 @@ class Filled:
             self.violations.append(f"room for {self._units} x {self._room.unit} bytes, {self._what}: {what}")
 
 
-def sweep(store: type[Store], rooms: Callable[[], AbstractContextManager[Room]], most: int, every: int) -> Outcome:
-    """Each stage, with room for each of so many units, or each so-manieth number of them."""
+def sweep(
+    store: type[Store],
+    rooms: Callable[[], AbstractContextManager[Room]],
+    most: int,
+    every: int,
+    tell: Callable[[], None],
+) -> Outcome:
+    """Each stage, with room for each of so many units, or each so-manieth number of them; `tell` is called after each."""
     outcome = Outcome()
     for what in STAGES:
         for units in range(0, most, every):
@@ -160,6 +166,7 @@ def sweep(store: type[Store], rooms: Callable[[], AbstractContextManager[Room]],
             outcome.count("disks filled")
             outcome.count(f"full in {what}", int(filled.raised))
             outcome.violations += filled.violations
+            tell()
     return outcome
 
 
@@ -180,13 +187,14 @@ def run(
     def work(pipe: Connection) -> None:
         if rooms is mounted:
             own_namespace()
-        outcome = sweep(store, partial(rooms, folder / "room"), *sweeps[effort])
+        outcome = sweep(store, partial(rooms, folder / "room"), *sweeps[effort], lambda: send(pipe, 1))
         told.write_text(json.dumps([outcome.counts, outcome.violations]))
         send(pipe, 0)
 
     (folder / "room").mkdir(mode=0o700)
     with forked(work) as child:
-        child.receive()
+        while child.receive():
+            pass
     return Outcome(*json.loads(told.read_text()))
 
 
