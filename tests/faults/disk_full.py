@@ -156,7 +156,7 @@ def sweep(
     every: int,
     tell: Callable[[], None],
 ) -> Outcome:
-    """Each stage, with room for each of so many units, or each so-manieth number of them; `tell` is called after each."""
+    """Each stage, with room for each of so many units, or each so-manieth number of them. Then `tell` is called."""
     outcome = Outcome()
     for what in STAGES:
         for units in range(0, most, every):
