@@ -3,14 +3,12 @@
 import errno
 import os
 import resource
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.plugins.jsonl_tools import Faults, held, lines_of, open_store, row, shard
+from tests.plugins.jsonl_tools import held, lines_of, open_store, row, shard
 
 from tierkit import (
     CacheStorageError,
@@ -21,114 +19,19 @@ from tierkit import (
     TierUnavailable,
     files,
 )
-from tierkit.testing import make_row
-from tierkit_jsonl import FileCacheTier
-
-Step = tuple[str, int | None, Callable[[FileCacheTier], object]]
+from tierkit.testing import FileFaults, make_row, these_fail
 
 
-STEPS: list[Step] = [
-    ("a", 1, lambda tier: tier.put(row("a", 1))),
-    ("b", 1, lambda tier: tier.put_many([row("b", 1)])),
-    ("a", 2, lambda tier: tier.replace(row("a", 2), 1)),
-    ("b", None, lambda tier: tier.delete("b", 2)),
-    ("c", 1, lambda tier: tier.put(row("c", 1))),
-    ("c", 1, lambda tier: tier.touch_many({"c": Delta(1, 1.0)})),
-    ("c", 1, lambda tier: tier.compact()),
-    ("d", 1, lambda tier: tier.put(row("d", 1))),
-    ("d", None, lambda tier: tier.discard(row("d", 1))),
-    ("e", 5, lambda tier: tier.put(row("e", 5))),
-    ("e", 5, lambda tier: tier.get("e")),
-    ("e", None, lambda tier: tier.clear()),
-    ("f", 6, lambda tier: tier.put(row("f", 6))),
-]
-
-
-def run_steps(tier: FileCacheTier, allowed: dict[str, set[int | None]]) -> int:
-    """Take every step; what may be held after each. How many raised."""
-    failures = 0
-    for key, version, step in STEPS:
-        everything = step is STEPS[-2][2]
-        touched = list(allowed) if everything else [key]
-        try:
-            step(tier)
-        except CacheStorageError:
-            failures += 1
-            for name in touched:
-                allowed.setdefault(name, {None}).add(version)
-        else:
-            for name in touched:
-                allowed[name] = follows(allowed.get(name, {None}), version)
-    return failures
-
-
-def follows(before: set[int | None], version: int | None) -> set[int | None]:
-    """What may be held after an acknowledged step: its own outcome, or that it had nothing to act on."""
-    return {version} if len(before) == 1 else {version, *before}
-
-
-@pytest.mark.parametrize("durability", ["process", "full"])
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-def test_whatever_call_fails_what_was_acknowledged_is_there(
-    tmp_path: Path, durability: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        counter = Faults(patch, lambda *_: None)
-        with open_store(tmp_path / "count", durability=durability) as tier:
-            run_steps(tier, {})
-    assert counter.count > 60
-    for number in range(1, counter.count + 1):
-        root = tmp_path / str(number)
-        allowed: dict[str, set[int | None]] = {}
-        with monkeypatch.context() as patch:
-            fails = partial(fails_at, number=number, lasting=lasting)
-            faults = Faults(patch, fails)
-            tier_or_none = opened(root, durability)
-            if tier_or_none is not None:
-                failures = run_steps(tier_or_none, allowed)
-                faults.on = False
-                tier_or_none.close()
-                what = faults.names[number - 1] if len(faults.names) >= number else "close"
-                silent = {"unlock", "close"}
-                assert failures or what in silent, f"call {number}, {what}, failed and nobody was told"
-        with open_store(root) as tier:
-            found = {key: value.version for key, value in held(tier).items()}
-            for key, versions in allowed.items():
-                assert found.get(key) in versions, f"call {number}: {key}"
-            assert found.keys() <= allowed.keys()
-            assert tier.put(row("next", 99)) is None
-            assert tier.damaged_lines == 0
-        assert not list(shard(root).parent.glob("*.tmp"))
-        shutil.rmtree(root)
-
-
-def fails_at(count: int, name: str, *, number: int, lasting: bool) -> OSError | None:
-    if count == number or (lasting and count > number and name != "close"):
-        return OSError(errno.EIO, "planted")
-    return None
-
-
-def opened(root: Path, durability: str) -> FileCacheTier | None:
-    try:
-        return open_store(root, durability=durability)
-    except CacheStorageError:
-        return None
-
-
-@pytest.mark.parametrize("call", ["create", "append", "fsync", "replace", "fsync_dir", "pread"])
-def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(
-    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("call", ["create", "fstat", "append", "fsync", "replace", "fsync_dir", "pread"])
+def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(tmp_path: Path, call: str) -> None:
     with open_store(tmp_path) as tier:
         for version in range(1, 5):
             tier.put_many([row("a", version), row("b", version)])
         tier.touch_many({"a": Delta(3, 7.0)})
         tier.delete("b", 4)
         expected = held(tier)
-        with monkeypatch.context() as patch:
-            Faults(patch, lambda _, name: OSError(errno.ENOSPC, "planted") if name == call else None)
-            with pytest.raises(TierFull):
-                tier.compact()
+        with FileFaults(these_fail(errno.ENOSPC, call)), pytest.raises(TierFull):
+            tier.compact()
         assert not list(shard(tmp_path).parent.glob("*.tmp"))
         assert held(tier) == expected
         assert tier.put(row("c")) is None
@@ -141,13 +44,10 @@ def test_a_rewrite_that_fails_anywhere_loses_nothing_and_leaves_nothing(
         assert (found.access_count, found.last_accessed) == (3, 7.0)
 
 
-def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     big = "x" * 20_000
     with open_store(tmp_path) as tier:
-        with monkeypatch.context() as patch:
-            faults = Faults(patch, lambda _, name: OSError(errno.ENOSPC, "no room") if name == "replace" else None)
+        with FileFaults(these_fail(errno.ENOSPC, "replace")) as faults:
             for version in range(1, 20):
                 assert tier.put(row("a", version, big=big)) is None
         assert 1 <= faults.names.count("replace") <= 6, "it is not tried again at each put"
@@ -173,13 +73,12 @@ def test_a_put_is_not_failed_by_a_rewrite_that_fails_after_it(
     ],
 )
 def test_a_full_or_failing_disk_is_named_and_leaves_no_part_of_a_line(
-    tmp_path: Path, number: int, kind: type[CacheStorageError], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: int, kind: type[CacheStorageError]
 ) -> None:
     with open_store(tmp_path) as tier:
         tier.put(row("a"))
         before = shard(tmp_path).read_bytes()
-        with monkeypatch.context() as patch:
-            Faults(patch, lambda _, name: OSError(number, os.strerror(number)) if name == "append" else None)
+        with FileFaults(these_fail(number, "append")):
             for write in (
                 lambda: tier.put(row("b")),
                 lambda: tier.put_many([row("c"), row("d")]),
@@ -261,25 +160,36 @@ def test_a_write_is_taken_back_though_a_reader_of_a_damaged_record_comes_between
         assert tier.get("damaged") is None
 
 
-def test_a_write_that_cannot_be_taken_back_ends_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read_between", [False, True])
+def test_after_a_write_that_cannot_be_taken_back_the_next_goes_into_another_file(
+    tmp_path: Path, read_between: bool
+) -> None:
     with open_store(tmp_path, durability="full") as tier:
         tier.put(row("a"))
-        with monkeypatch.context() as patch:
-            Faults(patch, lambda _, name: OSError(errno.EIO, "x") if name in {"fsync", "truncate"} else None)
-            with pytest.raises(TierUnavailable):
-                tier.put(row("b"))
-        with pytest.raises(TierUnavailable, match="open it anew"):
+        before = shard(tmp_path).stat().st_ino
+        with FileFaults(these_fail(errno.EIO, "fsync", "truncate")), pytest.raises(TierUnavailable):
+            tier.put(row("b"))
+        if read_between:
+            assert tier.get("a") == row("a")
+        with FileFaults(these_fail(errno.EIO, "fsync")), pytest.raises(TierUnavailable):
             tier.put(row("c"))
-    with open_store(tmp_path, durability="full") as tier:
         assert tier.put(row("c")) is None
+        assert shard(tmp_path).stat().st_ino != before, "no flush of the old one can be believed"
+        assert tier.put(row("c", 2)) is None
+    with open_store(tmp_path, durability="full") as tier:
+        assert (tier.get("a"), tier.get("c")) == (row("a"), row("c", 2))
+
+
+def test_a_descriptor_that_fails_to_close_is_no_reason_to_raise(tmp_path: Path) -> None:
+    tier = open_store(tmp_path)
+    tier.put(row("a"))
+    with FileFaults(these_fail(errno.EIO, "close")):
+        tier.close()
 
 
 @pytest.mark.parametrize("durability", ["full", "process", "none"])
-def test_durability_decides_how_often_a_write_is_flushed(
-    tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with open_store(tmp_path, shards=4, durability=durability) as tier:
-        calls = Faults(monkeypatch, lambda *_: None)
+def test_durability_decides_how_often_a_write_is_flushed(tmp_path: Path, durability: str) -> None:
+    with open_store(tmp_path, shards=4, durability=durability) as tier, FileFaults() as calls:
         tier.put_many([row(f"key {n}") for n in range(100)])
         tier.put(row("a"))
         tier.delete("a", 1)
@@ -287,9 +197,8 @@ def test_durability_decides_how_often_a_write_is_flushed(
         assert calls.names.count("fsync") == (6 if durability == "full" else 0)
 
 
-def test_a_new_directory_and_a_rewrite_are_flushed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Faults(monkeypatch, lambda *_: None)
-    with open_store(tmp_path, shards=2) as tier:
+def test_a_new_directory_and_a_rewrite_are_flushed_by_name(tmp_path: Path) -> None:
+    with FileFaults() as calls, open_store(tmp_path, shards=2) as tier:
         assert calls.names.count("fsync_dir") >= 4  # two directories, the shards, meta.json
         calls.names.clear()
         tier.compact()

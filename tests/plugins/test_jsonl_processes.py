@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.plugins.jsonl_tools import Faults, held, lines_of, open_store, row, shard
+from tests.plugins.jsonl_tools import held, lines_of, open_store, row, shard
 
 from tierkit import Delta, TierReadOnly, TierTimeout, TierUnavailable, files
-from tierkit.testing import make_row
+from tierkit.testing import FileFaults, make_row, these_fail
 from tierkit.testing.suite.processes import forked, receive, send
 from tierkit_jsonl import FileCacheTier
 
 
 @pytest.mark.req("US1-2")
-def test_what_another_opening_appends_is_read_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_store(tmp_path) as tier, open_store(tmp_path) as other:
+def test_what_another_opening_appends_is_read_without_a_lock(tmp_path: Path) -> None:
+    with open_store(tmp_path) as tier, open_store(tmp_path) as other, FileFaults() as calls:
         tier.put(row("a"))
         assert other.get("a") == row("a")
-        calls = Faults(monkeypatch, lambda *_: None)
         tier.put(row("a", 2))
         calls.names.clear()
         assert other.get("a") == row("a", 2)
@@ -262,10 +261,9 @@ def test_a_reader_does_not_wait_for_the_fsync_of_a_writer(tmp_path: Path, monkey
         assert tier.get("a") == row("a", 2)
 
 
-def test_an_unlock_that_fails_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlock_that_fails_keeps_nobody_out(tmp_path: Path) -> None:
     with open_store(tmp_path) as tier, open_store(tmp_path) as other:
-        with monkeypatch.context() as patch:
-            Faults(patch, lambda _, name: OSError(errno.EIO, "x") if name == "unlock" else None)
+        with FileFaults(these_fail(errno.EIO, "unlock")):
             assert tier.put(row("a")) is None
         assert other.put(row("b")) is None
         assert tier.put(row("c")) is None

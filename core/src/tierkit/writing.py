@@ -11,7 +11,14 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 import msgspec
 
 from tierkit.entry import CacheEntry, Usage
-from tierkit.errors import CacheStorageError, CacheValidationError, TierkitError, TierUnavailable
+from tierkit.errors import (
+    CacheStorageError,
+    CacheValidationError,
+    TierFull,
+    TierkitError,
+    TierReadOnly,
+    TierUnavailable,
+)
 from tierkit.expiry import TTLManager
 from tierkit.level import ANY_VERSION, DOUBTFUL, Level
 from tierkit.row import Row, is_owed, key_digest
@@ -344,16 +351,36 @@ class Writer(Generic[E]):
             stack.fill(level, entry, started)
 
     def doubt(self, key: str) -> None:
-        """After a write of unknown outcome: let no copy remain, so that the next read fetches the truth."""
+        """After a write of unknown outcome: let no copy remain, so that the next read fetches the truth.
+
+        A level that is full, and cannot drop a copy that is the truth all the same, stays in service: it may hold what
+        the authority is owed, which nobody could read.
+        """
         self.drop_live(key)
         for level in self._copies(None):
             if level.begin_write({key: DOUBTFUL}):
                 try:
                     level.drop_copy(key)
+                except (TierFull, TierReadOnly) as error:
+                    if not self._is_current(level, key):
+                        level.miss(error, {key: DOUBTFUL})
                 except TierkitError as error:
                     level.miss(error, {key: DOUBTFUL})
                 finally:
                     level.end_write()
+
+    def _is_current(self, level: Level, key: str) -> bool:
+        """Whether nothing below `level` is newer than its copy, nor may become so by a call that has not ended."""
+        stored = self.stack.stored
+        below = stored[stored.index(level) + 1 :]
+        if not all(lower.in_service and not lower.limited for lower in below):
+            return False
+        try:
+            held, *lower_down = [place.call(place.tier.get, key) for place in (level, *below)]
+        except TierkitError:
+            return False
+        newest = max((row.version for row in lower_down if row is not None), default=0)
+        return held is not None and lower_down[-1] is not None and held.version >= newest
 
     def drop_live(self, key: str) -> None:
         """Let no copy remain in the live levels."""

@@ -15,7 +15,10 @@ pytest.register_assert_rewrite(f"{__name__}.suite")
 
 from tierkit.testing.clock import FakeClock  # noqa: E402 - so that its asserts explain themselves
 from tierkit.testing.contract import TierContract  # noqa: E402 - likewise
+from tierkit.testing.crash_states import CrashState, crash_states  # noqa: E402 - likewise
 from tierkit.testing.faulty import FaultyTier  # noqa: E402 - likewise
+from tierkit.testing.file_faults import FileFaults, nothing_fails, nth_fails, these_fail  # noqa: E402 - likewise
+from tierkit.testing.file_log import FileLog, recorded_files  # noqa: E402 - likewise
 from tierkit.testing.records import (  # noqa: E402 - likewise
     AWKWARD_KEYS,
     AWKWARD_TIMES,
@@ -33,12 +36,20 @@ __all__ = [
     "AWKWARD_TIMES",
     "AWKWARD_VALUES",
     "COLUMNS",
+    "CrashState",
     "FakeClock",
     "FaultyTier",
+    "FileFaults",
+    "FileLog",
     "Sample",
     "Storage",
     "TierContract",
+    "crash_states",
     "make_entry",
     "make_row",
+    "nothing_fails",
+    "nth_fails",
+    "recorded_files",
     "stamp",
+    "these_fail",
 ]

@@ -20,8 +20,8 @@ def rewrite(log: Log, path: str, header: bytes, now: float, horizon: float) -> L
     """
     temporary = path + SUFFIX
     files.unlink(temporary)  # left by a process that died
-    fresh = Log(files.create(temporary), writable=True)
     try:
+        fresh = Log(files.create(temporary), writable=True)
         batch = Batch(fresh, now, horizon)
         batch.header(header)
         for place in sorted(log.index.values(), key=lambda place: place.offset):

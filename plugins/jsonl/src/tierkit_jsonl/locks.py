@@ -7,6 +7,7 @@ harm, and a call within a call is refused, which could only wait for itself.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -124,4 +125,5 @@ class ShardLock:
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            files.close(fd)
+            with contextlib.suppress(OSError):  # closed all the same, and the lock gone with it
+                files.close(fd)

@@ -74,7 +74,7 @@ class Shard:
         self._sync = settings.context.durability == "full"
         self._writing = False
         self._closed = False
-        self._broken = False
+        self._unflushed = False
         self._warned = False
         self._names_to_sync = False
         self._compact_above = 0
@@ -256,12 +256,12 @@ class Shard:
         log = self.log
         if status is None or log is None or not log.writable or not log.is_file(status):
             log = self._open_to_write()
-        elif status.st_size == log.end and log.intact:
+        elif status.st_size == log.end and log.intact and not self._unflushed:
             return log
         elif not self._catch_up(log):
             log = self._open_to_write()
         self.log = log = self._repaired(log)
-        return log
+        return self._in_another_file(log) if self._unflushed else log
 
     def _open_to_write(self) -> Log:
         log = self._load(files.open_log(self.path, write=True))
@@ -283,6 +283,12 @@ class Shard:
             self._sync_names()
         return log
 
+    def _in_another_file(self, log: Log) -> Log:
+        """Write the file anew: after a flush that failed no flush of the same file tells what is on the medium."""
+        self._compact(log)
+        self._unflushed = False
+        return self.log or log
+
     def _move_aside(self, log: Log) -> Log:
         aside = free_name(f"{self.path}.corrupt-{self._context.now():.0f}")
         logger.warning("%s holds nothing that can be read; moved to %s", self.path, aside)
@@ -299,8 +305,8 @@ class Shard:
     def _take_back(self, batch: Batch | None) -> None:
         """After a failure: truncate to where the file ended before, and read it anew when it is next used.
 
-        Data whose fsync failed is never synced again. If it cannot be taken back either, writing ends here. A file that
-        a rewrite has replaced meanwhile is without a name: to cut it does no harm.
+        Data whose fsync failed is never synced again. If it cannot be taken back either, the next write begins with a
+        rewrite. A file that a rewrite has replaced meanwhile is without a name: to cut it does no harm.
         """
         self.log = None
         if batch is None or not batch.wrote:
@@ -308,7 +314,7 @@ class Shard:
         try:
             files.truncate(batch.log.fd, batch.start)
         except OSError as error:
-            self._broken = self._sync
+            self._unflushed = self._sync
             logger.error("%s: a failed write is not taken back: %s", self.path, str(error))  # noqa: TRY400 - it says why
 
     def _compact_if_due(self) -> None:
@@ -333,8 +339,6 @@ class Shard:
         if self._closed:
             self._settings.home.check()  # then it was closed because of that
             raise TierUnavailable(f"{self._context.name} is closed")
-        if self._broken:
-            raise TierUnavailable(f"{self.path}: a failed write could not be taken back; open it anew")
 
     def _horizon(self) -> float:
         return self._context.now() - self._context.tombstone_seconds

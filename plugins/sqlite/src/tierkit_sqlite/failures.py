@@ -9,7 +9,7 @@ from tierkit import CacheStorageError, CacheValidationError, TierFull, TierReadO
 from tierkit_sqlite.library import sqlite3
 
 # Result codes of sqlite.org/rescode.html; not every build of the Python module names them.
-_ERROR, _PERM, _BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL = 1, 3, 5, 6, 8, 11, 13
+_ERROR, _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL = 1, 3, 5, 6, 8, 10, 11, 13
 _CANTOPEN, _TOOBIG, _CONSTRAINT, _AUTH, _NOTADB = 14, 18, 19, 23, 26
 
 _BY_CODE: Final[dict[int, type[CacheStorageError]]] = {
@@ -76,6 +76,11 @@ def is_misfit(error: BaseException) -> bool:
 def is_unopened(error: BaseException) -> bool:
     """Whether SQLite could not open the file or what belongs beside it."""
     return code_of(error) == _CANTOPEN
+
+
+def is_io_error(error: BaseException) -> bool:
+    """Whether the system refused. A full disk has no room for what connections share, and SQLite says no more."""
+    return code_of(error) == _IOERR
 
 
 def is_busy(error: BaseException) -> bool:

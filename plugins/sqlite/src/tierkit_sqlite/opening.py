@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Final
 from urllib.parse import quote
 
-from tierkit import TierContext, TierReadOnly, TierUnavailable
+from tierkit import TierContext, TierFull, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, salvage, schema
 from tierkit_sqlite.handles import TEMP_STORE, Gate, Opened
 from tierkit_sqlite.library import sqlite3
@@ -52,8 +52,8 @@ class Settings:
     def open(self, gate: Gate) -> Opened:
         """Open the database as the context asks.
 
-        Storage that cannot be written is opened for reading, so that what it holds is still served; each write is
-        then refused, and the next call tries again.
+        Storage that cannot be written, because it is full or for another reason, is opened for reading, so that what it
+        holds is still served; each write is then refused, and the next call tries again.
         """
         if self.context.read_only:
             return open_for_reading(self)
@@ -63,9 +63,10 @@ class Settings:
             with gate:
                 opened = open_for_writing(self)
         except (sqlite3.Error, OSError) as error:
-            if not self._is_read_only(error):
+            readable = self._readable(error)
+            if readable is None:
                 raise
-            return open_for_reading(self)
+            return readable
         if was_empty:
             logger.warning(
                 "%s: %s was empty where a database was expected; it begins anew", self.context.name, self.path
@@ -98,11 +99,26 @@ class Settings:
             sleep(_STEP_SECONDS)
         return False
 
-    def _is_read_only(self, error: Exception) -> bool:
-        """Whether the file is there, and can only be read."""
+    def _readable(self, error: Exception) -> Opened | None:
+        """What can be read all the same, if `error` says that nothing can be written."""
+        if not self._can_only_be_read(error):
+            return None
+        opened = open_for_reading(self)
+        if opened.passing and self._may_be_full(error):  # nothing is held yet: no reason to hide that it failed
+            opened.connection.close()
+            return None
+        return opened
+
+    def _can_only_be_read(self, error: Exception) -> bool:
+        """Whether the file is there, and can only be read: whether it can shows when it is opened so."""
+        if not os.path.isfile(self.path):
+            return False
         if failures.is_unopened(error):
-            return os.path.isfile(self.path) and not os.access(os.path.dirname(self.path), os.W_OK)
-        return os.path.isfile(self.path) and isinstance(failures.translated(error, self.path), TierReadOnly)
+            return not os.access(os.path.dirname(self.path), os.W_OK)
+        return self._may_be_full(error) or isinstance(failures.translated(error, self.path), TierReadOnly)
+
+    def _may_be_full(self, error: Exception) -> bool:
+        return failures.is_io_error(error) or isinstance(failures.translated(error, self.path), TierFull)
 
 
 def open_for_writing(settings: Settings) -> Opened:
