@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from tests.faults import (
     bit_rot,
+    hostile_input,
     key_loss,
     kills,
     old_formats,
@@ -29,6 +30,7 @@ from tests.faults.trials import Effort, Outcome, Trial
 
 MODULES: Final = (
     bit_rot,
+    hostile_input,
     key_loss,
     kills,
     old_formats,
