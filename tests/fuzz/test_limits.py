@@ -130,7 +130,7 @@ def test_a_namespace_that_is_no_name_makes_no_folder_and_is_not_even_looked_for(
     def looked(path: str) -> None:
         raise AssertionError(f"looked at {path!r}")
 
-    monkeypatch.setattr("tierkit_jsonl.files.stat", looked)
+    monkeypatch.setattr("tierkit.files.stat", looked)
     with pytest.raises(CacheConfigError):
         FileCacheTier(stored.context(namespace=namespace), tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
