@@ -18,7 +18,11 @@ from typing import Final, NamedTuple
 from tests.faults import (
     bit_rot,
     clocks,
+    crash_states,
+    disk_full,
+    failing_calls,
     forking,
+    hostile_input,
     key_loss,
     kills,
     leaks_of_secrets,
@@ -37,7 +41,11 @@ from tests.faults.trials import Effort, Outcome, Trial
 MODULES: Final = (
     bit_rot,
     clocks,
+    crash_states,
+    disk_full,
+    failing_calls,
     forking,
+    hostile_input,
     key_loss,
     kills,
     leaks_of_secrets,

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from tierkit.errors import TierCorrupt, TierReadOnly, TierUnavailable
 from tierkit.row import Delta, Row, key_digest, with_usage
 from tierkit.tier import PURGE_STEP, CacheTier, TierContext, delete_refusal, purged, refusal
+
+_Mark = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -22,7 +24,7 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True):
     format: int
     key: str
     row: Row | None
-    mark: int = 0
+    mark: _Mark = 0
     marked_at: float = 0.0
 
     @property
@@ -183,7 +185,7 @@ def _unpack(blob: bytes) -> _Envelope | None:
     """
     try:
         envelope = _decoder.decode(blob)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if envelope.format > FORMAT:
         raise TierUnavailable(f"a record has format {envelope.format}, newer than {FORMAT}: upgrade tierkit to read it")

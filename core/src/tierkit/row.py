@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -44,6 +44,12 @@ class Record(Protocol):
         ...
 
 
+_Version = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+_Moment = Annotated[float, msgspec.Meta(ge=0.0, le=253402300799.0)]
+"""To the end of the year 9999. All three are looked at when a packed row is read: a bit of it may have rotted."""
+
+
 class Row(msgspec.Struct, frozen=True, eq=False, array_like=True):
     """An entry as a persistent tier stores it.
 
@@ -59,12 +65,12 @@ class Row(msgspec.Struct, frozen=True, eq=False, array_like=True):
     """
 
     key: str
-    version: int
+    version: _Version
     purge_at: float
     check: str
     columns: Mapping[str, Any]  # of ColumnValue: msgspec cannot decode a union of str and bytes
-    access_count: int = 0
-    last_accessed: float = 0.0
+    access_count: _Count = 0
+    last_accessed: _Moment = 0.0
 
     def same_content(self, other: Row) -> bool:
         """Whether both hold the same, usage aside. Tiers ask this of two rows of one version."""
@@ -147,8 +153,9 @@ def unpack_row(blob: bytes) -> Row:
     """
     try:
         return _decoder.decode(blob)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise TierCorrupt(f"{len(blob)} bytes are not a packed row: {error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        fault = str(error).partition(" - at `$")[0]  # the way there is as long as the row is deep
+        raise TierCorrupt(f"{len(blob)} bytes are not a packed row: {fault}") from None
 
 
 def _present(columns: Mapping[str, Any]) -> dict[str, ColumnValue]:

@@ -94,7 +94,7 @@ def shown(where: Where, value: object) -> str:
         return ", ".join(shown(where, item) for item in value) or "none"
     if not isinstance(value, _SCALARS):
         return f"({type(value).__name__})"
-    text = str(value).lower() if isinstance(value, bool) else f"{value}".removesuffix(".0")
+    text = _written(value)
     text = MASK if is_key(text.rpartition("/")[2]) else masked(text)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -145,6 +145,14 @@ def _allowed(found: Mapping[str, Any]) -> str:
     context = found.get("ctx", {})
     template = _ALLOWED.get(found["type"])
     return template.format(**context) if template else str(found["msg"])
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write very long ones
+        return f"a number of {value.bit_length()} bits"
+    return f"{value}".removesuffix(".0")
 
 
 def _quoted(text: str, value: object) -> str:

@@ -31,16 +31,22 @@ def nested(givens: Givens) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for where in sorted(givens, key=lambda place: place[1:2] if place[0] == "tiers" else ()):
         value = givens[where].value
         if where[0] == "tiers" and len(where) == 3:
-            if where[1] == len(levels):
+            while len(levels) <= int(where[1]):  # nothing is left of a level where all that was given is misplaced
                 levels.append({"name": f"L{len(levels) + 1}"})
             levels[int(where[1])][str(where[2])] = value
         elif len(where) == 3:
-            settings.setdefault(str(where[0]), {}).setdefault(where[1], {})[where[2]] = value
+            _table(_table(settings, str(where[0])), where[1])[where[2]] = value
         elif len(where) == 2:
-            settings.setdefault(str(where[0]), {})[where[1]] = value
+            _table(settings, str(where[0]))[where[1]] = value
         else:
             settings[str(where[0])] = value
     return settings, levels
+
+
+def _table(settings: dict[Any, Any], name: str | int) -> dict[Any, Any]:
+    """The table `name` in `settings`, or one that is forgotten: what was given in its place is refused later."""
+    table = settings.setdefault(name, {})
+    return table if isinstance(table, dict) else {}
 
 
 def without_values(givens: Givens) -> dict[Where, Given]:

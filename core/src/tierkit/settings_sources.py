@@ -98,6 +98,9 @@ class Source:
             self._stack_spellings.setdefault(head, origin)
         for where, leaf in _leaves(target, value):
             name = dotted(spelled + where[len(target) :])
+            if _has_null(leaf):
+                self.problems.append(f"{name} ({origin}): holds a null character, which no path or name can")
+                continue
             self._set(where, Given(_anchored(where, leaf, base), origin, name, base))
 
     def check_spellings(self) -> None:
@@ -208,7 +211,10 @@ def split_list(text: str) -> Any:
 def _json(text: str) -> Any:
     import json
 
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def _unknown(name: str, known: Collection[str], written: Callable[[str], str] = str) -> str:
@@ -248,6 +254,11 @@ def _leaves(where: Where, value: Any) -> Iterator[tuple[Where, Any]]:
         yield from (((*where, name), part) for name, part in value.items())
     else:
         yield where, value
+
+
+def _has_null(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return any("\0" in str(part) for part in parts if isinstance(part, str | Path))
 
 
 def _anchored(where: Where, value: Any, base: Path | None) -> Any:

@@ -11,9 +11,12 @@ from typing import Final
 import msgspec
 
 from tierkit.transfer.files import MAX_LINE_BYTES, read_document, trouble
-from tierkit.transfer.jsonl_lines import parse_object
+from tierkit.transfer.jsonl_lines import fault_of, parse_object
 from tierkit.transfer.reading import Intake, Reader, Row
 from tierkit.values import Unfit
+
+MAX_COMMAS: Final = 10_000_000
+"""A document with more is refused: each number between two of them takes a hundred times its two bytes when cut out."""
 
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]', re.DOTALL)
 _items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -65,6 +68,8 @@ class JsonDocument(Reader):
         first = self._data.lstrip()[:1]
         if first not in {b"[", b"{"}:
             raise trouble(self.path, "is not a JSON array of objects")
+        if self._data.count(b",") > MAX_COMMAS:
+            raise trouble(self.path, f"has more than {MAX_COMMAS} commas: use JSON Lines")
         try:
             if first == b"[":
                 return [_items(self._data)]
@@ -77,7 +82,7 @@ class JsonDocument(Reader):
         try:
             return cut_out_arrays(self._data)
         except Unfit as unfit:
-            said = f" ({error})" if isinstance(error, msgspec.DecodeError) else ""
+            said = f" ({fault_of(error)})" if isinstance(error, msgspec.DecodeError) else ""
             raise trouble(self.path, f"is not a whole JSON document: {unfit}{said}") from None
 
     @cached_property

@@ -59,15 +59,20 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         if _SURROGATE.search(data):
             raise Unfit("holds a lone surrogate, or is not JSON") from None
-        raise Unfit(f"is not JSON: {error}") from None
+        raise Unfit(f"is not JSON: {fault_of(error)}") from None
     except RecursionError:
         raise Unfit(f"is nested deeper than {MAX_DEPTH} levels") from None
     if type(row) is not dict:
         raise Unfit(f"is {word_for(row)}, not an object")
     # Nearly free, and sure for a flat row: as many names as members, so none is there twice.
-    if data.count(b'":') != len(row) or _SPACED_COLON.search(data):
+    if data.count(b'":') != len(row) or data.count(b"[") > MAX_DEPTH or _SPACED_COLON.search(data):
         _look_closer(data)
     return row
+
+
+def fault_of(error: msgspec.DecodeError) -> str:
+    """What is wrong, without the way there, which is as long as the row is deep."""
+    return str(error).partition(" - at `$")[0]
 
 
 def _look_closer(data: bytes) -> None:

@@ -26,11 +26,9 @@ def prepare(path: str, context: TierContext, shards: int, lock_timeout_seconds: 
     """The directory for `context.namespace` under `path`, made with `shards` shards if it may be.
 
     Raises:
-        CacheConfigError: The system or the namespace is not supported.
         TierUnavailable: Others can write the directory, or it holds a newer format.
         OSError: It cannot be made or read.
     """
-    _refuse_unsupported(context.namespace)
     directory = os.path.join(path, context.namespace)
     if not context.read_only:
         files.make_directories(directory)
@@ -206,7 +204,12 @@ def _refuse_unsafe(directory: str, status: os.stat_result | None) -> None:
         raise TierUnavailable(f"{directory} can be written by others: chmod go-w it, or choose another path")
 
 
-def _refuse_unsupported(namespace: str) -> None:
+def check_namespace(namespace: str) -> None:
+    """Refuse what must not become the name of a directory, and a system on which this does not run.
+
+    Raises:
+        CacheConfigError: The system or the namespace is not supported.
+    """
     if sys.platform not in _SYSTEMS:
         raise CacheConfigError(f"the tier jsonl runs on Linux and macOS, not on {sys.platform}")
     if not (namespace.isidentifier() and namespace.isascii() and len(namespace) <= 200):

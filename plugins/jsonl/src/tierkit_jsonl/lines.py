@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from math import inf, isfinite
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from zlib import crc32
 
 import msgspec
@@ -34,6 +34,8 @@ _FIXED: Final = frozenset(
 _ESCAPE: Final = "column:"
 _BASE64: Final = "base64:"
 _VERSIONS: Final = range(2**63)
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+_Moment = Annotated[float, msgspec.Meta(ge=0.0, le=253402300799.0)]  # to the end of the year 9999
 _INTEGERS: Final = range(-(2**63), 2**63)
 _SALVAGE: Final = re.compile(
     rb'.{16}\.([0-9a-f]{8})",(?:"op":"(?:mark|quarantine)",)?"key":("(?:[^"\\]|\\.)*"),', re.DOTALL
@@ -69,8 +71,8 @@ class Note(msgspec.Struct, gc=False):
     key: str = ""
     version: str = "0"
     purge_at: float | None = None
-    access_count: int = 0
-    last_accessed: float = 0.0
+    access_count: _Count = 0
+    last_accessed: _Moment = 0.0
     mark: str = "0"
     marked_at: float = 0.0
 
@@ -97,6 +99,15 @@ def is_intact(line: bytes) -> bool:
     return line[:16] == b'{"crc":"%08x' % crc32(line[16:])
 
 
+def number_of(version: str) -> int:
+    """The version in a note.
+
+    Raises:
+        ValueError: It is none that was ever written.
+    """
+    return _version(int(version))
+
+
 def encode_header(header: Header, shard: int | None = None) -> bytes:
     """The line that names format and number of shards, and which of them this is."""
     fields = {"op": "shard", "format": header.format, "shards": header.shards}
@@ -111,7 +122,7 @@ def decode_header(line: bytes) -> Header | None:
     """What `encode_header` wrote, or None."""
     try:
         return _decode_header(line) if is_intact(line) else None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -22,6 +22,7 @@ from tierkit_jsonl.lines import (
     decode_note,
     decode_row,
     is_intact,
+    number_of,
     pieces,
     salvage,
 )
@@ -174,15 +175,16 @@ class Log:
 
     def _read_record(self, note: Note, offset: int, length: int) -> None:
         purge_at = inf if note.purge_at is None else note.purge_at
-        version = int(note.version)
+        version = number_of(note.version)
         self.hold(Place(note.key, offset, length, version, purge_at, note.access_count, note.last_accessed))
 
     def _read_change(self, note: Note, length: int, horizon: float) -> None:
         """Apply a line that changes what is held. Unknown ones are left alone."""
         if note.op in {"mark", "quarantine"}:
+            version = number_of(note.mark)
             self.drop(note.key)
             if note.marked_at > horizon:
-                self.mark(Mark(note.key, int(note.mark), note.marked_at, length))
+                self.mark(Mark(note.key, version, note.marked_at, length))
         elif note.op == "usage" and (place := self.index.get(note.key)):
             self.hold(used(place, note.access_count, note.last_accessed))
 

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from tierkit import TierContext, files
 from tierkit_jsonl.home import META, Home
-from tierkit_jsonl.layout import lock_path, prepare, recover, shard_path, sweep
+from tierkit_jsonl.layout import check_namespace, lock_path, prepare, recover, shard_path, sweep
 from tierkit_jsonl.lines import FORMAT, Header, encode_header
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.resharding import spread
@@ -46,6 +46,7 @@ class Store:
 
         If it has another number of shards than `shards` its records are spread anew, unless `may_spread` is false.
         """
+        check_namespace(context.namespace)
         self.is_new = not context.read_only and files.stat(os.path.join(path, context.namespace, META)) is None
         directory = prepare(path, context, shards or SHARDS, lock_timeout_seconds)
         if may_spread and shards is not None:

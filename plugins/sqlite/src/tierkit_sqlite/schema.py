@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from tierkit import ColumnType, TierContext, TierUnavailable
+from tierkit import CacheConfigError, ColumnType, TierContext, TierUnavailable
 from tierkit_sqlite.library import sqlite3
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ _REQUIRED: Final = ("key", "version", "purge_at", "row_check", "access_count", "
 def quote(identifier: str) -> str:
     """`identifier` as SQL takes any."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def check_namespace(namespace: str) -> None:
+    """Refuse what no table can be named.
+
+    Raises:
+        CacheConfigError: It has a null character.
+    """
+    if "\0" in namespace:
+        raise CacheConfigError(f"the namespace {namespace!r} has a null character")
 
 
 def marks_name(namespace: str) -> str:

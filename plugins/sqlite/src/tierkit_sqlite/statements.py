@@ -164,7 +164,7 @@ class Table:
             if more is None:
                 return None
             columns.update(more)
-        return Row(key, version, purge_at, check, columns, count, last_accessed)
+        return Row(key, version, purge_at, check, columns, *_usage(count, last_accessed))
 
     def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
         more = {
@@ -180,6 +180,14 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
     if len(names) > 1:
         return itemgetter(*names)
     return lambda columns: tuple(columns[name] for name in names)
+
+
+def _usage(count: int, last_accessed: float) -> tuple[int, float]:
+    """Usage as it may be; what rotted counts for nothing."""
+    return (
+        count if 0 <= count <= _MOST_USES else 0,
+        last_accessed if 0.0 <= last_accessed <= _LATEST_USE else 0.0,
+    )
 
 
 def _larger(table: str, name: str, kind: str, most: float) -> str:

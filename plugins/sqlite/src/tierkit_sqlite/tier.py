@@ -60,12 +60,13 @@ class SQLiteCacheTier(CacheTier[Row]):
             cache_size_mb: The most memory that one connection uses for pages, in MiB.
 
         Raises:
-            CacheConfigError: There is no such eviction policy.
+            CacheConfigError: There is no such eviction policy, or no table can have the name of the namespace.
             TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that everyone
                 may write to.
             TierReadOnly: It is not there and cannot be made.
         """
         super().__init__(context)
+        schema.check_namespace(context.namespace)
         if context.eviction_policy not in schema.ORDERS:
             context.new_policy()  # refuses one that is not there, before anything is made
         self.path = os.path.abspath(path)
