@@ -17,6 +17,9 @@ from typing import Final, NamedTuple
 
 from tests.faults import (
     bit_rot,
+    crash_states,
+    disk_full,
+    failing_calls,
     key_loss,
     kills,
     old_formats,
@@ -29,6 +32,9 @@ from tests.faults.trials import Effort, Outcome, Trial
 
 MODULES: Final = (
     bit_rot,
+    crash_states,
+    disk_full,
+    failing_calls,
     key_loss,
     kills,
     old_formats,

@@ -8,6 +8,7 @@ import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,10 @@ from unittest.mock import patch
 
 import pytest
 from tests.leaks import open_descriptors
-from tests.plugins.jsonl_tools import NOW, Faults, held, open_store, row, shard
+from tests.plugins.jsonl_tools import NOW, held, open_store, row, shard
 
 from tierkit import Delta, TierContext, TierFull, TierUnavailable, files
+from tierkit.testing import FileFaults, nth_fails, these_fail
 from tierkit.testing.suite.processes import forked, run_together, send
 from tierkit_jsonl import FileCacheTier
 from tierkit_jsonl.shard import Shard
@@ -309,12 +311,9 @@ def test_a_store_whose_lock_is_held_keeps_its_number_until_the_next_opening(
     assert len(caplog.records) == 1
 
 
-def test_a_full_disk_leaves_the_old_store_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_leaves_the_old_store_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, 3)
-    faults = Faults(monkeypatch, lambda _, name: OSError(errno.ENOSPC, "No space left") if name == "append" else None)
-    with open_store(tmp_path, shards=5) as tier:
+    with FileFaults(these_fail(errno.ENOSPC, "append")) as faults, open_store(tmp_path, shards=5) as tier:
         assert tier.size() == 30
         with pytest.raises(TierFull):
             tier.put(row("a"))
@@ -333,32 +332,22 @@ def test_a_reader_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "keeps its 3 shards, not 5: it is opened read-only" in caplog.text
 
 
-def _workload(root: Path, faults: Faults) -> None:
-    faults.on = True
-    try:
-        with open_store(root, shards=2) as tier:
-            tier.size()
-    except OSError:
-        pass
-    finally:
-        faults.on = False
+def _workload(root: Path, faults: FileFaults) -> None:
+    with faults, suppress(OSError), open_store(root, shards=2) as tier:
+        tier.size()
 
 
-def test_any_call_may_fail_once_or_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = [0, 0]
-    faults = Faults(monkeypatch, lambda n, _: OSError(errno.EIO, "input/output") if fails[0] <= n < fails[1] else None)
-    faults.on = False
+def test_any_call_may_fail_once_or_from_then_on(tmp_path: Path) -> None:
     fill(tmp_path / "sound", 1)
     with open_store(tmp_path / "sound") as tier:
         tier.delete("key 3", 7)
     shutil.copytree(tmp_path / "sound", tmp_path / "counted")
-    _workload(tmp_path / "counted", faults)
-    for first in range(1, faults.count + 1):
-        for last in (first + 1, 10**9):
+    _workload(tmp_path / "counted", counted := FileFaults())
+    for number in range(1, len(counted.names) + 1):
+        for lasting in (False, True):
             root = tmp_path / "tried"
             shutil.copytree(tmp_path / "sound", root)
-            fails[:], faults.count = [first, last], 0
-            _workload(root, faults)
+            _workload(root, FileFaults(nth_fails(number, errno.EIO, lasting=lasting)))
             with open_store(root, shards=2) as tier:
                 assert held(tier) == {key: row(key, 3) for key in KEYS if key != "key 3"}
                 assert tier.put(row("key 3", 7)) == 7
@@ -442,11 +431,10 @@ def test_files_that_a_process_is_at_work_on_are_left_alone(both: tuple[Path, Pat
 
 
 def test_every_file_and_name_is_flushed_before_the_swap_and_nothing_is_removed_before_that_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     fill(tmp_path, 3)
-    calls = Faults(monkeypatch, lambda *_: None)
-    with open_store(tmp_path, shards=5):
+    with FileFaults() as calls, open_store(tmp_path, shards=5):
         pass
     swap = calls.names.index("replace")
     flushes = [name for name in calls.names[:swap] if name in {"append", "fsync", "fsync_dir"}]
