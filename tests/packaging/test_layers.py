@@ -7,9 +7,9 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "latency"},
+    {"errors", "files", "forking", "latency"},
     {"row"},
-    {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "forking", "offers", "workers"},
+    {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"ciphers"},
     {"entry", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},

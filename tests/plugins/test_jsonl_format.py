@@ -285,6 +285,16 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, name: str,
         open_store(tmp_path, read_only=read_only)
 
 
+def test_a_directory_where_nobody_can_take_away_what_is_anothers_may_hold_it(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o1777)
+    with open_store(tmp_path) as tier:
+        assert tier.put(row("a")) is None
+    (tmp_path / "store/entries").chmod(0o1777)
+    with pytest.raises(TierUnavailable, match="written by others"):
+        open_store(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["00.jsonl", "meta.json", "00.lock"])
 def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
     with open_store(tmp_path) as tier:

@@ -70,9 +70,10 @@ def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
         open_tier(path)
 
 
-def test_a_folder_that_everyone_may_write_to_is_refused(path: Path) -> None:
-    path.parent.chmod(0o777)
-    with pytest.raises(TierUnavailable, match="written by everyone"):
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_folder_that_others_can_write_is_refused(path: Path, mode: int) -> None:
+    path.parent.chmod(mode)
+    with pytest.raises(TierUnavailable, match="written by others"):
         open_tier(path)
     assert names(path.parent) == []
 

@@ -147,9 +147,18 @@ def mkdir(path: str) -> bool:
     return True
 
 
+def others_can_write(status: os.stat_result) -> bool:
+    """Whether another user than this one and root can put files into the directory that has `status`, or take some out.
+
+    Files that such a user has put there would be read, and written to, as if they were ours.
+    """
+    foreign = os.geteuid() and status.st_uid not in {os.geteuid(), 0}
+    return bool(foreign or status.st_mode & (modes.S_IWGRP | modes.S_IWOTH))
+
+
 def make_directories(path: str) -> None:
     """Make what is missing of the path to the directory `path`, each for its owner only, and flush its name."""
-    missing = []
+    missing, path = [], os.path.abspath(path)
     while stat(path) is None:
         missing.append(path)
         path = os.path.dirname(path)

@@ -18,7 +18,6 @@ from tierkit_jsonl.shard import free_name, logger
 
 META_LOCK: Final = "meta.lock"
 _SYSTEMS: Final = frozenset({"linux", "darwin"})
-_OTHERS_WRITE: Final = modes.S_IWGRP | modes.S_IWOTH
 _SHARD_FILE: Final = re.compile(r"[0-9a-f]{2}(?:\.([1-9][0-9]{0,17}))?\.jsonl(?:\.tmp)?")
 
 
@@ -34,7 +33,9 @@ def prepare(path: str, context: TierContext, shards: int, lock_timeout_seconds: 
         files.make_directories(directory)
     elif files.stat(directory) is None:
         return directory
-    _refuse_unsafe(path, os.stat(path))  # the user may have made it a link
+    above = os.stat(path)  # the user may have made it a link
+    if not above.st_mode & modes.S_ISVTX:  # in a folder such as /tmp nobody can take away what is another's
+        _refuse_unsafe(path, above)
     _refuse_unsafe(directory, files.stat(directory))
     if not context.read_only and read_meta(directory) is None:
         _make_meta(directory, context, shards, lock_timeout_seconds)
@@ -200,8 +201,10 @@ def _refuse_unsafe(directory: str, status: os.stat_result | None) -> None:
     """Whoever can write the directory can put other files in place of ours."""
     if status is None or not modes.S_ISDIR(status.st_mode):
         raise TierUnavailable(f"{directory} is not a directory (links are not followed)")
-    if status.st_mode & _OTHERS_WRITE and not status.st_mode & modes.S_ISVTX:
-        raise TierUnavailable(f"{directory} can be written by others: chmod go-w it, or choose another path")
+    if files.others_can_write(status):
+        raise TierUnavailable(
+            f"{directory} can be written by others: chmod go-w it, make it your own, or choose another"
+        )
 
 
 def check_namespace(namespace: str) -> None:

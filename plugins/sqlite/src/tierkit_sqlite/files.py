@@ -50,8 +50,8 @@ def check(path: str) -> None:
         TierUnavailable: The file is a link or no file, or others may write to its folder.
     """
     folder = os.path.dirname(path)
-    if os.path.isdir(folder) and os.stat(folder).st_mode & stat.S_IWOTH:
-        raise TierUnavailable(f"{folder} can be written by everyone: keep the database in a folder of its own, 0700")
+    if os.path.isdir(folder) and system.others_can_write(os.stat(folder)):
+        raise TierUnavailable(f"{folder} can be written by others: keep the database in a folder of your own, 0700")
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
         raise TierUnavailable(f"{path} is {'a link' if stat.S_ISLNK(mode) else 'not a file'}: links are not followed")

@@ -61,8 +61,8 @@ class SQLiteCacheTier(CacheTier[Row]):
 
         Raises:
             CacheConfigError: There is no such eviction policy, or no table can have the name of the namespace.
-            TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that everyone
-                may write to.
+            TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that others
+                can write.
             TierReadOnly: It is not there and cannot be made.
         """
         super().__init__(context)
