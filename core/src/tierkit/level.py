@@ -295,7 +295,7 @@ class Level:
         if went:
             failures = self._breaker.failures
             times = f" after {failures} failures" if failures > 1 else ""
-            logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, error)
+            logger.error("%s (%s) is out of service%s: %s", self.name, self.kind, times, str(error))
             self.tell("on_level_out", str(error))
 
     def miss(self, error: Exception, versions: Mapping[str, int] | None = None) -> None:
@@ -320,7 +320,7 @@ class Level:
             self._room.open()
         if went:
             self._changed()
-            logger.error("%s (%s) takes no writes: %s", self.name, self.kind, error)
+            logger.error("%s (%s) takes no writes: %s", self.name, self.kind, str(error))
             self.tell("on_level_out", str(error))
 
     # -- writes that pass by -----------------------------------------------------------------------------------------
