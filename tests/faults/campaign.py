@@ -2,7 +2,7 @@
 
 `python -m tests.faults.campaign` runs all trials and hunts their planted faults, prints what came of each, and exits
 with 1 if something was violated or a fault survived. `--short` runs the short forms, `--write` puts the table into
-docs/explanation/reliability.md, and names run those trials alone.
+docs/explanation/reliability.md, and parts of names run those trials alone.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ TRIALS: Final[tuple[Trial, ...]] = tuple(
 REPORT: Final = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN: Final = "<!-- written by tests.faults.campaign -->"
 END: Final = "<!-- end -->"
+HEAD: Final = ("| # | event | done and found | violations | planted faults found |", "| --- | --- | --- | --- | --- |")
 
 
 class Told(NamedTuple):
@@ -110,44 +111,43 @@ def lines(told: Told) -> Iterator[str]:
         yield f"     {'found   ' if what else 'SURVIVED'}  {fault}" + (f": {what[:120]}" if what else "")
 
 
-def table(results: Sequence[Told]) -> str:
-    """The results as they stand in the documentation."""
-    head = ["| # | event | done and found | violations | planted faults found |", "| --- | --- | --- | --- | --- |"]
-    rows = []
-    for trial, outcome, found, _ in results:
-        if outcome is None:
-            rows.append(f"| {trial.row} | {trial.name} | not run: {trial.obstacle()} | | |")
-            continue
-        counts = ", ".join(f"{number:,} {what}" for what, number in outcome.counts.items())
-        hunted = f"{sum(map(bool, found.values()))} of {len(found)}"
-        rows.append(f"| {trial.row} | {trial.name} | {counts} | {len(outcome.violations)} | {hunted} |")
-    return "\n".join([*head, *rows])
+def row(told: Told) -> str:
+    """A result as it stands in the documentation."""
+    trial, outcome, found, _ = told
+    if outcome is None:
+        return f"| {trial.row} | {trial.name} | not run: {trial.obstacle()} | | |"
+    counts = ", ".join(f"{number:,} {what}" for what, number in outcome.counts.items())
+    hunted = f"{sum(map(bool, found.values()))} of {len(found)}"
+    return f"| {trial.row} | {trial.name} | {counts} | {len(outcome.violations)} | {hunted} |"
 
 
-def write(results: Sequence[Told], report: Path = REPORT) -> None:
-    """Put the table between its marks in the documentation."""
+def write(results: Sequence[Told], trials: Sequence[Trial] = TRIALS, report: Path = REPORT) -> None:
+    """Put the results into the table in the documentation; what was not run now stays as it was."""
     before, _, rest = report.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    report.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}")
+    old, _, after = rest.partition(END)
+    rows = {line.split(" | ")[1]: line for line in old.splitlines() if line.count(" | ") > 2}
+    rows |= {told.trial.name: row(told) for told in results}
+    table = [*HEAD, *(rows[trial.name] for trial in trials if trial.name in rows)]
+    report.write_text("\n".join([f"{before}{BEGIN}", *table, f"{END}{after}"]))
 
 
 def main(arguments: Sequence[str], trials: Sequence[Trial] = TRIALS, report: Path = REPORT) -> int:
     """Run what is asked for; answer how the program should exit."""
     parser = ArgumentParser(prog="python -m tests.faults.campaign")
-    parser.add_argument("names", nargs="*", help="trials to run; by default all")
+    parser.add_argument("names", nargs="*", help="parts of the names of trials to run; by default all")
     parser.add_argument("--short", action="store_true", help="the short forms")
-    parser.add_argument("--write", action="store_true", help="put the table into the documentation")
+    parser.add_argument("--write", action="store_true", help="put the results into the documentation")
     asked = parser.parse_args(arguments)
-    if unknown := set(asked.names) - {trial.name for trial in trials}:
-        print(f"no such trial: {', '.join(sorted(unknown))}; there are {', '.join(trial.name for trial in trials)}")
+    chosen = [trial for trial in trials if not asked.names or any(name in trial.name for name in asked.names)]
+    if not chosen:
+        print("\n  ".join(["no such trial; there are", *(trial.name for trial in trials)]))
         return 2
     results = []
-    for trial in trials:
-        if not asked.names or trial.name in asked.names:
-            results.append(tried(trial, "short" if asked.short else "long"))
-            print("\n".join(lines(results[-1])), flush=True)
+    for trial in chosen:
+        results.append(tried(trial, "short" if asked.short else "long"))
+        print("\n".join(lines(results[-1])), flush=True)
     if asked.write:
-        write(results, report)
+        write(results, trials, report)
     failed = sum(told.failed for told in results)
     print(f"{len(results) - failed} of {len(results)} trials passed")
     return 1 if failed else 0

@@ -45,6 +45,13 @@ STAGES: Final = {
 }
 """What goes on when it is full; before "open" it was closed. The next stage is one line here and one way to do it in
 `workload`."""
+STACK_STAGES: Final = {**STAGES, "rotate": (Step(20, "rotate", (), 0, None),)}
+"""A stack has keys, too."""
+
+
+def stages_of(store: type[Store]) -> Mapping[str, tuple[Step, ...]]:
+    """What can go on in a store when it is full."""
+    return STACK_STAGES if store is StackStore else STAGES
 
 
 class Filled:
@@ -98,7 +105,7 @@ class Filled:
             self._allowed.acknowledged(step)
 
     def _while_full(self, opened: Store) -> None:
-        for step in STAGES[self._what]:
+        for step in stages_of(self._store)[self._what]:
             self._do(opened, step)
         self._complain(opened.out_of_service())
         self._read(opened)
@@ -158,7 +165,7 @@ def sweep(
 ) -> Outcome:
     """Each stage, with room for each of so many units, or each so-manieth number of them. Then `tell` is called."""
     outcome = Outcome()
-    for what in STAGES:
+    for what in stages_of(store):
         for units in range(0, most, every):
             with rooms() as room, at_once():
                 filled = Filled(store, room, units, what)

@@ -65,15 +65,18 @@ ABSENT = Trial(3, "absent", run, {"it is broken": planted}, lambda: "needs root"
 
 def test_the_command_tells_and_writes_what_came_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report.md"
-    report.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert campaign.main(["--write"], [SOUND, ABSENT], report) == 0
+    old = "| 2 | blind | 5 kills | 0 | 0 of 1 |"
+    gone = "| 4 | gone | 5 kills | 0 | 1 of 1 |"
+    report.write_text(f"before\n{BEGIN}\n{old}\n{gone}\n{END}\nafter\n")
+    assert campaign.main(["--write", "sound", "sent"], [SOUND, BLIND, ABSENT], report) == 0
     assert "1 sound: 200 kills; 0 violations" in (printed := capsys.readouterr().out)
     assert "found     it is broken: a record was lost" in printed
     assert "3 absent: not run: needs root" in printed
     written = report.read_text()
     assert "| 1 | sound | 200 kills | 0 | 1 of 1 |" in written
     assert "| 3 | absent | not run: needs root | | |" in written
-    assert "old" not in written
+    assert old in written  # it was not run now
+    assert "gone" not in written
     assert written.startswith("before\n")
     assert written.endswith("\nafter\n")
 
@@ -93,5 +96,5 @@ def test_a_violation_fails_the_command(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert campaign.main(["soun"], [SOUND]) == 2
-    assert "no such trial: soun; there are sound" in capsys.readouterr().out
+    assert campaign.main(["silent"], [SOUND]) == 2
+    assert "no such trial; there are\n  sound" in capsys.readouterr().out

@@ -81,6 +81,8 @@ STEPS: Final = plan(
     ]
 )
 KEYS: Final = tuple("abcdefghijklmnopqr")
+SECRET, SECRET_TO_BE = (base64.urlsafe_b64encode(bytes([number]) * 32).decode() for number in range(2))
+"""The key of the stack, and the one that it is rotated to."""
 NEXT: Final = Step(90, "put", ("next",), 0, 90)
 READ: Final = (*KEYS, *NEXT.keys)
 
@@ -201,18 +203,23 @@ class StackStore(Store):
     name = "memory, jsonl, sqlite"
 
     def __init__(self, root: Path, durability: Durability) -> None:
+        self.root = root
+        self.durability = durability
         self.file = root / "base" / "store.db"
         self.clock = FakeClock()
+        self.cache = self._opened(SECRET, SECRET_TO_BE)
+
+    def _opened(self, *keys: str) -> CacheManager[Numbered]:
         config = CacheConfig(
-            encryption_key=SecretStr(base64.urlsafe_b64encode(bytes(32)).decode()),
-            durability=durability,
+            encryption_key=SecretStr(",".join(keys)),
+            durability=self.durability,
             tiers=[
                 {"backend": "memory", "max_entries": 2},
-                {"backend": "jsonl", "path": root / "store", "shards": 1},
+                {"backend": "jsonl", "path": self.root / "store", "shards": 1},
                 {"backend": "sqlite", "path": self.file},
             ],
         )
-        self.cache = CacheManager(config, entry_type=Numbered, clock=self.clock)
+        return CacheManager(config, entry_type=Numbered, clock=self.clock)
 
     def __exit__(self, *_: object) -> None:
         self.cache.close()
@@ -229,6 +236,9 @@ class StackStore(Store):
             self.cache.clear()
         elif step.what == "compact":
             vacuum(self.file)
+        elif step.what == "rotate":
+            with self._opened(SECRET_TO_BE, SECRET) as beside:
+                beside.rotate()
         else:
             self.cache.get(step.keys[0])
             self.cache.flush()
