@@ -23,6 +23,7 @@ from unittest.mock import patch
 from weakref import WeakSet
 
 import msgspec
+from coverage import Coverage
 from tests.faults.kills import STORES, JsonlStore, SqliteStore, StackStore, Step, Store, TierStore, Value
 from tests.faults.trials import Effort, Outcome, Trial
 
@@ -176,6 +177,8 @@ def interrupts(store: type[Store], folder: Path, effort: Effort) -> Outcome:
 
 
 def _interrupts(store: type[Store], folder: Path, times: int, pipe: Connection) -> None:
+    if measuring := Coverage.current():  # it has a lock of its own, which an interrupt would leave held
+        measuring.stop()
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     outcome, allowed, chance, numbers = Outcome(), Allowed(set), Random(1), count(1)
     root = folder / "store"

@@ -130,7 +130,7 @@ def telling_keys() -> AbstractContextManager[object]:
             raise EncryptionKeyError(f"{text.get_secret_value()} is malformed")
         return True
 
-    return patch.object(keys, "_well_formed", refuse)
+    return patch.object(keys, "is_key", refuse)
 
 
 TRIALS: Final = (

@@ -268,7 +268,7 @@ def not_read() -> Iterator[None]:
         raise TierUnavailable("it cannot be written")
 
     with (
-        patch.object(Settings, "_is_read_only", lambda *_: False),
+        patch.object(Settings, "_can_only_be_read", lambda *_: False),
         patch.object(files, "open_for_reading", refuse),
     ):
         yield

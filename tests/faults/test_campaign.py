@@ -1,7 +1,4 @@
-"""The campaign in its short form: nothing is violated, and every planted fault is found.
-
-`uv run python -m tests.faults.campaign` runs the long forms.
-"""
+"""The command that runs the campaign. Its trials are run by `test_trials.py` and `test_trial_faults.py`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,22 +9,7 @@ from tests.faults import campaign
 from tests.faults.campaign import BEGIN, END, TRIALS
 from tests.faults.trials import Effort, Outcome, Trial
 
-FAULTS = [(trial, fault) for trial in TRIALS for fault in trial.faults]
 broken = False
-
-
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
-def test_nothing_is_violated(trial: Trial, tmp_path: Path) -> None:
-    if trial.obstacle():
-        pytest.skip(trial.obstacle())
-    assert trial.run(tmp_path, "short").violations == []
-
-
-@pytest.mark.parametrize(("trial", "fault"), FAULTS, ids=[f"{trial.name}: {fault}" for trial, fault in FAULTS])
-def test_a_planted_fault_is_found(trial: Trial, fault: str, tmp_path: Path) -> None:
-    if trial.obstacle():
-        pytest.skip(trial.obstacle())
-    assert trial.finds(fault, tmp_path)
 
 
 def test_names_are_different_and_every_trial_has_a_fault() -> None:

@@ -1,4 +1,4 @@
-"""The contract catches planted faults: every sixth of the table here, to save time; the command runs all of them.
+"""The contract catches planted faults: every 18th of the table here; `.ci/run` runs the command, which takes all of them.
 
 `uv run python -m tests.faults.contract_faults`
 """
@@ -28,7 +28,7 @@ def test_there_are_many_different_faults() -> None:
 
 
 def test_the_contract_catches_them() -> None:
-    chosen = FAULTS[::6]
+    chosen = FAULTS[::18]
     done = hunt(*(fault.name for fault in chosen))
     assert f"{len(chosen)} of {len(chosen)} faults caught" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0

@@ -458,8 +458,8 @@ INTENTS: Final = [
     Fault(
         "what is owed is forgotten when the authority failed to take it",
         "owing:Owing._replay",
-        "authority.name, error)\n        return None",
-        "authority.name, error)\n"
+        "authority.name, str(error))\n        return None",
+        "authority.name, str(error))\n"
         "        [self.intents.settle(key, intent.version) for key, intent in batch]\n"
         "        return []",
     ),
@@ -639,9 +639,23 @@ AFTERWARDS: Final = [
     Fault(
         "a write of unknown outcome leaves a copy in a level that fails",
         "writing:Writer.doubt",
-        "level.miss(error, {key: DOUBTFUL})",
-        "pass",
+        "except TierkitError as error:\n                level.miss(error, {key: DOUBTFUL})",
+        "except TierkitError:\n                pass",
         (IN_LINE,),
+    ),
+    Fault(
+        "a full level that cannot drop a copy which may be older goes on serving it",
+        "writing:Writer.doubt",
+        "if not self._is_current(level, key):",
+        "if False:",
+        (f"{ENGINE}/test_full_twice.py",),
+    ),
+    Fault(
+        "a full level leaves service though what it holds for the authority is the truth",
+        "writing:Writer.doubt",
+        "if not self._is_current(level, key):",
+        "if True:",
+        (f"{ENGINE}/test_full_twice.py",),
     ),
     Fault(
         "an outdated write goes on to the levels above",

@@ -121,7 +121,7 @@ class Health(Generic[E]):
         try:
             sweep.run()
         except CacheStorageError as error:
-            logger.warning("%d results of checks could not be applied: %s", len(sweep.pending), error)
+            logger.warning("%d results of checks could not be applied: %s", len(sweep.pending), str(error))
             return sweep.result(error)
         return sweep.result()
 

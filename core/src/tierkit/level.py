@@ -197,7 +197,7 @@ class Level:
         try:
             self.mark(self.tier.delete, PROBE_KEY, 1)
         except TierkitError as error:
-            logger.debug("%s (%s) takes no writes yet: %s", self.name, self.kind, error)
+            logger.debug("%s (%s) takes no writes yet: %s", self.name, self.kind, str(error))
             self._room.open()
         else:
             self._found_room()
@@ -376,7 +376,7 @@ class Level:
                 self._ask()
                 self.reset_failures()
         except TierkitError as error:
-            logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, error)
+            logger.debug("%s (%s) is still out of service: %s", self.name, self.kind, str(error))
         finally:
             with self._lock:  # another thread may be bringing it back
                 if not self.in_service:

@@ -144,6 +144,6 @@ def _asked(name: str, statistics: Callable[[], CacheStatistics]) -> Iterator[Sam
     try:
         found = statistics()
     except TierkitError as error:
-        logger.debug("%s could not be asked: %s", name, error)
+        logger.debug("%s could not be asked: %s", name, str(error))
     else:
         yield from (sample._replace(labels={**sample.labels, "cache": name}) for sample in samples(found))

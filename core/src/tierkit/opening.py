@@ -253,7 +253,7 @@ def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer, ring: KeyRing
         try:
             looked_at, foreign = _keys_not_held(level, sealer)
         except (CacheStorageError, CacheCorruptionError) as error:
-            logger.warning("%s could not be read: %s", level.name, error)
+            logger.warning("%s could not be read: %s", level.name, str(error))
             continue
         if foreign:
             logger.warning(

@@ -358,7 +358,7 @@ class Owing:
             missing = {row.key for row in paid} - taken.keys() | refused.keys()
             again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing])
         except TierkitError as error:
-            logger.debug("what %s is owed could not be replayed: %s", authority.name, error)
+            logger.debug("what %s is owed could not be replayed: %s", authority.name, str(error))
             return None
         self._drop_older([owed for owed in found if owed[0] not in again])
         for key, intent, row in found:
@@ -447,7 +447,7 @@ class Owing:
             )
             return None
         except (KeyNotHeldError, SchemaMismatchError) as error:
-            logger.debug("%s: what is owed of %s is left to others: %s", level.name, key_digest(key), error)
+            logger.debug("%s: what is owed of %s is left to others: %s", level.name, key_digest(key), str(error))
             return None
         return row
 
@@ -457,4 +457,4 @@ class Owing:
             if level.call(level.tier.discard, owed) and paid is not None and not self._late(started):
                 level.write(level.tier.put, paid)
         except TierkitError as error:
-            logger.debug("%s could not be told that a write is not owed any more: %s", level.name, error)
+            logger.debug("%s could not be told that a write is not owed any more: %s", level.name, str(error))

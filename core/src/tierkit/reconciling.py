@@ -180,7 +180,7 @@ def adopt_all(stack: Stack[Any]) -> None:
             for row in level.scan() if level.persistent and level.in_service else ():
                 _adopted(stack, level, row)
         except TierkitError as error:
-            logger.warning("%s could not be read: %s", level.name, error)
+            logger.warning("%s could not be read: %s", level.name, str(error))
 
 
 def _adopted(stack: Stack[Any], level: Level, row: Row) -> bool:

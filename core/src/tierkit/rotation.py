@@ -221,7 +221,7 @@ class Resealing(Revision[E]):
         except CacheCorruptionError:
             stack.open_row(stack.levels[-1], row)  # it is evicted, and counted, as it is by a read
         except (KeyNotHeldError, SchemaMismatchError) as error:
-            logger.debug("a record stays sealed as it is: %s", error)
+            logger.debug("a record stays sealed as it is: %s", str(error))
         return None
 
 
@@ -280,7 +280,9 @@ class Rotation(Resealing[E]):
         try:
             return compare(self.stack, level, authority, only=self.stack.sealer.is_outdated)
         except TierkitError as error:
-            logger.debug("%s could not be brought in line: %s", level.name, error)  # the scan tells what is left there
+            logger.debug(
+                "%s could not be brought in line: %s", level.name, str(error)
+            )  # the scan tells what is left there
             return 0
 
     def _compact(self) -> dict[str, str]:

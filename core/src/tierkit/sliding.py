@@ -49,7 +49,7 @@ class Sliding(Generic[E]):
         try:
             return self._renew(entry)
         except TierkitError as error:
-            logger.debug("%s could not be renewed: %s", key_digest(key), error)
+            logger.debug("%s could not be renewed: %s", key_digest(key), str(error))
             return entry
         finally:
             self._renewing.discard(key)

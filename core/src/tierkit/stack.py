@@ -106,7 +106,7 @@ class Stack(Upkeep, Generic[E]):
         try:
             self.versions.observe(level.call(level.tier.highest_version))
         except TierkitError as error:
-            logger.warning("%s could not tell its highest version: %s", level.name, error)
+            logger.warning("%s could not tell its highest version: %s", level.name, str(error))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class Stack(Upkeep, Generic[E]):
         except CacheCorruptionError as error:
             self.damaged(level, key, error)
         except TierkitError as error:
-            logger.debug("%s could not be read: %s", level.name, error)
+            logger.debug("%s could not be read: %s", level.name, str(error))
         else:
             if record is None or record.key == key:
                 return record
@@ -325,7 +325,7 @@ class Stack(Upkeep, Generic[E]):
         if not self.settings.read_only:
             level.counters.evictions["corruption"] += level.counters.step
             level.tell("on_eviction", "corruption")
-        logger.warning("%s: record %s is damaged and was %s: %s", level.name, key_digest(key), fate, error)
+        logger.warning("%s: record %s is damaged and was %s: %s", level.name, key_digest(key), fate, str(error))
         if level is self.authority and self.stored and not self.settings.read_only:
             self._heal(level, key)
 
@@ -346,7 +346,7 @@ class Stack(Upkeep, Generic[E]):
         level.counters.unreadable += level.counters.step
         if (level.name, type(error).__name__) not in self._told:
             self._told.add((level.name, type(error).__name__))
-            logger.warning("%s: a record cannot be read and is left as it is: %s", level.name, error)
+            logger.warning("%s: a record cannot be read and is left as it is: %s", level.name, str(error))
 
     def scan(self) -> Iterator[E]:
         """Every entry of the lowest level in service, expired ones too, without touching usage or statistics.
@@ -398,7 +398,7 @@ class Stack(Upkeep, Generic[E]):
                 return self._fill_if(level, entry, expected, None if row is None else started)
             return self._store_if(level, row, expected, started)
         except TierkitError as error:
-            logger.debug("%s did not take a promotion: %s", level.name, error)
+            logger.debug("%s did not take a promotion: %s", level.name, str(error))
             return False
 
     def _store_if(self, level: Level, row: Any, expected: int, started: float) -> bool:

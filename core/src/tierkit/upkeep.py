@@ -165,7 +165,7 @@ class Upkeep:
         try:
             discarded = level.call(level.tier.discard, record)
         except TierkitError as error:
-            logger.debug("%s could not discard: %s", level.name, error)
+            logger.debug("%s could not discard: %s", level.name, str(error))
             return False
         if discarded:
             self._keep_usage(level, record)
@@ -209,10 +209,10 @@ class Upkeep:
                     self.settle(self.stored[:-1])
         except PluginError as error:
             if not level.policy_failed:  # it fails again with each put
-                logger.warning("%s holds too many entries: %s", level.name, error)
+                logger.warning("%s holds too many entries: %s", level.name, str(error))
             level.policy_failed = True
         except TierkitError as error:
-            logger.warning("%s could not be settled: %s", level.name, error)
+            logger.warning("%s could not be settled: %s", level.name, str(error))
 
     def _settle_one_by_one(self, level: Level) -> None:
         below = self._takes_victims_of(level)
@@ -242,7 +242,7 @@ class Upkeep:
             for row in self._current(victims):
                 self._copy_down(below, row, expected[self.filling.stripe(row.key)], started)
         except TierkitError as error:
-            logger.debug("%s did not take a victim: %s", below.name, error)
+            logger.debug("%s did not take a victim: %s", below.name, str(error))
         if below.max_entries is not None:
             self._settle_level(below)
 
@@ -345,7 +345,7 @@ class Upkeep:
             for entry in level.scan():
                 self.ledger.collect(entry.key, entry._usage)
         except TierkitError as error:
-            logger.debug("%s could not tell its usage: %s", level.name, error)
+            logger.debug("%s could not tell its usage: %s", level.name, str(error))
 
     def flush_ledger(self) -> None:
         """Bring the ledger to the stored levels; what the authority does not take, or is owed itself, stays in it."""
@@ -361,7 +361,7 @@ class Upkeep:
             authority.call(authority.tier.touch_many, deltas)
             taken = True
         except TierkitError as error:
-            logger.debug("usage could not be flushed: %s", error)
+            logger.debug("usage could not be flushed: %s", str(error))
         finally:
             if not taken:
                 self.ledger.put_back(deltas)
@@ -398,7 +398,7 @@ class Upkeep:
                 if paced and self.halt.wait(_REST_SECONDS):
                     break
         except TierkitError as error:
-            logger.warning("%s could not be swept: %s", level.name, error)
+            logger.warning("%s could not be swept: %s", level.name, str(error))
         level.tell("on_sweep", removed)
         if removed:
             logger.debug("%s: swept %d expired records", level.name, removed)
@@ -416,7 +416,7 @@ class Upkeep:
                 if self.reseal is not None:
                     self.reseal(keys[start : start + _RESEALED])
             except TierkitError as error:
-                logger.debug("what was read could not be sealed with the current key: %s", error)
+                logger.debug("what was read could not be sealed with the current key: %s", str(error))
                 break
             if paced and self.halt.wait(_REST_SECONDS):
                 break
@@ -440,7 +440,7 @@ class Upkeep:
                 try:
                     level.close()
                 except TierkitError as error:
-                    logger.error("%s could not be closed: %s", level.name, error)  # noqa: TRY400 - it is raised below
+                    logger.error("%s could not be closed: %s", level.name, str(error))  # noqa: TRY400 - it is raised below
                     failures.append(error)
         if failures:
             raise failures[0]
@@ -465,7 +465,7 @@ class Upkeep:
             level.catch_up()
         except TierkitError as error:
             # A traceback would add nothing.
-            logger.error("%s: %s; what it holds may be older than the authority", level.name, error)  # noqa: TRY400 - the message says it
+            logger.error("%s: %s; what it holds may be older than the authority", level.name, str(error))  # noqa: TRY400 - the message says it
 
     # -- fork --------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def spread(directory: str, shards: int, context: TierContext, lock_timeout_secon
     try:
         _spread(directory, shards, context, lock_timeout_seconds)
     except OSError as error:
-        logger.warning("%s, until it is opened again: %s", keeps, storage_error(context.name, error))
+        logger.warning("%s, until it is opened again: %s", keeps, str(storage_error(context.name, error)))
 
 
 def _spread(directory: str, shards: int, context: TierContext, lock_timeout_seconds: float) -> None:

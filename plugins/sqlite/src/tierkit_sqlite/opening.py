@@ -79,7 +79,7 @@ class Settings:
             aside = files.name_aside(self.path, self.context.now())
             count = salvage.rebuild(opened.connection, opened.table, self.path, aside)
         except (sqlite3.Error, UnicodeDecodeError, TierUnavailable, OSError) as error:
-            logger.warning("%s: %s is damaged and could not be repaired: %s", self.context.name, self.path, error)
+            logger.warning("%s: %s is damaged and could not be repaired: %s", self.context.name, self.path, str(error))
             return False
         logger.warning(
             "%s: %s is damaged; %d records that can be read were put into new tables, and the database as it was is %s",
@@ -146,7 +146,7 @@ def _bring_over(settings: Settings, aside: str, opened: Opened) -> None:
     except (sqlite3.Error, UnicodeDecodeError, TierUnavailable) as error:
         if opened.connection.in_transaction:
             cursor.execute("ROLLBACK")
-        logger.info("%s: nothing of %s can be read: %s", settings.context.name, aside, error)
+        logger.info("%s: nothing of %s can be read: %s", settings.context.name, aside, str(error))
     else:
         logger.warning("%s: %d records of %s could be read and are kept", settings.context.name, count, aside)
 
