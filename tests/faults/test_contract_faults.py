@@ -1,4 +1,4 @@
-"""The contract catches planted faults: every 18th of the table here; `.ci/run` runs the command, which takes all of them.
+"""The contract catches planted faults: every 18th of the table here, to save time; `.ci/run` hunts all of them.
 
 `uv run python -m tests.faults.contract_faults`
 """
