@@ -30,7 +30,7 @@ from tierkit import keys as keys_module
 from tierkit.ciphers import derive
 from tierkit.key_file import default_key_file
 from tierkit.key_sources import KeySources
-from tierkit.keys import KeyRing, parse_keys, ring_from_environment
+from tierkit.keys import Environment, KeyRing, parse_keys, ring_from_environment
 
 #: Not random: they stand in the names of tests.
 A, B, C = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (7, 77, 177))
@@ -490,3 +490,12 @@ def test_a_cryptography_without_the_cipher_is_an_error_that_says_so(monkeypatch:
     monkeypatch.setattr(aead, "AESGCMSIV", missing)
     with pytest.raises(EncryptionKeyError, match="install its wheel"):
         parse_keys(A)
+
+
+def test_the_environment_is_read_through_something_that_shows_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERKIT_ENCRYPTION_KEY", A)
+    environment = Environment()
+    assert environment["TIERKIT_ENCRYPTION_KEY"] == A
+    assert dict(environment) == dict(os.environ)
+    assert len(environment) == len(os.environ)
+    assert A not in repr(environment)
