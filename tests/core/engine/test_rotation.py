@@ -131,6 +131,19 @@ def test_a_second_one_finds_nothing_to_do(opened: Callable[..., Cache], levels: 
     assert {row.key: row.version for row in tier(cache, cache.levels[-1].name).tier.scan()} == before
 
 
+def test_secrets_that_another_cipher_has_sealed_are_sealed_with_the_one_that_is_set(
+    opened: Callable[..., Cache],
+) -> None:
+    filled(opened("disk", "disk", key=NEW))
+    cache = opened("disk", "disk", key=NEW, cipher="fernet")
+    assert cache.rotate().resealed == 5
+    tokens = [row.columns["token_encrypted"] for level in cache.levels for row in rows(cache, level.name).values()]
+    assert tokens
+    assert all(isinstance(token, bytes) and token.startswith(b"f1.") for token in tokens)
+    assert contents(cache) == expected()
+    assert cache.rotate().resealed == 0
+
+
 def test_nothing_about_a_record_changes_but_its_version(opened: Callable[..., Cache], clock: FakeClock) -> None:
     levels = ("live", "disk", "disk")
     cache = filled(opened(*levels, key=OLD), 2)
