@@ -54,11 +54,11 @@ class Secrets(NamedTuple):
 
 
 def key_canaries(name: str, text: str) -> Iterator[Canary]:
-    """A key, its bytes, and the two sub-keys of docs/reference/formats.md."""
+    """A key, its bytes, and the secret ones of the sub-keys of docs/reference/formats.md."""
     data = base64.urlsafe_b64decode(text)
     yield Canary.of_text(name, text)
     yield Canary.of_bytes(f"{name} as bytes", data)
-    for info, length in (("seal", 32), ("check", 64)):
+    for info, length in (("seal", 32), ("fernet", 32), ("fernet context", 64), ("check", 64)):
         derived = HKDF(algorithm=SHA256(), length=length, salt=None, info=f"tierkit {info} v1".encode()).derive(data)
         yield Canary.of_bytes(f"what is derived from {name} to {info}", derived)
 
@@ -135,6 +135,7 @@ class Scene:
         root: Everything; searched, but for `given`.
         given: What a user wrote: files to import, configurations, the file of the key.
         secrets: What must not be found.
+        cipher: What seals them: the other one for every other seed.
         search: Finds it.
         watch: Hears what is said.
         clock: Of the caches.
@@ -146,6 +147,7 @@ class Scene:
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.given = root, root / "given"
         self.secrets = secrets_of(seed)
+        self.cipher = ("aes-256-gcm-siv", "fernet")[seed % 2]
         self.search = Search(list(self.secrets.canaries()))
         self.watch = Watch()
         self.clock = FakeClock()
@@ -187,7 +189,13 @@ class Scene:
             {"backend": "sqlite", "path": self.root / "sqlite" / "tierkit.db"},
         )
         return CacheConfig(
-            **{"tiers": levels, "encryption_key_file": self.key_file, "observers": ("diary",), **settings}
+            **{
+                "tiers": levels,
+                "encryption_key_file": self.key_file,
+                "cipher": self.cipher,
+                "observers": ("diary",),
+                **settings,
+            }
         )
 
     def opened(

@@ -125,9 +125,9 @@ def lenient_line() -> AbstractContextManager[object]:
 def telling_keys() -> AbstractContextManager[object]:
     """A fault: an error repeats a malformed key."""
 
-    def refuse(text: Any) -> bool:
-        if len(text.get_secret_value()) != 44:
-            raise EncryptionKeyError(f"{text.get_secret_value()} is malformed")
+    def refuse(text: str) -> bool:
+        if len(text) != 44:
+            raise EncryptionKeyError(f"{text} is malformed")
         return True
 
     return patch.object(keys, "is_key", refuse)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import struct
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any, ClassVar, Final
 from unittest.mock import patch
 
 import msgspec
+from tests.faults.logs import warnings_kept
 from tests.faults.trials import Effort, Outcome, Trial
 
 from tierkit import CacheConfig, CacheEntry, CacheManager, CacheStorageError, TierUnavailable, files
@@ -143,24 +143,6 @@ def _run(*command: str) -> None:
     subprocess.run(command, capture_output=True, check=True)
 
 
-class Messages(logging.Handler):
-    """What is logged at WARNING or above."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.told: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
-
-    def __enter__(self) -> list[str]:
-        logging.getLogger("tierkit").addHandler(self)
-        return self.told
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("tierkit").removeHandler(self)
-
-
 def run(obstruction: Obstruction, folder: Path, effort: Effort) -> Outcome:
     """The trial of one obstruction, in a process of its own."""
     with forked(partial(_run_all, obstruction, folder, ROUNDS[effort])) as child:
@@ -202,12 +184,12 @@ def outage(
     obstruction.block(folder)
     try:
         cache = open_cache(clock)
-        with Messages() as told:
+        with warnings_kept() as told:
             refuse(outcome, cache, number)
         outcome.check(len(told) == 1, f"{len(told)} messages for one change of state: {told[:3]}")
     finally:
         obstruction.unblock(folder)
-    with cache, Messages() as told:
+    with cache, warnings_kept() as told:
         clock.advance(120.0)
         cache.recover()
         succeed(outcome, cache, number)

@@ -1,15 +1,22 @@
 """The command that runs the campaign. Its trials are run by `test_trials.py` and `test_trial_faults.py`."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.faults import campaign
-from tests.faults.campaign import BEGIN, END, TRIALS
+from tests.faults.campaign import BEGIN, END, REPORT, TRIALS
 from tests.faults.trials import Effort, Outcome, Trial
 
 broken = False
+
+
+def test_every_event_of_the_document_has_a_trial() -> None:
+    """But for the model, which has a command of its own."""
+    rows = {int(number) for number in re.findall(r"^\| (\d+) \| [A-Z]", REPORT.read_text(), re.MULTILINE)}
+    assert {trial.row for trial in TRIALS} == rows - {17}
 
 
 def test_names_are_different_and_every_trial_has_a_fault() -> None:

@@ -53,8 +53,8 @@ def fill(root: Path, shards: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_medium(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What is flushed, and in which order, is another matter than these tests are about: but for one."""
+def no_waiting_for_the_medium() -> Iterator[None]:
+    """Flushes are called, and counted where a test looks at their order, but wait for nothing."""
     with patch.object(files, "fsync", lambda _: None), patch.object(files, "fsync_dir", lambda _: None):
         yield
 

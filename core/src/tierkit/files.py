@@ -1,10 +1,11 @@
-"""All file I/O of tiers that keep files, and of key files.
+"""All file I/O of tiers that keep files; of key files, what makes their folder and flushes them.
 
 It stands in one place so that a test can fail the N-th call, and can record the calls and enumerate what a power cut
 would leave. Call these through the module (`from tierkit import files`, `files.append(...)`): then a tier of yours can
 be tested so, too.
 
-Each call raises `OSError` if the system refuses. No call follows a link, and what is made is for its owner only.
+Each call raises `OSError` if the system refuses. No file is opened by a link, though a directory may be one, and what
+is made is for its owner only.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _read_private(path: Path) -> list[SecretStr]:
 
 def _check_private(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise EncryptionKeyError(f"the key file {path} is not a regular file")
+        raise EncryptionKeyError(f"the key file {path} is not a regular file: name one of your own, and chmod 600 it")
     if status.st_uid not in (os.geteuid(), 0):
         raise EncryptionKeyError(f"the key file {path} belongs to another user: make it your own, and chmod 600 it")
     if stat.S_IMODE(status.st_mode) & 0o077:

@@ -573,6 +573,7 @@ class CacheManager(Generic[E]):
         The current key is the first of those that are held. Every program that has the storage open must hold it and
         the older ones: then all of them find every record at every moment. Of a record only the version changes. It may
         be stopped and called again at any time; the background thread does the same with records that were read.
+        Secrets that another cipher than the one that is set has sealed are sealed anew as well.
 
         Args:
             on_progress: Called with the records of the authority looked at so far, and how many there seem to be.

@@ -75,7 +75,7 @@ def open_stack(
             flush_interval_seconds=config.flush_interval_seconds,
             marks_seconds=config.tombstone_seconds - config.late_seconds - CLOCK_DIFFERENCE_SECONDS,
         )
-        _warn_of_foreign_keys(levels, sealer, ring)
+        _warn_of_foreign_keys(levels, sealer)
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
@@ -244,9 +244,9 @@ def _why_no_new_key(stored: Sequence[Level]) -> str:
     return ""
 
 
-def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer, ring: KeyRing | None) -> None:
+def _warn_of_foreign_keys(levels: Sequence[Level], sealer: Sealer) -> None:
     """Say at once that a key is wrong or missing, and not at the first read: by the first records of each level."""
-    held = ", ".join(ring.ids) if ring else "none"
+    held = ", ".join(sealer.key_ids) or "none"
     for level in levels:
         if level.live or not level.in_service:
             continue

@@ -156,13 +156,8 @@ def compare(
     if restored:
         stack.settle()  # a bounded authority may have evicted what was put down
     if restored or dropped:
-        logger.warning(
-            "%s: %d records that %s had lost were put back there, and %d old copies were dropped",
-            level.name,
-            restored,
-            authority.name,
-            dropped,
-        )
+        said = "%s: %d records that %s had lost were put back there, and %d old copies were dropped"
+        logger.warning(said, level.name, restored, authority.name, dropped)
     return restored + dropped + owed
 
 

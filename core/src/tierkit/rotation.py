@@ -5,7 +5,8 @@ above gets the new row or loses the old one. Then each level above is brought in
 is sealed anew in the next round. Then every tier is compacted, and every level read once more: a key that no row names
 can go. Nothing is remembered but the rows themselves, so a rotation that was killed is begun again, and ends sooner.
 
-All keys must be held all the while, by every program that has the storage open: a record is sealed with either.
+All keys must be held all the while, by every program that has the storage open: a record is sealed with either. Secrets
+that the other cipher has sealed are sealed anew along with it, with the one that is set.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class Resealing(Revision[E]):
         self.resealed = 0
 
     def reseal(self, keys: Sequence[str]) -> None:
-        """Seal anew what the authority holds of `keys` and names an older key."""
+        """Seal anew what the authority holds of `keys`, where that is needed."""
         for _ in range(ATTEMPTS):
             self.note_counters()
             authority = self.writer.authority(keys)
@@ -202,14 +203,17 @@ class Resealing(Revision[E]):
                 break
 
     def reseal_rows(self, rows: Sequence[Row]) -> list[str]:
-        """Seal `rows` anew, those that name an older key. Answers the keys of those that another writer changed."""
+        """Seal anew those of `rows` that need it. Answers the keys of those that another writer changed meanwhile."""
         changes = [change for row in rows if (change := self._change(row)) is not None]
         done = self.revise(changes) if changes else set()
         self.resealed += len(done)
         return [write.entry.key for write, _ in changes if write.entry.key not in done]
 
     def _change(self, row: Row) -> Change[E] | None:
-        """`row` sealed anew, to take its own place. None if that is not needed, or cannot be done."""
+        """`row` sealed anew, to take its own place.
+
+        None if it names no older key and no secret in it is of the other cipher, or if it cannot be done.
+        """
         stack, sealer = self.stack, self.stack.sealer
         if not (sealer.is_outdated(row) or sealer.is_of_other_cipher(row)):
             return None

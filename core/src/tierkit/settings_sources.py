@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
+from tierkit.keys import KEY_VARIABLES
 from tierkit.plugins import nearest
 from tierkit.settings import Given, Where, dotted, masked
 
 PREFIX: Final = "TIERKIT_"
 CONFIG_VARIABLE: Final = "TIERKIT_CONFIG"
-KEY_VARIABLE: Final = "TIERKIT_ENCRYPTION_KEY"
+KEY_VARIABLE: Final = KEY_VARIABLES[0]
 DEFAULT_FILE: Final = "tierkit.toml"
 TABLE: Final = "tierkit"
 FOUND: Final = "found"

@@ -131,19 +131,6 @@ def test_a_second_one_finds_nothing_to_do(opened: Callable[..., Cache], levels: 
     assert {row.key: row.version for row in tier(cache, cache.levels[-1].name).tier.scan()} == before
 
 
-def test_secrets_that_another_cipher_has_sealed_are_sealed_with_the_one_that_is_set(
-    opened: Callable[..., Cache],
-) -> None:
-    filled(opened("disk", "disk", key=NEW))
-    cache = opened("disk", "disk", key=NEW, cipher="fernet")
-    assert cache.rotate().resealed == 5
-    tokens = [row.columns["token_encrypted"] for level in cache.levels for row in rows(cache, level.name).values()]
-    assert tokens
-    assert all(isinstance(token, bytes) and token.startswith(b"f1.") for token in tokens)
-    assert contents(cache) == expected()
-    assert cache.rotate().resealed == 0
-
-
 def test_nothing_about_a_record_changes_but_its_version(opened: Callable[..., Cache], clock: FakeClock) -> None:
     levels = ("live", "disk", "disk")
     cache = filled(opened(*levels, key=OLD), 2)
@@ -190,6 +177,19 @@ def test_what_a_class_has_written_that_binds_its_secrets_otherwise_is_said_to_re
     cache = opened("disk", key=BOTH, entry_type=Bound)
     assert cache.rotate().complete
     assert got(cache, "a").token.get_secret_value() == "t"
+
+
+@stacks
+def test_secrets_of_the_other_cipher_are_sealed_anew_in_every_level(
+    opened: Callable[..., Cache], levels: tuple[Any, ...]
+) -> None:
+    filled(opened(*levels, key=NEW))
+    cache = opened(*levels, key=NEW, cipher="fernet")
+    assert cache.rotate().resealed == 5
+    held = [row for level in cache.levels for row in rows(cache, level.name).values() if not level.live]
+    assert {row.columns["token_encrypted"][:3] for row in held} == {b"f1."}
+    assert contents(cache) == expected()
+    assert cache.rotate().resealed == 0
 
 
 def test_what_expired_names_no_old_key_afterwards(world: World, opened: Callable[..., Cache], clock: FakeClock) -> None:

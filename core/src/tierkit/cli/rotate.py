@@ -84,15 +84,13 @@ def key_origin(config: CacheConfig) -> str | None:
 
 
 def _generate() -> None:
-    from cryptography.fernet import Fernet
+    from tierkit.keys import new_key, parse_keys
 
-    from tierkit.keys import parse_keys
-
-    key = Fernet.generate_key().decode()
+    key = new_key()
     note(
         f"a new key with the id {parse_keys(key).primary.id}: let nobody read it, and write it where only you can read"
     )
-    write_line(key)
+    write_line(key.get_secret_value())
 
 
 def _check_readable(status: KeyStatus) -> None:

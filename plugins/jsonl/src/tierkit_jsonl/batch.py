@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from tierkit import Delta, Row, delete_refusal, files, refusal, with_usage
 from tierkit_jsonl.lines import Mark, Place, encode_mark, encode_row, encode_usage, key_crc
 from tierkit_jsonl.log import Log, used
+
+T = TypeVar("T")
 
 _CHUNK = 4 * 1024 * 1024
 
@@ -173,6 +176,11 @@ class Batch:
         files.append(self.log.fd, b"".join(self._lines))
         self._lines.clear()
         self._size = 0
+
+
+def parts(items: list[T], length: int) -> Iterator[list[T]]:
+    """`items`, so many at a time: what one batch takes."""
+    return (items[start : start + length] for start in range(0, len(items), length))
 
 
 def _same_usage(row: Row, place: Place) -> bool:

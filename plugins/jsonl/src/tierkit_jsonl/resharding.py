@@ -18,10 +18,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final, TypeVar
+from typing import Final
 
 from tierkit import TierContext, files
-from tierkit_jsonl.batch import Batch
+from tierkit_jsonl.batch import Batch, parts
 from tierkit_jsonl.compaction import copy_record
 from tierkit_jsonl.failures import storage_error
 from tierkit_jsonl.layout import META_LOCK, lock_path, read_meta, remove_newer, replace_meta, shard_path
@@ -29,8 +29,6 @@ from tierkit_jsonl.lines import FORMAT, Header, encode_header, key_crc
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.log import Log
 from tierkit_jsonl.shard import free_name, logger
-
-T = TypeVar("T")
 
 _AT_ONCE: Final = 5000
 """Records that are kept in memory on the way."""
@@ -139,11 +137,11 @@ class _Copy:
 
     def take(self, log: Log) -> None:
         """Copy what is alive in an old shard."""
-        for places in _parts(sorted(log.index.values(), key=lambda place: place.offset)):
+        for places in parts(sorted(log.index.values(), key=lambda place: place.offset), _AT_ONCE):
             with self._batches() as batches:
                 for place in places:
                     copy_record(log, place, batches[key_crc(place.key) % len(batches)])
-        for marks in _parts(list(log.marks.values())):
+        for marks in parts(list(log.marks.values()), _AT_ONCE):
             with self._batches() as batches:
                 for mark in marks:
                     batches[key_crc(mark.key) % len(batches)].keep(mark)
@@ -154,7 +152,3 @@ class _Copy:
         yield batches
         for batch in batches:
             batch.commit(sync=False)
-
-
-def _parts(items: list[T]) -> Iterator[list[T]]:
-    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

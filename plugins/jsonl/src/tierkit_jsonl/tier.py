@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 from zlib import crc32
 
 from tierkit import (
@@ -19,7 +19,7 @@ from tierkit import (
     TierReadOnly,
     Trait,
 )
-from tierkit_jsonl.batch import Batch
+from tierkit_jsonl.batch import Batch, parts
 from tierkit_jsonl.failures import mapped
 from tierkit_jsonl.following import Following
 from tierkit_jsonl.lines import encode_row, key_crc
@@ -28,8 +28,6 @@ from tierkit_jsonl.order import RANKS
 from tierkit_jsonl.shard import Shard
 from tierkit_jsonl.store import Store
 from tierkit_jsonl.victims import Victims
-
-T = TypeVar("T")
 
 LOOKED_AT: Final = 1000
 """Rows, or marks, that one step of a purge looks at."""
@@ -302,17 +300,13 @@ def _with_crcs(keys: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 def _purge_shard(shard: Shard, log: Log, now: float, horizon: float) -> Iterator[int]:
     old = [mark for mark in list(log.marks.values()) if mark.marked_at <= horizon]
-    for marks in _parts(old, LOOKED_AT):
+    for marks in parts(old, LOOKED_AT):
         shard.write(partial(Batch.forget, marks=marks))
         yield 0
-    for places in _parts(list(log.index.values()), LOOKED_AT):
-        for due in _parts([place for place in places if place.purge_at <= now], REMOVED):
+    for places in parts(list(log.index.values()), LOOKED_AT):
+        for due in parts([place for place in places if place.purge_at <= now], REMOVED):
             yield shard.write(partial(Batch.purge, places=due))
         yield 0
-
-
-def _parts(items: list[T], length: int) -> Iterator[list[T]]:
-    return (items[start : start + length] for start in range(0, len(items), length))
 
 
 def _versions(log: Log) -> Iterator[int]:

@@ -30,6 +30,7 @@ from tierkit_sqlite import failures, files
 from tierkit_sqlite.handles import CHECKPOINT, EMPTY_LOG, TEMP_STORE, Gate, Handle, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
+from tierkit_sqlite.work import nothing
 
 logger = logging.getLogger("tierkit.sqlite")
 
@@ -164,7 +165,7 @@ class Connections:
 
     def _gated(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if handle.lock_file is not None:
-            self._attempt(handle, _nothing)  # before the gate, which stands in a folder that may have to be made
+            self._attempt(handle, nothing)  # before the gate, which stands in a folder that may have to be made
         with self._gate_of(handle):
             answer = self._attempt(handle, work, *args, **kwargs)
             handle.checkpoint_by_hand()
@@ -287,10 +288,6 @@ def _in_transaction(cursor: sqlite3.Cursor, table: Table, work: Work[P, T], /, *
     answer = work(cursor, table, *args, **kwargs)
     cursor.execute("COMMIT")
     return answer
-
-
-def _nothing(cursor: sqlite3.Cursor, _: Table) -> None:
-    """Only open the connection."""
 
 
 def _checkpoint(cursor: sqlite3.Cursor, _: Table) -> None:
