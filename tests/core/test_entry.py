@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from tests.telling import told
 
 from tierkit import CacheEntry, CacheValidationError, HealthStatus, ProxyEntry, TTLManager, Usage, ValueEntry
 from tierkit import entry as entry_module
@@ -158,6 +159,22 @@ def test_a_renewed_entry_begins_a_new_life_and_keeps_its_health(seconds: float |
 def test_a_copy_with_a_field_that_there_is_not_is_refused() -> None:
     with pytest.raises(TypeError):
         CacheEntry().evolve(colour="red")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda entry: entry.evolve(proxy_url="http://ada:lovelace@h:99999"),
+        lambda entry: entry.evolve(proxy_url="none", password="lovelace"),
+        lambda entry: entry.evolve(pasword="lovelace"),
+        lambda _: ProxyEntry.from_url("http://h:80", pasword="lovelace"),
+        lambda _: ApiKey(key="k", service="s", token=SecretStr("t")).evolve(tokn="lovelace"),
+    ],
+)
+def test_a_change_that_is_refused_leaves_no_secret_in_what_can_be_told_of_the_error(refused: Any) -> None:
+    with pytest.raises((CacheValidationError, TypeError)) as caught:
+        refused(ProxyEntry.from_url("http://h:80"))
+    assert "lovelace" not in told(caught.value)
 
 
 def test_entries_are_equal_by_class_and_fields_and_not_by_usage() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import multiprocessing
 import os
 import shutil
@@ -9,15 +10,18 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from tests.faults.rooms import mounted, no_mounting, own_namespace
 from tests.plugins.sqlite_support import open_tier, own_connection, proxy
 
 from tierkit import TierFull, TierkitError, TierReadOnly, TierUnavailable
 from tierkit import files as system
+from tierkit.testing.suite.processes import forked, send
 from tierkit_sqlite import library
 
 
@@ -120,6 +124,31 @@ def test_a_full_disk_refuses_writes_and_serves_reads_until_there_is_room(path: P
         assert tier.size() == len(taken)
         own_connection(tier).execute("PRAGMA max_page_count = 100000").fetchall()
         assert tier.put(proxy(5000)) is None
+
+
+@pytest.mark.skipif(bool(no_mounting()), reason=no_mounting())
+def test_a_log_that_fills_up_the_disk_is_brought_into_the_database_and_written_anew(tmp_path: Path) -> None:
+    with forked(functools.partial(write_much_on_a_small_disk, tmp_path)) as child:
+        assert child.receive() == 0
+
+
+def write_much_on_a_small_disk(folder: Path, pipe: Connection) -> None:
+    own_namespace()
+    with mounted(folder):
+        with open_tier(folder / "tierkit.db") as tier:
+            tier.put_many([proxy(n) for n in range(10)])
+        refused = 0
+        with open_tier(folder / "tierkit.db") as tier:
+            for version in range(2, 502):
+                try:
+                    tier.put(proxy(version % 10, version))
+                except TierFull:
+                    refused += 1
+            if not refused:
+                assert [tier.get(f"key {n % 10}") for n in range(492, 502)] == [
+                    proxy(n % 10, n) for n in range(492, 502)
+                ]
+        send(pipe, refused)
 
 
 @pytest.mark.parametrize(

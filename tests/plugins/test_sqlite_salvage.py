@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from tests.plugins.sqlite_support import open_tier, proxy, raw
 
 from tierkit import Row, TierUnavailable
 from tierkit import files as system
-from tierkit_sqlite import SQLiteCacheTier, library
+from tierkit.testing.suite.processes import forked, send
+from tierkit_sqlite import SQLiteCacheTier, files, library, opening, salvage
+from tierkit_sqlite.library import sqlite3
 
 PAGE = 4096
 ROWS = [proxy(n) for n in range(1000, 1400)]
@@ -169,6 +173,58 @@ def test_a_schema_that_contradicts_itself_is_damage(path: Path, was: bytes, is_n
     with open_then(path) as tier:
         assert tier.put(proxy(1100, 2)) is None
         assert tier.get("key 1100") == proxy(1100, 2)
+
+
+def spoil_schema(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[110:130] = b"y" * 20
+    path.write_bytes(content)
+
+
+def held_after_repair(path: Path) -> int:
+    with open_then(path) as tier:
+        return sum(tier.get(row.key) is not None for row in ROWS)
+
+
+@pytest.mark.parametrize("step", ["bring_over", "put_in_place"])
+def test_a_process_that_is_killed_while_it_makes_a_database_anew_loses_no_row(path: Path, step: str) -> None:
+    fill(path)
+    spoil_schema(path)
+
+    def killed(pipe: Connection) -> None:
+        owner = {"bring_over": salvage, "put_in_place": files}[step]
+        setattr(owner, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        open_then(path).close()
+        send(pipe, 1)
+
+    with forked(killed) as child, pytest.raises(EOFError):
+        child.receive()
+    assert held_after_repair(path) == len(ROWS)
+    assert sorted(name.name for name in path.parent.glob("tierkit.db*")) == sorted(
+        ["tierkit.db", "tierkit.db.lock", ASIDE]
+    )
+
+
+def test_a_database_for_which_there_is_no_room_stays_as_it_was_until_there_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(path)
+    spoil_schema(path)
+    damaged = path.read_bytes()
+    true = opening._tune
+
+    def small(connection: sqlite3.Connection, settings: opening.Settings) -> None:
+        true(connection, settings)
+        connection.execute("PRAGMA max_page_count = 20").fetchall()
+
+    with monkeypatch.context() as full:
+        full.setattr(opening, "_tune", small)
+        with pytest.raises(TierUnavailable):
+            open_then(path)
+    assert "could not be repaired" in caplog.text
+    assert path.read_bytes() == damaged
+    assert not list(path.parent.glob("*.corrupt-*")), "nothing was moved"
+    assert held_after_repair(path) == len(ROWS)
 
 
 def test_what_a_file_that_was_cut_off_holds_is_kept(path: Path) -> None:

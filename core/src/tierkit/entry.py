@@ -155,7 +155,11 @@ class CacheEntry(msgspec.Struct, metaclass=_EntryMeta, frozen=True, kw_only=True
         if changes.keys() & {"fetch_time", "ttl_seconds"}:
             changes.setdefault("expires_at", None)
         unused = {"version": 0, "_usage": Usage(), "_fresh_until": inf, "_purge_at": None, "_stale": False}
-        return msgspec.structs.replace(self, **{**unused, **changes})
+        try:
+            return msgspec.structs.replace(self, **{**unused, **changes})
+        except BaseException:
+            changes.clear()  # a traceback may show the locals of this frame
+            raise
 
     def renewed(self, ttl_seconds: float | None = None) -> Self:
         """A copy with a new life from the next put on, to be put in place of this entry; its health is kept.
@@ -237,7 +241,11 @@ class ProxyEntry(CacheEntry):
             changes = {"username": None, "password": None, **changes}
         if "username" in changes:
             changes.setdefault("key", "")
-        return super().evolve(**changes)
+        try:
+            return super().evolve(**changes)
+        except BaseException:
+            changes.clear()  # a traceback may show the locals of this frame
+            raise
 
     @classmethod
     def from_url(cls, url: str, *, source: str = "unknown", ttl_seconds: float | None = None, **fields: Any) -> Self:
@@ -255,7 +263,11 @@ class ProxyEntry(CacheEntry):
         hidden = SecretStr(url)  # a traceback may show the locals of this frame
         del url
         fields |= {name: SecretStr(fields[name]) for name in _CREDENTIALS if type(fields.get(name)) is str}
-        return cls(proxy_url=hidden.get_secret_value(), source=source, ttl_seconds=ttl_seconds, **fields)
+        try:
+            return cls(proxy_url=hidden.get_secret_value(), source=source, ttl_seconds=ttl_seconds, **fields)
+        except BaseException:
+            fields.clear()  # as the URL
+            raise
 
     @staticmethod
     def key_for(url: str, username: str | None = None) -> str:

@@ -32,6 +32,7 @@ pread = os.pread
 fstat = os.fstat
 truncate = os.ftruncate
 replace = os.replace
+link = os.link
 close = os.close
 listdir = os.listdir
 

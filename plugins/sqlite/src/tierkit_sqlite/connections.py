@@ -186,6 +186,7 @@ class Connections:
                 handle.roll_back()
                 raise
             else:
+                opened.emptied = False
                 if opened.stamp is None and not opened.passing:
                     return answer
                 if self._is_believable(handle, opened):
@@ -252,7 +253,24 @@ class Connections:
         if failures.is_stale(error) or not self._is_unchanged(opened):
             handle.drop()
             return True
+        if failures.is_full(error):
+            return self._has_made_room(handle, opened)
         return failures.is_damage(error) and self._is_repaired(handle, opened)
+
+    def _has_made_room(self, handle: Handle, opened: Opened) -> bool:
+        """Bring the log into the database, so that it is written from its beginning again: once, until that helped.
+
+        The log grows to 8 MB before SQLite does so, and nobody else gives back what it has taken of a disk by then.
+        """
+        if opened.stamp is not None or opened.emptied:
+            return False
+        opened.emptied = True
+        try:
+            with handle.gate:
+                ((busy, pages, moved),) = opened.connection.execute(CHECKPOINT).fetchall()
+        except sqlite3.Error:
+            return False
+        return not busy and 0 < pages == moved
 
     def _is_repaired(self, handle: Handle, opened: Opened) -> bool:
         """Make the indexes anew, once: a bit that flips in an indexed column leaves a row that cannot be changed.

@@ -83,6 +83,11 @@ def is_io_error(error: BaseException) -> bool:
     return code_of(error) == _IOERR
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room for what was written."""
+    return code_of(error) == _FULL
+
+
 def is_busy(error: BaseException) -> bool:
     """Whether another connection is in the way."""
     return code_of(error) in {_BUSY, _LOCKED}

@@ -109,14 +109,25 @@ def name_aside(path: str, now: float) -> str:
     return aside + suffix
 
 
-def move_aside(path: str, now: float) -> str:
-    """Rename a damaged database and what is beside it. Returns the new name."""
+def put_in_place(new: str, path: str, now: float) -> str:
+    """Put the database `new` in place of a damaged one, which is kept with its log. Returns the name of that.
+
+    At no moment is there no database at `path`: it would be taken for one that has nothing to be brought over.
+    """
     aside = name_aside(path, now)
-    system.replace(path, aside)
+    system.link(path, aside)
     for beside in BESIDE:
         if os.path.lexists(path + beside):
             system.replace(path + beside, aside + beside)
+    system.replace(new, path)
+    system.fsync_dir(os.path.dirname(path))
     return aside
+
+
+def remove(path: str) -> None:
+    """Remove a database, if it is there, with what is beside it."""
+    for name in ("", *BESIDE):
+        system.unlink(path + name)
 
 
 def _mode(path: str) -> int | None:

@@ -32,9 +32,10 @@ class Opened:
         passing: It stands for something that is not there yet: to be used once.
         reindexed: The indexes have been made anew over this connection.
         rebuilt: So have the tables.
+        emptied: The log has been brought into the database for want of room, and nothing has succeeded since.
     """
 
-    __slots__ = ("connection", "file", "passing", "rebuilt", "reindexed", "stamp", "table")
+    __slots__ = ("connection", "emptied", "file", "passing", "rebuilt", "reindexed", "stamp", "table")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Opened:
         self.passing = passing
         self.reindexed = False
         self.rebuilt = False
+        self.emptied = False
 
 
 class Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from tierkit import TierContext, TierFull, TierReadOnly, TierUnavailable
 from tierkit_sqlite import failures, files, salvage, schema
-from tierkit_sqlite.handles import TEMP_STORE, Gate, Opened
+from tierkit_sqlite.handles import EMPTY_LOG, TEMP_STORE, Gate, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 
@@ -128,27 +129,63 @@ def open_for_writing(settings: Settings) -> Opened:
     except failures.DAMAGE as error:
         if not _tells_damage(error):
             raise
-    aside = _move_aside(settings)
+    _make_anew(settings)
     files.prepare(settings.path)
-    opened = _opened_for_writing(settings)
-    if aside is not None:
-        _bring_over(settings, aside, opened)
-    return opened
+    return _opened_for_writing(settings)
 
 
-def _bring_over(settings: Settings, aside: str, opened: Opened) -> None:
-    """Put what can be read of the file that was moved aside into the new one."""
-    cursor = opened.connection.cursor()
-    cursor.execute("BEGIN IMMEDIATE")
+def _make_anew(settings: Settings) -> None:
+    """Under a lock, and only if it is damaged still: another process may have put a new one there.
+
+    What can be read is in the new database before that takes the place of the damaged one: whoever is killed, or has no
+    room, leaves this as it was.
+    """
+    lock_file = settings.make_lock_file()
     try:
-        count = salvage.bring_over(aside, cursor, opened.table)
-        cursor.execute("COMMIT")
-    except (sqlite3.Error, UnicodeDecodeError, TierUnavailable) as error:
-        if opened.connection.in_transaction:
-            cursor.execute("ROLLBACK")
-        logger.info("%s: nothing of %s can be read: %s", settings.context.name, aside, str(error))
-    else:
-        logger.warning("%s: %d records of %s could be read and are kept", settings.context.name, count, aside)
+        with contextlib.nullcontext() if settings.gated else lock_file:
+            if _is_damaged(settings):
+                _replace(settings, settings.path + ".rescue")
+    finally:
+        lock_file.close()
+
+
+def _replace(settings: Settings, new: str) -> None:
+    name, path = settings.context.name, settings.path
+    files.remove(new)
+    seen = files.stamp(path)
+    try:
+        count = _bring_over(settings, path, new)
+        aside = files.put_in_place(new, path, settings.context.now())
+    except (sqlite3.Error, OSError) as error:
+        logger.warning("%s: %s is damaged and could not be repaired: %s", name, path, str(error))
+        files.remove(new)
+        raise
+    logger.warning("%s: %s is damaged; moved to %s, starting anew", name, path, aside)
+    if files.stamp(aside) != seen:  # others wrote meanwhile
+        count = max(count, _bring_over(settings, aside, path))
+    if count:
+        logger.warning("%s: %d records of %s could be read and are kept", name, count, aside)
+
+
+def _bring_over(settings: Settings, source: str, target: str) -> int:
+    """Put what can be read of `source` into the database at `target`, which is made. Answers how many records."""
+    files.prepare(target)
+    with contextlib.closing(_opened_for_writing(dataclasses.replace(settings, path=target)).connection) as connection:
+        table = _table(connection, settings)
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            count = salvage.bring_over(source, cursor, table)
+            cursor.execute("COMMIT")
+        except (sqlite3.Error, UnicodeDecodeError, TierUnavailable) as error:
+            if connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            if failures.is_full(error):
+                raise
+            logger.info("%s: nothing of %s can be read: %s", settings.context.name, source, str(error))
+            count = 0
+        connection.execute(EMPTY_LOG).fetchall()
+    return count
 
 
 def open_for_reading(settings: Settings) -> Opened:
@@ -229,22 +266,6 @@ def _set_wal(connection: sqlite3.Connection, settings: Settings) -> None:
         if mode != "wal":
             raise TierUnavailable(f"{settings.path}: the file system does not allow SQLite's WAL mode")
         return
-
-
-def _move_aside(settings: Settings) -> str | None:
-    """Under a lock, and only if it is damaged still: another process may have put a new one there. Answers where."""
-    lock_file = settings.make_lock_file()
-    try:
-        with contextlib.nullcontext() if settings.gated else lock_file:
-            if _is_damaged(settings):
-                aside = files.move_aside(settings.path, settings.context.now())
-                logger.warning(
-                    "%s: %s is damaged; moved to %s, starting anew", settings.context.name, settings.path, aside
-                )
-                return aside
-    finally:
-        lock_file.close()
-    return None
 
 
 def _is_damaged(settings: Settings) -> bool:

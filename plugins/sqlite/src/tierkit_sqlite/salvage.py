@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 from urllib.parse import quote as quoted
 
@@ -38,9 +38,10 @@ def bring_over(source: str, cursor: sqlite3.Cursor, table: Table) -> int:
         columns = schema.columns_of(damaged, table.namespace)
         if not columns:
             return 0
-        cursor.executemany(table.mark_always, _marks(damaged, marks_name(table.namespace)))
-        rows = _rows(damaged, Table(table.namespace, columns))
-        cursor.executemany(table.put, map(table.values, rows))
+        with contextlib.closing(_marks(damaged, marks_name(table.namespace))) as marks:
+            cursor.executemany(table.mark_always, marks)
+        with contextlib.closing(_rows(damaged, Table(table.namespace, columns))) as rows:
+            cursor.executemany(table.put, map(table.values, rows))
         return cursor.rowcount
 
 
@@ -109,7 +110,7 @@ def _vacuum(path: str) -> None:
         connection.execute("VACUUM")
 
 
-def _rows(damaged: sqlite3.Connection, table: Table) -> Iterator[Row]:
+def _rows(damaged: sqlite3.Connection, table: Table) -> Generator[Row, None, None]:
     for _, *columns in _readable(damaged, quote(table.namespace)):
         row = table.row(columns)
         if row is not None:
@@ -179,7 +180,7 @@ def _beyond(damaged: sqlite3.Connection, select: str, at: int) -> int:
     return _LAST_ROWID
 
 
-def _marks(damaged: sqlite3.Connection, marks: str) -> Iterator[tuple[Any, ...]]:
+def _marks(damaged: sqlite3.Connection, marks: str) -> Generator[tuple[Any, ...], None, None]:
     """The marks before the first damaged place, and those behind the last."""
     known = damaged.execute(f"PRAGMA table_info({quote(marks)})").fetchall()
     for order in ("ASC", "DESC") if known else ():
