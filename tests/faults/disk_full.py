@@ -31,6 +31,7 @@ from tierkit_jsonl import compaction, shard
 from tierkit_jsonl import failures as jsonl_failures
 from tierkit_sqlite import failures as sqlite_failures
 from tierkit_sqlite import opening
+from tierkit_sqlite.connections import Connections
 
 KEYS: Final = tuple(ascii_lowercase[:12])
 BEFORE: Final = tuple(Step(number, "put_many", KEYS, number - 7, number) for number in (6, 13))
@@ -251,6 +252,16 @@ TRIALS: Final = (
         "RLIMIT_FSIZE, jsonl",
         partial(run, JsonlStore, in_small_files, {"short": (14_000, 1_709), "long": (16_000, 61)}),
         JSONL_FAULTS,
+    ),
+    Trial(
+        4,
+        "RLIMIT_FSIZE, sqlite",
+        partial(run, SqliteStore, in_small_files, {"short": (90_000, 22_003), "long": (160_000, 1_009)}),
+        {
+            "what cannot be written is an outage": lambda: patch.object(
+                Connections, "_of_writing", lambda _, __, error: error
+            )
+        },
     ),
     Trial(
         4,

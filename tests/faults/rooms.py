@@ -68,7 +68,7 @@ class FileSize(Room):
     """How far this process may let a file grow."""
 
     def leave(self, units: int) -> None:
-        largest = max(path.stat().st_size for path in self.root.rglob("*.jsonl"))
+        largest = max(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
         self._limit(largest + units)
 
     def free(self) -> None:

@@ -25,12 +25,12 @@ import weakref
 from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from tierkit import TierReadOnly, TierTimeout, TierUnavailable
+from tierkit import CacheStorageError, TierReadOnly, TierTimeout, TierUnavailable
 from tierkit_sqlite import failures, files
 from tierkit_sqlite.handles import CHECKPOINT, EMPTY_LOG, TEMP_STORE, Gate, Handle, Opened
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
-from tierkit_sqlite.work import nothing
+from tierkit_sqlite.work import get, nothing
 
 logger = logging.getLogger("tierkit.sqlite")
 
@@ -167,9 +167,20 @@ class Connections:
         if handle.lock_file is not None:
             self._attempt(handle, nothing)  # before the gate, which stands in a folder that may have to be made
         with self._gate_of(handle):
-            answer = self._attempt(handle, work, *args, **kwargs)
+            try:
+                answer = self._attempt(handle, work, *args, **kwargs)
+            except failures.SystemRefused as error:
+                raise self._of_writing(handle, error) from None
             handle.checkpoint_by_hand()
             return answer
+
+    def _of_writing(self, handle: Handle, error: failures.SystemRefused) -> CacheStorageError:
+        """`error`; or, where what is held can be read, as where a file may grow no more, that it is one of writing."""
+        try:
+            self._attempt(handle, get, "")
+        except CacheStorageError:
+            return error
+        return TierReadOnly(f"{error}; it can be read")
 
     def _attempt(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(_TRIES):

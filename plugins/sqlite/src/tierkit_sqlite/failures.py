@@ -12,7 +12,13 @@ from tierkit_sqlite.library import sqlite3
 _ERROR, _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL = 1, 3, 5, 6, 8, 10, 11, 13
 _CANTOPEN, _TOOBIG, _CONSTRAINT, _AUTH, _NOTADB = 14, 18, 19, 23, 26
 
+
+class SystemRefused(TierUnavailable):
+    """An input or output error: SQLite does not say whether of reading or of writing."""
+
+
 _BY_CODE: Final[dict[int, type[CacheStorageError]]] = {
+    _IOERR: SystemRefused,
     _BUSY: TierTimeout,
     _LOCKED: TierTimeout,
     _FULL: TierFull,
@@ -33,6 +39,7 @@ _ADVICE: Final[dict[type[CacheStorageError], str]] = {
     TierFull: "there is no room left",
     TierReadOnly: "it cannot be written",
     TierUnavailable: "the database cannot be used",
+    SystemRefused: "the database cannot be used",
 }
 DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What SQLite raises where a file is damaged. The latter is the Python module's, over a message that quotes damage."""
