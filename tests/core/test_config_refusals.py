@@ -1,5 +1,6 @@
 """Configuration: what is refused, what is said of it, and what is never said."""
 
+import base64
 import traceback
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,12 @@ def test_a_key_may_come_from_a_callable() -> None:
     config = CacheConfig(encryption_key=lambda: SecretStr(KEY))
     assert callable(config.encryption_key)
     assert ("encryption_key", "a callable") in {(line.name, line.value_text) for line in config.effective()}
+
+
+@pytest.mark.req("US1-6")
+@pytest.mark.parametrize("setting", ["encryption_key_env", "encryption_key_file", "key_provider"])
+def test_a_key_in_the_place_of_a_name_is_refused_and_not_repeated(setting: str) -> None:
+    key = base64.urlsafe_b64encode(bytes(range(100, 132))).decode()
+    with pytest.raises(CacheConfigError, match=setting) as told:
+        CacheConfig(**{setting: key})
+    assert key not in str(told.value)

@@ -42,7 +42,7 @@ def sqlite_error(code: int, kind: type[Exception] = sqlite3.OperationalError) ->
         (sqlite_error(13), TierFull),
         (sqlite_error(8 | 1 << 8), TierReadOnly),
         (sqlite_error(3), TierReadOnly),
-        (sqlite_error(10), TierUnavailable),
+        (sqlite_error(10), failures.SystemRefused),
         (sqlite_error(11, sqlite3.DatabaseError), TierUnavailable),
         (sqlite_error(14), TierUnavailable),
         (sqlite_error(26, sqlite3.DatabaseError), TierUnavailable),

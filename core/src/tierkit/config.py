@@ -82,6 +82,12 @@ def _no_key(path: Path | None) -> Path | None:
     return path
 
 
+def _provider(name: str | None) -> str | None:
+    if name is not None and is_key(name):
+        raise ValueError("is a key: encryption_key takes one, and here stands the name of a plugin's source of keys")
+    return name
+
+
 class CacheConfig(BaseModel):
     """The configuration of a cache. `docs/reference/configuration.md` describes each setting.
 
@@ -104,7 +110,7 @@ class CacheConfig(BaseModel):
     encryption_key: SecretStr | Callable[[], SecretStr] | None = None
     encryption_key_env: Annotated[str, Field(min_length=1), AfterValidator(_variable)] = KEY_VARIABLE
     encryption_key_file: Annotated[Path | None, AfterValidator(_no_key)] = None
-    key_provider: Annotated[str | None, BeforeValidator(none_by_name)] = None
+    key_provider: Annotated[str | None, BeforeValidator(none_by_name), AfterValidator(_provider)] = None
     key_policy: Literal["generate", "require"] = "generate"
     cipher: CipherName = DEFAULT_CIPHER
     accept: tuple[ForeignToken, ...] = ()

@@ -81,7 +81,10 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
                 f"{path} has format {version}, and this tierkit knows up to {FORMAT}: upgrade tierkit"
             )
     elif application or version or objects:
-        raise TierUnavailable(f"{path} is the database of another program: give the tier a file of its own")
+        raise TierUnavailable(
+            f"{path} is the database of another program: give the tier a file of its own; if it was tierkit's, "
+            f"`PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};` mends its head"
+        )
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
