@@ -39,14 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the mark of tests that write a secret on purpose."""
-    config.addinivalue_line("markers", "writes_secrets(why): writes a secret in the clear on purpose: see `--canary`")
+    """Know the mark of tests that are not searched."""
+    config.addinivalue_line("markers", "no_canary(why): is not searched by `--canary`, and why")
 
 
 @pytest.fixture(autouse=True)
 def no_secret_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `--canary`: search what the test said and left."""
-    if not request.config.getoption("--canary") or request.node.get_closest_marker("writes_secrets"):
+    if not request.config.getoption("--canary") or request.node.get_closest_marker("no_canary"):
         yield
         return
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
