@@ -145,7 +145,7 @@ def proxy_url(data: bytes) -> None:
 def check_hidden(url: str, shown: str) -> None:
     """What stands between // and the last @ is in no message, if it is too long to be there by chance."""
     userinfo = url.rpartition("@")[0].rpartition("://")[2]
-    for part in userinfo.split(":"):
+    for part in userinfo.replace("@", ":").split(":"):  # what is shown of the host has an @ before it
         assert len(part) < 10 or part in url.rpartition("@")[2] or part not in shown, "a credential is shown"
 
 
