@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -20,10 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 from unittest.mock import patch
-from weakref import WeakSet
 
 import msgspec
-from coverage import Coverage
 from tests.faults.kills import STORES, JsonlStore, SqliteStore, StackStore, Step, Store, TierStore, Value
 from tests.faults.trials import Effort, Outcome, Trial
 
@@ -35,7 +34,6 @@ from tierkit.testing.suite.stirring import Stir
 from tierkit_jsonl import FileCacheTier
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.shard import Shard
-from tierkit_sqlite import connections
 from tierkit_sqlite.connections import Connections
 from tierkit_sqlite.handles import Handle
 
@@ -177,8 +175,8 @@ def interrupts(store: type[Store], folder: Path, effort: Effort) -> Outcome:
 
 
 def _interrupts(store: type[Store], folder: Path, times: int, pipe: Connection) -> None:
-    if measuring := Coverage.current():  # it has a lock of its own, which an interrupt would leave held
-        measuring.stop()
+    sys.settrace(None)  # what measures coverage has a lock of its own, which an interrupt would leave held
+    threading.settrace(None)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     outcome, allowed, chance, numbers = Outcome(), Allowed(set), Random(1), count(1)
     root = folder / "store"
@@ -227,13 +225,6 @@ def impatient(*faults: AbstractContextManager[object]) -> Iterator[None]:
         for fault in (*faults, patch.object(processes, "PATIENCE_SECONDS", IMPATIENCE_SECONDS)):
             stack.enter_context(fault)
         yield
-
-
-class Nobody(WeakSet[Connections]):
-    """Holds connections, and shows none."""
-
-    def __iter__(self) -> Iterator[Connections]:
-        return iter(())
 
 
 def starts_once(connections: Connections) -> None:
@@ -312,9 +303,6 @@ FORK_FAULTS: Final[Mapping[type[Store], Faults]] = {
     },
     SqliteStore: {
         "locks are not renewed in the child": lambda: impatient(patch.object(Connections, "start", starts_once)),
-        "the child goes on with the connections of its parent": lambda: impatient(
-            patch.object(connections, "_everyone", Nobody())
-        ),
     },
     StackStore: {
         "locks are not renewed in the child": lambda: impatient(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.faults.sqlite_calls import Failing, Logging, no_hooks, watched
 
-from tierkit import TierContext, TierFull, TierReadOnly, TierUnavailable
+from tierkit import TierContext, TierFull, TierReadOnly
 from tierkit.testing import FileFaults, crash_states, make_row, recorded_files, these_fail
 from tierkit.testing.file_log import Sync, SyncDirectory
 from tierkit_sqlite import SQLiteCacheTier
@@ -33,7 +33,7 @@ def test_the_log_says_what_stands_in_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("call", "code", "kind"),
-    [("write", errno.ENOSPC, TierFull), ("write", errno.EIO, TierUnavailable), ("sync", errno.EIO, TierUnavailable)],
+    [("write", errno.ENOSPC, TierFull), ("write", errno.EIO, TierReadOnly), ("sync", errno.EIO, TierReadOnly)],
 )
 def test_a_call_that_fails_is_raised_by_the_tier(tmp_path: Path, call: str, code: int, kind: type[Exception]) -> None:
     faults = FileFaults(these_fail(code, f"sqlite {call}"))
