@@ -263,6 +263,7 @@ def settle(world: World) -> None:
         if not world.level._workers._stuck:
             return
         time.sleep(0.001)
+    raise AssertionError("what hung does not end")
 
 
 # -- what could be wrong -----------------------------------------------------------------------------------------------

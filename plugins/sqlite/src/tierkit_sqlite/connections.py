@@ -180,7 +180,7 @@ class Connections:
             self._attempt(handle, get, "")
         except CacheStorageError:
             return error
-        return TierReadOnly(f"{error}; it can be read")
+        return TierReadOnly(f"{error}: it can be read, and not be written")
 
     def _attempt(self, handle: Handle, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(_TRIES):

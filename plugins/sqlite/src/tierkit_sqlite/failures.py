@@ -39,7 +39,7 @@ _ADVICE: Final[dict[type[CacheStorageError], str]] = {
     TierFull: "there is no room left",
     TierReadOnly: "it cannot be written",
     TierUnavailable: "the database cannot be used",
-    SystemRefused: "the database cannot be used",
+    SystemRefused: "the system refused",
 }
 DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What SQLite raises where a file is damaged. The latter is the Python module's, over a message that quotes damage."""
