@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "forking", "latency"},
+    {"errors", "files", "forking", "latency", "progress"},
     {"row"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"ciphers"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"health"},
     {"checking", "rotation"},
     {"transfer"},
+    {"face"},
     {"manager"},
     {"inspection", "testing"},
     {"demo"},

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
-from tierkit.bulk import Bulk, OnInvalid
-from tierkit.checks import check_checker, check_entry, check_key, check_keys, check_results
-from tierkit.clearing import Clearing
+from tierkit.checks import check_key, check_keys
 from tierkit.clock import CacheTime, Clock, SystemClock
 from tierkit.comparing import Comparing
 from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
-from tierkit.errors import CacheClosedError, CacheConfigError, TierReadOnly, TierUnavailable
-from tierkit.expiry import TTLManager, deadline_of
+from tierkit.errors import CacheClosedError, CacheConfigError
+from tierkit.expiry import TTLManager
+from tierkit.face import HealthMethods, TransferMethods, UpkeepMethods
 from tierkit.forking import in_child
-from tierkit.health import Health, HealthResult, Outcome
+from tierkit.health import Health
 from tierkit.level import Level
-from tierkit.merging import Merging
 from tierkit.observers import Observers
 from tierkit.opening import open_stack
 from tierkit.plugins import PluginRegistry, discover
-from tierkit.recovery import recover
 from tierkit.sliding import Sliding
 from tierkit.stack import Found, Stack
 from tierkit.statistics import CacheStatistics, new_counters
@@ -39,16 +34,14 @@ from tierkit.timing import Latencies, measured, time_cache, time_level
 from tierkit.writing import Writer
 
 if TYPE_CHECKING:
-    from tierkit.checking import Checker, CheckResult, CheckRun, OnChecked
-    from tierkit.rotation import KeyStatus, OnRotated, RotationResult
-    from tierkit.transfer import OnProgress, WarmResult
+    from tierkit.checking import CheckRun
 
 logger = logging.getLogger("tierkit")
 
 E = TypeVar("E", bound=CacheEntry)
 
 
-class CacheManager(Generic[E]):
+class CacheManager(HealthMethods[E], TransferMethods[E], UpkeepMethods[E]):
     """A stack of tiers that holds one type of entry.
 
     Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.
@@ -204,298 +197,6 @@ class CacheManager(Generic[E]):
         get = partial(self.get, allow_stale=True) if allow_stale else self.get
         return {key: entry for key in keys if (entry := get(key)) is not None}
 
-    def keys(self) -> Iterator[str]:
-        """The keys of the records that may be returned: of what `scan` finds, and at the cost of that.
-
-        Every row is read and opened, since what has expired or is damaged is left out.
-
-        Raises:
-            CacheStorageError: On the way: the level failed.
-        """
-        return (entry.key for entry in self.scan())
-
-    def scan(self, *, include_expired: bool = False) -> Iterator[E]:
-        """Every entry, in any order, from the authority or, while that is out, the lowest level in service.
-
-        Touches neither usage nor statistics. Blocks on I/O at each step and holds no lock between two. What is written
-        or removed meanwhile may or may not be seen. Damaged records are evicted, unless the cache is read-only, and
-        left out.
-
-        Args:
-            include_expired: Also those that expired and are still held.
-
-        Raises:
-            CacheStorageError: On the way: the level failed.
-        """
-        self._check_open()
-        now = self._time.now
-        return (entry for entry in self._stack.scan() if include_expired or now() < entry._deadline)
-
-    def size(self) -> int:
-        """How many records the authority holds, expired ones that were not swept yet included. Blocks on I/O.
-
-        What waits for the authority, under write-behind and demote-only or after an outage, is not counted before it
-        has it.
-
-        Raises:
-            CacheStorageError: The authority failed.
-        """
-        self._check_open()
-        authority = self._stack.authority
-        if authority is None:
-            return 0
-        if not authority.in_service:
-            raise TierUnavailable(f"{authority.name} ({authority.kind}) is out of service; it is tried again by itself")
-        return authority.call(authority.tier.size)
-
-    # -- writing -----------------------------------------------------------------------------------------------------
-
-    def put(self, entry: E) -> E:
-        """Write `entry`, to the authority first and then to the levels above; what is held for the key is replaced.
-
-        An entry whose deadline has passed is refused: put `entry.renewed()`.
-
-        When it returns, the record is kept as durably as `durability` says: in the authority or, under write-behind and
-        demote-only and while the authority cannot be written, in the level that stands in for it; with
-        `durability = "none"` that may be memory. `docs/explanation/reliability.md` has the table. The bounds of all
-        levels hold, but for what waits for the authority. Blocks on I/O.
-
-        Returns:
-            The entry as stored: with version, deadline and times.
-
-        Raises:
-            CacheValidationError: The entry cannot be stored. Nothing was written.
-            CacheStorageError: Nobody took it. It may or may not be there.
-        """
-        self._check_writable()
-        return self._writer.put(check_entry(entry, self.entry_type))
-
-    def put_many(self, entries: Iterable[E], *, on_invalid: OnInvalid | None = None, merge: bool = False) -> int:
-        """Put `entries`, in batches that use the bulk methods of the tiers. Atomic one by one, not as a whole.
-
-        Args:
-            entries: Consumed as they are written.
-            on_invalid: Called with the position and the error of each entry that cannot be stored, which is then left
-                out. Without it the first one raises, after those before it were written.
-            merge: Keep the health, the count of failures, `created_at` and the usage of records that are there and
-                have not expired, and take the rest from `entries`: as `warm_from_file` does. By compare and set: a
-                failure that is counted meanwhile is not lost. Without it what is there is replaced, health included.
-
-        Returns:
-            How many were written.
-
-        Raises:
-            CacheValidationError: An entry cannot be stored.
-            CacheStorageError: Nobody took a batch or, with `merge`, the authority did not; earlier batches are there.
-        """
-        self._check_writable()
-        bulk = Merging(self._comparing, on_invalid) if merge else Bulk(self._writer, on_invalid)
-        return bulk.put(entries)
-
-    def delete(self, key: str) -> bool:
-        """Remove `key` from every level, the authority first. No late write brings the record back.
-
-        Where `put` would leave the record with a level that stands in for the authority, the deletion is held there.
-        Atomic in each level, not over all of them. Blocks on I/O.
-
-        Returns:
-            Whether there was a record, as seen just before: another process may have come between.
-
-        Raises:
-            CacheValidationError: `key` cannot be a key.
-            CacheStorageError: Nobody took it. The record may or may not be there.
-        """
-        self._check_writable()
-        check_key(key)
-        present = self._present(key)
-        if self._stack.levels:
-            self._writer.delete(key)
-        return present
-
-    def delete_many(self, keys: Iterable[str]) -> int:
-        """Delete each of `keys`, one after another. Atomic one by one, not as a whole. Blocks on I/O.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            CacheValidationError: A key cannot be one; those before it are deleted. Or `keys` is a single string.
-            CacheStorageError: Nobody took a deletion. Those before it are deleted.
-        """
-        check_keys(keys)
-        return sum(self.delete(key) for key in keys)
-
-    def clear(self) -> None:
-        """Remove every record from every level, the authority first. Blocks on I/O.
-
-        Not atomic: what is put meanwhile may stay. The keys of all records are held in memory.
-
-        Raises:
-            TierUnavailable: The authority is out of service, or did not take what it is owed. Nothing was removed.
-            CacheStorageError: It failed on the way. Some records may be gone.
-        """
-        self._check_writable()
-        Clearing(self._writer).clear()
-
-    def invalidate_by_health(self, key: str) -> E | None:
-        """Count a failure of the record, mark it UNHEALTHY, and remove it everywhere when the threshold is reached.
-
-        The count is kept by compare and set: no failure is lost between threads or processes, or by a restart. With
-        `enable_health_invalidation = false` failures are counted and nothing is removed.
-
-        Returns:
-            The entry as it is now, or None if it is not there any more.
-
-        Raises:
-            TierUnavailable: The authority is out of service. Nothing was counted.
-            CacheStorageError: It failed. The failure may or may not be counted.
-        """
-        outcome, entry = self._judge(key, healthy=False)
-        return None if outcome == "removed" else entry
-
-    def record_success(self, key: str) -> E | None:
-        """Mark the record HEALTHY and forget its failures. Nothing is written where that is so already.
-
-        By compare and set, as `invalidate_by_health`.
-
-        Returns:
-            The entry as it is now, or None if it is not there.
-
-        Raises:
-            TierUnavailable: The authority is out of service. Nothing was changed.
-            CacheStorageError: It failed. The record may or may not be changed.
-        """
-        return self._judge(key, healthy=True)[1]
-
-    def record_health(self, results: Mapping[str, bool]) -> HealthResult:
-        """Apply the results of many checks in one sweep: `record_success` for True, `invalidate_by_health` for False.
-
-        In batches of 1000, each a bulk read, a bulk compare and set, and a bulk deletion: in SQLite a transaction, in
-        JSON Lines an append per shard. Atomic one by one, not as a whole; counts are as exact as single ones. Blocks
-        on I/O.
-
-        Args:
-            results: By key, whether the record was found good.
-
-        Returns:
-            How many were healthy, unhealthy, removed and missing; and what the storage did not take if it failed on
-            the way, to be given again.
-
-        Raises:
-            CacheValidationError: It is no mapping, a key cannot be one, or a result is neither True nor False. Nothing
-                was applied.
-            TierUnavailable: The authority is out of service. Nothing was applied.
-        """
-        self._check_writable()
-        check_results(results)
-        return self._health.judge_all(results) if self._stack.levels else HealthResult(missing=len(results))
-
-    def check_all(
-        self,
-        checker: Checker[E],
-        *,
-        concurrency: int = 10,
-        on_progress: OnChecked | None = None,
-        keys: Iterable[str] | None = None,
-        timeout_seconds: float | None = None,
-        batch_size: int = 1000,
-    ) -> CheckResult:
-        """Run `checker` over the records that may be returned, and apply what it finds as `record_health` does.
-
-        Memory does not grow with the number of records; each is checked at most once, and what is written meanwhile is
-        left for the next run. Reading counts as no use. Blocks until all are checked; in a program with an event loop
-        call it by `asyncio.to_thread`. Whatever stops it, what was found by then is applied: an exception of
-        `on_progress`, an interrupt, a cache error that the checker raises (these are raised again), `close`.
-
-        Args:
-            checker: Called with an entry, answers whether it is good; from many threads at once, so it must be
-                thread-safe. A coroutine function runs in tasks on an event loop of its own, in one thread. An
-                exception is a failure of the record, logged at DEBUG without its text; a cache error is not. If every
-                check raises the same, one WARNING says so.
-            concurrency: How many checks are under way at once.
-            on_progress: Called in this thread after each check with the records checked and how many there seem to be.
-            keys: Check only these.
-            timeout_seconds: After how long a check counts as failed; by default it is waited for. A thread cannot be
-                ended from outside: it is left to itself, its result is not used and another takes its place. It does
-                not hold up the end of the program. When 200 such threads are still there the run stops.
-            batch_size: After how many checks their results are applied.
-
-        Returns:
-            How many were checked, what became of them, what the storage did not take, and whether the run was complete.
-
-        Raises:
-            CacheValidationError: A number is not above 0, a key cannot be one, or the checker cannot be called with an
-                entry, or answered neither True nor False.
-            CacheStorageError: The authority is out of service: nothing was checked. Or it could not be read on.
-        """
-        from tierkit.checking import CheckResult, CheckRun, CheckSettings, entries_now, entries_of
-
-        self._check_writable()
-        check_checker(checker)
-        settings = CheckSettings(concurrency=concurrency, timeout_seconds=timeout_seconds, batch_size=batch_size)
-        if keys is not None:
-            check_keys(keys)
-        if not self._stack.levels:
-            return CheckResult()
-        authority = self._writer.authority()
-        if keys is None:
-            self._stack.owing.replay_all()
-            total: int | None = authority.call(authority.tier.size)
-            entries: Iterator[E | None] = entries_now(self._stack, authority, self.scan())
-        else:
-            total = len(keys) if isinstance(keys, Sized) else None
-            entries = entries_of(self._comparing, keys)
-        run = CheckRun(self._health, checker, settings, total, on_progress)
-        self._checks.add(run)
-        try:
-            return run.run(entries)
-        finally:
-            self._checks.discard(run)
-
-    def warm_from_file(
-        self,
-        path: str | os.PathLike[str],
-        ttl_override: float | None = None,
-        *,
-        source: str | None = None,
-        scheme: str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> WarmResult:
-        """Put the records of a file: JSON, JSONL, CSV or a list of `host:port` lines, each also gzipped.
-
-        Args:
-            path: The file; its ending says the format.
-            ttl_override: Seconds to live from now on for all of them, whatever the file says; at most 100 years.
-            source: Their source, whatever the file says.
-            scheme: The scheme of lines that have none.
-            on_progress: Called with the number of records done and the number there are, if known.
-
-        Returns:
-            What was found, loaded, skipped and failed, and why.
-
-        Raises:
-            TransferError: The file cannot be imported at all.
-            CacheStorageError: The authority failed; the records before are there.
-            CacheValidationError: An option has a value that cannot work; the file was not read.
-        """
-        from tierkit.transfer import refusal, warm
-
-        self._check_writable()
-        if refused := refusal(path, source, scheme):
-            del path, source, scheme  # a traceback may show the locals of the frame that raises
-            raise refused
-        return warm(
-            Path(path),
-            entry_type=self.entry_type,
-            put_many=partial(self.put_many, merge=True),
-            now=self._time.now,
-            source=source,
-            scheme=scheme,
-            ttl_override=ttl_override,
-            open_plain=self._stack.sealer.open_plain if self.config.accept else None,
-            on_progress=on_progress,
-        )
-
     # -- looking after it ----------------------------------------------------------------------------------------------
 
     @property
@@ -526,68 +227,6 @@ class CacheManager(Generic[E]):
     def log_statistics(self) -> None:
         """Write the statistics to the log `tierkit`, as one line at INFO. Asks the tiers for their sizes."""
         logger.info("%s", self.get_statistics().summary())
-
-    def recover(self) -> int:
-        """Probe the levels that are out of service and whose back-off is over, as the background thread does.
-
-        A level that answers is brought in line with what passed it by, and serves again. To bring one back at once,
-        call its `reset_failures`.
-
-        Returns:
-            How many levels came back.
-        """
-        self._check_open()
-        return recover(self._stack)
-
-    def flush(self) -> None:
-        """Bring usage (counts and times of reads), and writes that wait, to the levels that they are for.
-
-        Blocks on I/O. What a level does not take now is kept, and tried again: that raises nothing. A cache that was
-        opened read-only has nothing to bring.
-        """
-        self._check_open()
-        if not self.read_only:
-            self._stack.owing.replay_all()  # first: there is no usage of what the authority does not have
-            self._stack.settle()  # copies took the place of what was pinned
-        self._stack.flush()
-
-    def sweep(self) -> int:
-        """Remove what expired from every level now, as the background sweeper does, but without resting.
-
-        Returns:
-            How many records were removed, over all levels.
-        """
-        self._check_writable()
-        return self._stack.sweep(paced=False)
-
-    def key_status(self) -> KeyStatus:
-        """Which keys are held, and which the stored records name. Reads every level; changes nothing. Blocks on I/O."""
-        from tierkit.rotation import key_status
-
-        self._check_open()
-        return key_status(self._stack)
-
-    def rotate(self, on_progress: OnRotated | None = None) -> RotationResult:
-        """Seal everything that an older key has sealed with the current one, in every level, and compact the tiers.
-
-        The current key is the first of those that are held. Every program that has the storage open must hold it and
-        the older ones: then all of them find every record at every moment. Of a record only the version changes. It may
-        be stopped and called again at any time; the background thread does the same with records that were read.
-        Secrets that another cipher than the one that is set has sealed are sealed anew as well.
-
-        Args:
-            on_progress: Called with the records of the authority looked at so far, and how many there seem to be.
-
-        Returns:
-            How many records were sealed anew, which keys can go, and what stands against it if they cannot.
-
-        Raises:
-            CacheStorageError: The authority is out of service or failed. What was sealed anew stays so.
-        """
-        from tierkit.rotation import Rotation
-
-        self._check_writable()
-        return Rotation(self._comparing).rotate(on_progress)
 
     def close(self) -> None:
         """Stop the background thread, bring down usage and writes that wait, close the tiers, the authority last.
@@ -675,28 +314,6 @@ class CacheManager(Generic[E]):
 
         comparing = self._comparing  # and not self: what the stack holds must not keep a dropped cache alive
         return lambda keys: Resealing(comparing).reseal(keys)
-
-    def _judge(self, key: str, *, healthy: bool) -> tuple[Outcome, E | None]:
-        self._check_writable()
-        check_key(key)
-        return self._health.judge(key, healthy) if self._stack.levels else ("missing", None)
-
-    def _present(self, key: str) -> bool:
-        authority = self._stack.authority
-        owed = self._stack.owing.look(key)
-        if owed is not None:
-            return owed.row is not None and self._time.now() < deadline_of(owed.row)
-        held = self._stack.fetch(authority, key) if authority is not None and authority.in_service else None
-        return held is not None and self._time.now() < deadline_of(held)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise CacheClosedError("this cache has been closed")
-
-    def _check_writable(self) -> None:
-        self._check_open()
-        if self.read_only:
-            raise TierReadOnly("this cache was opened with read_only=True")
 
     def _observe(self, registry: PluginRegistry) -> None:
         method = weakref.WeakMethod(self.get_statistics)  # an observer must not keep a dropped cache alive

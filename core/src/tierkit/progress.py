@@ -1,0 +1,73 @@
+"""Progress of what takes long: one callback for callers, one line in the log for every thousand steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+OnProgress = Callable[[int, int | None], object]
+"""Called with how much is done and how much there seems to be, or None if that is not known.
+
+It is called in the thread that does the work, and what it raises stops that.
+"""
+
+TOLD_EVERY: Final = 100
+LOGGED_EVERY: Final = 1000
+
+T = TypeVar("T")
+
+
+class Meter:
+    """Counts the steps of one piece of work, and tells of them: every 100 the callback, every 1000 the log.
+
+    Attributes:
+        done: Steps so far.
+        total: Steps there seem to be, or None; never fewer than were done.
+    """
+
+    def __init__(
+        self, what: str, total: int | None = None, *, on_progress: OnProgress | None = None, log: logging.Logger
+    ) -> None:
+        """Start at nothing.
+
+        Args:
+            what: What is done, as a log line begins: "exporting L3", "warming proxies.csv".
+            total: How many steps there seem to be, if known.
+            on_progress: Told every 100 steps, and at the end.
+            log: Told every 1000 steps, at INFO.
+        """
+        self._what = what
+        self._total = total
+        self._on_progress = on_progress
+        self._log = log
+        self.done = 0
+
+    @property
+    def total(self) -> int | None:
+        """Steps there seem to be."""
+        return None if self._total is None else max(self._total, self.done)
+
+    def advance(self, steps: int = 1) -> None:
+        """Count `steps` more."""
+        before, self.done = self.done, self.done + steps
+        if before // TOLD_EVERY != self.done // TOLD_EVERY:
+            self._tell()
+        if before // LOGGED_EVERY != self.done // LOGGED_EVERY:
+            self._log.info("%s: %d%s", self._what, self.done, "" if self.total is None else f" of {self.total}")
+
+    def finish(self) -> None:
+        """Tell the callback that all is done."""
+        self._total = self.done
+        self._tell()
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """`items`, each counted when the next is asked for; the callback is told at their end."""
+        for item in items:
+            yield item
+            self.advance()
+        self.finish()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.done, self.total)
