@@ -35,6 +35,7 @@ from tierkit.errors import (
 )
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
+from tierkit.filters import above, at_least, at_most, below, between, contains
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyProvider, KeyRing
@@ -44,6 +45,7 @@ from tierkit.manager import CacheManager
 from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
+from tierkit.query import Condition, Contains, OneOf, Query, Range
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
@@ -127,6 +129,8 @@ __all__ = [
     "Clock",
     "ColumnType",
     "ColumnValue",
+    "Condition",
+    "Contains",
     "CredentialEncryptor",
     "Delta",
     "Durability",
@@ -151,10 +155,13 @@ __all__ = [
     "OnInvalid",
     "OnProgress",
     "OnRotated",
+    "OneOf",
     "PluginError",
     "PluginRegistry",
     "PolicyFactory",
     "ProxyEntry",
+    "Query",
+    "Range",
     "Record",
     "Reject",
     "RotationResult",
@@ -182,7 +189,13 @@ __all__ = [
     "Usage",
     "ValueEntry",
     "WarmResult",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "between",
     "coldness",
+    "contains",
     "delete_refusal",
     "discover",
     "hookimpl",
