@@ -32,7 +32,7 @@ LAYERS = [
     {"bulk", "comparing"},
     {"revising", "merging", "sliding", "check_runners"},
     {"health"},
-    {"checking", "rotation"},
+    {"checking", "leasing", "rotation"},
     {"transfer"},
     {"face"},
     {"manager"},

@@ -276,6 +276,13 @@ class Stack(Upkeep, Generic[E]):
         entry._usage.hits += 1
         entry._usage.last_accessed = self.time.now()
 
+    def note_use(self, entry: E) -> None:
+        """Count a use of `entry`, which the authority holds, and tell it at once. Blocks on I/O."""
+        self._use(entry)
+        if self.stored:
+            self.ledger.collect(entry.key, entry._usage)
+            self.flush_ledger()
+
     def fetch(self, level: Level, key: str) -> Any:
         """What `level` holds for `key`; None if nothing, or if it failed or holds something that cannot be decoded."""
         try:
