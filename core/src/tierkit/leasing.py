@@ -151,16 +151,15 @@ class Leasing(Generic[E]):
 
     def _first_free(self, query: Query, ttl_seconds: float) -> tuple[E, Lease] | None:
         passed = {lease.key for lease in self.store.held()}
-        more = True
-        while more:
-            asked = len(passed) + SPARE
-            found = list(self._querying.select(replace(query, limit=asked)))
-            for entry in found:
+        while True:
+            asked, seen = len(passed) + SPARE, 0
+            for entry in self._querying.select(replace(query, limit=asked)):
+                seen += 1
                 if entry.key not in passed and (taken := self._take(entry.key, query, ttl_seconds)):
                     return taken
                 passed.add(entry.key)
-            more = len(found) == asked
-        return None
+            if seen < asked:
+                return None
 
     def _take(self, key: str, query: Query, ttl_seconds: float) -> tuple[E, Lease] | None:
         """The record of `key` and a lease of it; None if another has it, or it is not what is asked for any more."""
