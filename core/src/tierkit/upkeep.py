@@ -372,12 +372,13 @@ class Upkeep:
 
     # -- sweeping, closing -------------------------------------------------------------------------------------------
 
-    def sweep(self, *, paced: bool = True) -> int:
+    def sweep(self, *, paced: bool = True, on_step: Callable[[int], object] = lambda _: None) -> int:
         """Flush usage, and remove what expired from every level, in short steps. Blocks on I/O.
 
         Args:
             paced: Rest after each step, so that readers and writers find the locks and the interpreter free, and end
                 early once `halt` is set.
+            on_step: Told after each step how many records it removed.
 
         Returns:
             How many records were removed, over all levels.
@@ -387,14 +388,15 @@ class Upkeep:
         self.flush()
         self.owing.replay_expired(self.time.now())
         self._reseal_outdated(paced)
-        return sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
+        return sum([self._sweep_level(level, paced, on_step) for level in self.levels if level.in_service])
 
-    def _sweep_level(self, level: Level, paced: bool) -> int:
+    def _sweep_level(self, level: Level, paced: bool, on_step: Callable[[int], object]) -> int:
         removed, steps = 0, purge_steps(level.tier, self.time.now())
         try:
             while (step := level.call(next, steps, None)) is not None:
                 level.counters.evictions["ttl"] += step * level.counters.step
                 removed += step
+                on_step(step)
                 if paced and self.halt.wait(_REST_SECONDS):
                     break
         except TierkitError as error:
