@@ -22,6 +22,7 @@ DOCUMENTS = [
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
     "docs/reference/hooks.md",
+    "docs/reference/progress.md",
 ]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -63,9 +63,10 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
-    from tierkit.checking import Checker, CheckResult, OnChecked
-    from tierkit.rotation import KeyStatus, LevelKeys, OnRotated, RotationResult
-    from tierkit.transfer import OnProgress, Reject, WarmResult
+    from tierkit.checking import Checker, CheckResult
+    from tierkit.progress import OnProgress
+    from tierkit.rotation import KeyStatus, LevelKeys, RotationResult
+    from tierkit.transfer import Reject, WarmResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
     from tierkit_sqlite import SQLiteCacheTier
@@ -78,12 +79,10 @@ _LATE = {
     "SQLiteCacheTier": "tierkit_sqlite",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
-    "OnChecked": "tierkit.checking",
     "KeyStatus": "tierkit.rotation",
     "LevelKeys": "tierkit.rotation",
-    "OnRotated": "tierkit.rotation",
     "RotationResult": "tierkit.rotation",
-    "OnProgress": "tierkit.transfer",
+    "OnProgress": "tierkit.progress",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
 }
@@ -151,10 +150,8 @@ __all__ = [
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",
-    "OnChecked",
     "OnInvalid",
     "OnProgress",
-    "OnRotated",
     "OneOf",
     "PluginError",
     "PluginRegistry",

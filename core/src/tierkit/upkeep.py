@@ -376,12 +376,13 @@ class Upkeep:
 
     # -- sweeping, closing -------------------------------------------------------------------------------------------
 
-    def sweep(self, *, paced: bool = True) -> int:
+    def sweep(self, *, paced: bool = True, on_step: Callable[[int], object] = lambda _: None) -> int:
         """Flush usage, and remove what expired from every level, in short steps. Blocks on I/O.
 
         Args:
             paced: Rest after each step, so that readers and writers find the locks and the interpreter free, and end
                 early once `halt` is set.
+            on_step: Told after each step how many records it removed.
 
         Returns:
             How many records were removed, over all levels.
@@ -391,17 +392,18 @@ class Upkeep:
         self.flush()
         self.owing.replay_expired(self.time.now())
         self._reseal_outdated(paced)
-        removed = sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
+        removed = sum([self._sweep_level(level, paced, on_step) for level in self.levels if level.in_service])
         if self.levels and self.levels[-1].in_service:
             self._sweep_sides(self.levels[-1], paced)
         return removed
 
-    def _sweep_level(self, level: Level, paced: bool) -> int:
+    def _sweep_level(self, level: Level, paced: bool, on_step: Callable[[int], object]) -> int:
         removed = 0
         try:
             for step in self._purged(level, level.tier, paced):
                 level.counters.evictions["ttl"] += step * level.counters.step
                 removed += step
+                on_step(step)
         except TierkitError as error:
             logger.warning("%s could not be swept: %s", level.name, str(error))
         level.tell("on_sweep", removed)

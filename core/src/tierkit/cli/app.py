@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tierkit
-from tierkit.cli import config, demo, plugins, read, rotate, stats, warm
+from tierkit.cli import config, demo, plugins, read, rotate, stats, sweep, warm
 from tierkit.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Exit, describe, exit_of
 from tierkit.cli.settings import Settings, global_options
 from tierkit.cli.text import clean
@@ -95,6 +95,7 @@ COMMANDS = (
     stats.stats,
     rotate.keys,
     rotate.rotate,
+    sweep.sweep,
     plugins.plugins,
     config.config,
     demo.demo,
