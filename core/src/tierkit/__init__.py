@@ -64,6 +64,8 @@ from tierkit.tier import (
 
 if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult
+    from tierkit.leases import Lease
+    from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
     from tierkit.rotation import KeyStatus, LevelKeys, RotationResult
     from tierkit.transfer import Reject, WarmResult
@@ -79,6 +81,8 @@ _LATE = {
     "SQLiteCacheTier": "tierkit_sqlite",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
+    "Lease": "tierkit.leases",
+    "LeasedEntry": "tierkit.leasing",
     "KeyStatus": "tierkit.rotation",
     "LevelKeys": "tierkit.rotation",
     "RotationResult": "tierkit.rotation",
@@ -145,6 +149,8 @@ __all__ = [
     "KeyRing",
     "KeyStatus",
     "LatencyStatistics",
+    "Lease",
+    "LeasedEntry",
     "Level",
     "LevelKeys",
     "MemoryCacheTier",

@@ -28,6 +28,7 @@ from tierkit.leases import Lease, LeaseStore
 from tierkit.query import Query
 from tierkit.querying import Querying
 from tierkit.row import key_digest
+from tierkit.statistics import LEASE_COUNTS
 
 logger: Final = logging.getLogger("tierkit.lease")
 
@@ -44,16 +45,14 @@ class Leasing(Generic[E]):
 
     Attributes:
         store: Who holds what.
-        taken: How many leases were taken here.
-        lost: How many of them ran out, or were ended by others, before they were returned.
+        counts: What was counted since the cache was opened: see `CacheStatistics`.
     """
 
     def __init__(self, health: Health[E]) -> None:
         """Take the records of the stack of `health`, and count there what becomes of them."""
         self.stack = health.stack
         self.store = LeaseStore(self.stack)
-        self.taken = 0
-        self.lost = 0
+        self.counts = dict.fromkeys(LEASE_COUNTS, 0)
         self._health = health
         self._comparing = health.comparing
         self._querying: Querying[E] = Querying(self.stack)
@@ -83,6 +82,7 @@ class Leasing(Generic[E]):
                 return self._handed_out(LeasedEntry(*found, self, ttl_seconds))
             waited = self.stack.time.monotonic() - began
             if timeout_seconds is not None and waited >= timeout_seconds:
+                self._count("leases_missed")
                 return LeasedEntry()
             left = next(pauses) if timeout_seconds is None else min(next(pauses), timeout_seconds - waited)
             self.wait(left, returns)
@@ -137,15 +137,17 @@ class Leasing(Generic[E]):
 
     def note_lost(self, lease: Lease) -> None:
         """Count and say that a lease was lost."""
-        with self._lock:
-            self.lost += 1
+        self._count("leases_lost")
         logger.warning("the lease of %s was lost: it ran out, or others ended it", key_digest(lease.key))
 
     def _handed_out(self, leased: LeasedEntry[E]) -> LeasedEntry[E]:
-        with self._lock:
-            self.taken += 1
-            self._held.add(leased)
+        self._count("leases_taken")
+        self._held.add(leased)
         return leased
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self.counts[what] += self.stack.counters.step
 
     # -- finding -----------------------------------------------------------------------------------------------------
 

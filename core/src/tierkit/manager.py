@@ -223,6 +223,7 @@ class CacheManager(HealthMethods[E], LeaseMethods[E], TransferMethods[E], Upkeep
             answered=answered,
             tiers=tiers,
             intents=len(self._stack.owing.intents),
+            **({} if self._leasing is None else self._leasing.counts),
             latencies=measured(self._latencies),
         )
 

@@ -39,6 +39,12 @@ def next_key(cache: CacheManager[Any], **filters: Any) -> str | None:
         return entry.key if entry else None
 
 
+def counted(cache: CacheManager[Any]) -> tuple[int, int, int]:
+    """How many leases were taken, missed and lost."""
+    told = cache.get_statistics()
+    return told.leases_taken, told.leases_missed, told.leases_lost
+
+
 def ended_badly(hand: LeasedEntry[Any], meanwhile: Callable[[], object] = lambda: None) -> None:
     """Let a block with a record in hand end with an exception, after something happened."""
 
@@ -178,9 +184,7 @@ def test_threads_never_share_a_record(cache: CacheManager[Any]) -> None:
     run_together([work] * 4)
     assert not wrong
     assert cache.leased() == []
-    assert cache._leasing is not None
-    assert cache._leasing.taken == 60
-    assert cache._leasing.lost == 0
+    assert counted(cache) == (60, 0, 0)
 
 
 # -- what was learnt -------------------------------------------------------------------------------------------------
@@ -269,8 +273,7 @@ def test_a_lease_that_ran_out_leaves_the_new_holder_alone(
     assert [lease.token for lease in cache.leased()] == [second.token]
     assert next(iter(cache.select(key="a"))).failure_count == 0
     assert second.release(True)
-    assert cache._leasing is not None
-    assert (cache._leasing.taken, cache._leasing.lost) == (2, 1)
+    assert counted(cache) == (2, 0, 1)
 
 
 def test_a_renewed_lease_is_kept(cache: CacheManager[Any], clock: FakeClock) -> None:
@@ -314,6 +317,13 @@ def test_a_lease_is_ended_by_force(cache: CacheManager[Any]) -> None:
     assert second.release(True)
 
 
+def test_nothing_is_counted_where_statistics_are_off(world: World) -> None:
+    cache = world.open("disk", enable_statistics=False)
+    cache.put(note("a"))
+    assert cache.lease()
+    assert counted(cache) == (0, 0, 0)
+
+
 def test_a_hand_with_nothing_in_it_does_nothing(cache: CacheManager[Any]) -> None:
     hand = cache.lease(source="nobody")
     with hand as entry:
@@ -349,6 +359,7 @@ def test_one_who_waits_goes_when_the_time_is_over(
 
     monkeypatch.setattr(Leasing, "wait", wait)
     assert not cache.lease(timeout=1.0)
+    assert counted(cache) == (0, 1, 0)
     assert sum(pauses) == pytest.approx(1.0)
     assert pauses == sorted(pauses[:-1]) + pauses[-1:]
     assert max(pauses) <= 0.25
