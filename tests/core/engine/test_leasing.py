@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from tierkit import (
     HealthStatus,
     TierReadOnly,
     TierUnavailable,
+    leasing,
 )
 from tierkit.leasing import LeasedEntry, Leasing
 from tierkit.query import Query
@@ -121,16 +121,16 @@ def test_a_record_that_changed_before_its_lease_was_taken_is_passed_over(
     cache: CacheManager[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.lease().release()
-    leasing = cache._leasing
-    assert leasing is not None
-    acquire = leasing.store.acquire
+    handing = cache._leasing
+    assert handing is not None
+    acquire = handing.store.acquire
 
     def late(key: str, ttl: float) -> Any:
         changes = {"b": cache.invalidate_by_health, "c": cache.delete}
         changes.get(key, id)(key)
         return acquire(key, ttl)
 
-    monkeypatch.setattr(leasing.store, "acquire", late)
+    monkeypatch.setattr(handing.store, "acquire", late)
     cache.delete("a")
     assert not cache.lease()
     assert cache.leased() == []
@@ -141,14 +141,14 @@ def test_where_others_come_first_the_next_candidates_are_taken(
 ) -> None:
     cache.put_many([note(f"n{number:02}") for number in range(30)])
     cache.lease().release()
-    leasing = cache._leasing
-    assert leasing is not None
-    acquire = leasing.store.acquire
+    handing = cache._leasing
+    assert handing is not None
+    acquire = handing.store.acquire
 
     def taken_by_others(key: str, ttl: float) -> Any:
         return acquire(key, ttl) if key == "n29" else None
 
-    monkeypatch.setattr(leasing.store, "acquire", taken_by_others)
+    monkeypatch.setattr(handing.store, "acquire", taken_by_others)
     assert next_key(cache) == "n29"
 
 
@@ -337,12 +337,23 @@ def test_a_hand_with_nothing_in_it_does_nothing(cache: CacheManager[Any]) -> Non
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_who_waits_gets_what_is_returned(cache: CacheManager[Any]) -> None:
-    hand = cache.lease(key="a")
-    got: list[str | None] = []
-    waiter = threading.Thread(target=lambda: got.append(next_key(cache, key="a", timeout=None)))
+@pytest.mark.parametrize("act", ["release", "end_lease"])
+def test_one_who_waits_is_woken_by_a_return(
+    cache: CacheManager[Any], act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, wait = threading.Event(), Leasing.wait
+
+    def noted(self: Leasing[Any], seconds: float, returns: int) -> None:
+        waiting.set()
+        wait(self, 10 * seconds, returns)
+
+    monkeypatch.setattr(leasing, "PAUSES_SECONDS", (PATIENCE,))
+    monkeypatch.setattr(Leasing, "wait", noted)
+    hand, got = cache.lease(key="a"), list[str | None]()
+    waiter = threading.Thread(target=lambda: got.append(next_key(cache, key="a", timeout=None)), daemon=True)
     waiter.start()
-    hand.release()
+    assert waiting.wait(PATIENCE)
+    hand.release() if act == "release" else cache.end_lease("a")
     waiter.join(PATIENCE)
     assert got == ["a"]
 
@@ -439,8 +450,34 @@ def test_a_forked_child_does_not_own_the_leases_of_its_parent(world: World) -> N
 
     with forked(child) as process:
         assert (process.receive(), process.receive()) == (0, 0)
-    assert os.getpid()
     assert hand.release(True)
+
+
+def test_a_child_that_was_forked_while_a_thread_was_at_the_leases_takes_its_own(world: World) -> None:
+    cache = world.open("disk")
+    cache.put_many([note("a"), note("b")])
+    hand = cache.lease()
+    (side,) = cache._stack.sides.opened()
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with side.lock:
+            held.set()
+            over.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(PATIENCE)
+
+    def child(pipe: Any) -> None:
+        entry = cache.lease().entry
+        send(pipe, ord(entry.key) if entry else 0)
+
+    with forked(child) as process:
+        assert process.receive() == ord("b")
+    over.set()
+    thread.join(PATIENCE)
+    assert hand.release()
 
 
 def test_what_cannot_be_returned_does_not_hide_what_went_wrong_in_the_block(
