@@ -9,7 +9,7 @@ import click
 
 from tierkit.cli.exits import NOT_FOUND
 from tierkit.cli.output import cell, json_option, note, show, table, write_json, write_json_line
-from tierkit.cli.read import key_of, name_of
+from tierkit.cli.read import key_of, shown_key
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline, duration
@@ -52,7 +52,7 @@ def _release(context: click.Context, settings: Settings, key: str, as_json: bool
     with settings.open(read_only=False) as cache:
         ended = cache.end_lease(key)
     if ended is None:
-        note(f"tierkit: {name_of(key)} is not leased")
+        note(f"tierkit: {shown_key(key)} is not leased")
         context.exit(NOT_FOUND.code)
     if as_json:
         write_json(_fields(ended))

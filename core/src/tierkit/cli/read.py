@@ -71,7 +71,7 @@ def get(
         entry, level = cache.get_with_level(key, allow_stale=allow_stale)
         if entry is None:
             _raise_trouble(cache, key)
-            note(f"tierkit: no record {name_of(key)}, or it has expired")
+            note(f"tierkit: no record {shown_key(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, "stale": entry.is_stale, **fields_of(entry, reveal=reveal)}
     if as_json:
@@ -110,7 +110,7 @@ def _left_out(cache: CacheManager[Any]) -> bool:
 
 
 def key_of(settings: Settings, given: str, username: str | None) -> str:
-    """The key of the record that is meant: as given or, where records are proxies, of the proxy at a URL."""
+    """The key that is given, or that of the proxy whose URL is."""
     if issubclass(settings.entry_type(), ProxyEntry) and "://" in given:
         return ProxyEntry.key_for(given, username)
     if username is not None:
@@ -118,8 +118,8 @@ def key_of(settings: Settings, given: str, username: str | None) -> str:
     return given
 
 
-def name_of(key: str) -> str:
-    """`key` as it may be shown."""
+def shown_key(key: str) -> str:
+    """`key` as an error may show it."""
     if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password
         return redact(key)
     return key if len(key) <= 80 else f"{key[:80]}..."
