@@ -35,6 +35,7 @@ from tierkit.errors import (
 )
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
+from tierkit.filters import above, at_least, at_most, below, between, contains
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyProvider, KeyRing
@@ -44,6 +45,7 @@ from tierkit.manager import CacheManager
 from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
+from tierkit.query import Condition, Contains, OneOf, Query, Range
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
@@ -62,6 +64,8 @@ from tierkit.tier import (
 
 if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult
+    from tierkit.leases import Lease
+    from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
     from tierkit.rotation import KeyStatus, LevelKeys, RotationResult
     from tierkit.transfer import Reject, WarmResult
@@ -77,6 +81,8 @@ _LATE = {
     "SQLiteCacheTier": "tierkit_sqlite",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
+    "Lease": "tierkit.leases",
+    "LeasedEntry": "tierkit.leasing",
     "KeyStatus": "tierkit.rotation",
     "LevelKeys": "tierkit.rotation",
     "RotationResult": "tierkit.rotation",
@@ -126,6 +132,8 @@ __all__ = [
     "Clock",
     "ColumnType",
     "ColumnValue",
+    "Condition",
+    "Contains",
     "CredentialEncryptor",
     "Delta",
     "Durability",
@@ -141,6 +149,8 @@ __all__ = [
     "KeyRing",
     "KeyStatus",
     "LatencyStatistics",
+    "Lease",
+    "LeasedEntry",
     "Level",
     "LevelKeys",
     "MemoryCacheTier",
@@ -148,10 +158,13 @@ __all__ = [
     "ObservedCaches",
     "OnInvalid",
     "OnProgress",
+    "OneOf",
     "PluginError",
     "PluginRegistry",
     "PolicyFactory",
     "ProxyEntry",
+    "Query",
+    "Range",
     "Record",
     "Reject",
     "RotationResult",
@@ -179,7 +192,13 @@ __all__ = [
     "Usage",
     "ValueEntry",
     "WarmResult",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "between",
     "coldness",
+    "contains",
     "delete_refusal",
     "discover",
     "hookimpl",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from pydantic import SecretStr
@@ -47,6 +47,8 @@ class Field:
         encode: From the field's value to the column's; a secret stays as it is.
         decode: The way back.
         normalise: Makes what a tier handed back the column's type again.
+        items: For a tuple, the type of its elements, or those of each; else nothing.
+        nested: Whether the column holds JSON.
         secret: Whether the column holds ciphertext.
         optional: Whether None is allowed.
         required: Whether the class gives no default.
@@ -58,6 +60,8 @@ class Field:
     encode: Codec
     decode: Codec
     normalise: Codec
+    items: tuple[Any, ...]
+    nested: bool
     secret: bool
     optional: bool
     required: bool
@@ -91,6 +95,7 @@ class EntrySchema:
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
         self._decoding = [(field.name, field.column, field.decode) for field in self.fields if not field.secret]
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
+        self._by_column = {field.column: field for field in self.fields}
         self._expected = [field for field in self.fields if field.required or field.optional]
 
     def encode(self, entry: CacheEntry) -> dict[str, Any]:
@@ -143,6 +148,12 @@ class EntrySchema:
                 self._check_optional(key, field)
                 values[field.name] = None
         return self._made(key, values)
+
+    def column_of(self, entry: CacheEntry, column: str) -> ColumnValue:
+        """What the row of `entry`, which can be stored, has in `column`; None where that is a secret, or unknown."""
+        field = self._by_column.get(column)
+        value = None if field is None or field.secret else getattr(entry, field.name)
+        return None if value is None or field is None else cast("ColumnValue", field.encode(value))
 
     def normalise(self, columns: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
         """`columns` with None left out and each declared one of its own type again.
@@ -284,6 +295,8 @@ def _field(entry_type: type[CacheEntry], info: msgspec.structs.FieldInfo) -> Fie
         encode=kind[1],
         decode=kind[2],
         normalise=NORMALISE[kind[0]],
+        items=tuple(item for item in typing.get_args(core) if item is not Ellipsis),
+        nested=_storable(core),
         secret=secret,
         optional=optional,
         required=info.required,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -156,6 +157,28 @@ def test_one_of_many_threads_gets_it(cache: CacheManager[Any]) -> None:
 
     run_together([work] * 4)
     assert sorted(won) == sorted(map(ord, "abcdefgh"))
+
+
+def test_each_lease_begins_when_the_one_before_has_been_returned_or_has_run_out(world: World, clock: FakeClock) -> None:
+    store, ends, leases_taken = leases(world.open("disk")), dict[int, float](), list[Lease]()
+
+    def work() -> None:
+        for turn in range(12):
+            lease = store.acquire("a", 1.0)
+            if lease is not None:
+                leases_taken.append(lease)
+                ends[lease.token] = lease.until.timestamp()
+                if turn % 3:  # else it is left to run out
+                    ends[lease.token] = min(ends[lease.token], clock.wall())
+                    store.release(lease)
+            clock.advance(0.25)
+
+    run_together([work] * 3, stirred=True)
+    in_order = sorted(leases_taken, key=lambda lease: lease.token)
+    assert len(in_order) > 3
+    for former, later in pairwise(in_order):
+        assert later.since.timestamp() >= ends[former.token]
+    assert sum(map(store.holds, in_order)) <= 1
 
 
 def test_a_taker_whose_clock_is_behind_takes_what_was_returned_with_a_larger_token(

@@ -66,12 +66,12 @@ def get(
     as_json: bool,
 ) -> None:
     """Show one record, by its key or, if it is a proxy, by its URL."""
-    key = _key(settings, key, username)
+    key = key_of(settings, key, username)
     with settings.open(read_only=True) as cache:
         entry, level = cache.get_with_level(key, allow_stale=allow_stale)
         if entry is None:
             _raise_trouble(cache, key)
-            note(f"tierkit: no record {_name(key)}, or it has expired")
+            note(f"tierkit: no record {shown_key(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, "stale": entry.is_stale, **fields_of(entry, reveal=reveal)}
     if as_json:
@@ -109,7 +109,8 @@ def _left_out(cache: CacheManager[Any]) -> bool:
     return any(level.counters.unreadable or level.counters.corruptions for level in cache.levels)
 
 
-def _key(settings: Settings, given: str, username: str | None) -> str:
+def key_of(settings: Settings, given: str, username: str | None) -> str:
+    """The key that is given, or that of the proxy whose URL is."""
     if issubclass(settings.entry_type(), ProxyEntry) and "://" in given:
         return ProxyEntry.key_for(given, username)
     if username is not None:
@@ -117,7 +118,8 @@ def _key(settings: Settings, given: str, username: str | None) -> str:
     return given
 
 
-def _name(key: str) -> str:
+def shown_key(key: str) -> str:
+    """`key` as an error may show it."""
     if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password
         return redact(key)
     return key if len(key) <= 80 else f"{key[:80]}..."

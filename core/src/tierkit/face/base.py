@@ -14,7 +14,10 @@ from tierkit.stack import Stack
 from tierkit.writing import Writer
 
 if TYPE_CHECKING:
+    import threading
+
     from tierkit.checking import CheckRun
+    from tierkit.leasing import Leasing
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -32,6 +35,8 @@ class Face(Generic[E]):
     _comparing: Comparing[E]
     _health: Health[E]
     _checks: set[CheckRun[E]]
+    _lease_lock: threading.RLock
+    _leasing: Leasing[E] | None
 
     def _check_open(self) -> None:
         if self._closed:
