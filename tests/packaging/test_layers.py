@@ -30,7 +30,7 @@ LAYERS = [
     {"writing", "reconciling", "recovery", "timing"},
     {"clearing", "copies", "opening", "querying", "sweeper"},
     {"bulk", "comparing"},
-    {"revising", "merging", "sliding", "check_runners"},
+    {"revising", "merging", "removing", "sliding", "check_runners"},
     {"health"},
     {"checking", "rotation"},
     {"transfer"},
