@@ -15,10 +15,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Final, Generic, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError
