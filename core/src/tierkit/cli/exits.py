@@ -45,8 +45,7 @@ class ReaderGone(Exception):
 
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
 NOT_FOUND: Final = Exit(
-    1,
-    "`get`: no such record, or it has expired; `delete`: none has one; `leases --release`: it is not leased",
+    1, "`get`: no such record, or it has expired; `delete`: none of the keys has one; `leases --release`: no such lease"
 )
 USAGE: Final = Exit(
     2,
