@@ -30,7 +30,7 @@ LAYERS = [
     {"writing", "reconciling", "recovery", "timing"},
     {"clearing", "copies", "leases", "opening", "querying", "sweeper"},
     {"bulk", "comparing"},
-    {"revising", "merging", "sliding", "check_runners"},
+    {"revising", "merging", "removing", "sliding", "check_runners"},
     {"health"},
     {"inspection"},
     {"checking", "leasing", "rotation"},

@@ -18,6 +18,7 @@ from tierkit.testing.suite.iteration import Iteration
 from tierkit.testing.suite.lifetime import Lifetime
 from tierkit.testing.suite.marks import Marks
 from tierkit.testing.suite.model import Model
+from tierkit.testing.suite.queries import Queries
 from tierkit.testing.suite.races import Races
 from tierkit.testing.suite.resources import Resources
 from tierkit.testing.suite.round_trips import RoundTrips
@@ -35,6 +36,7 @@ class TierContract(  # pytest runs the last of these first
     Durability,
     Resources,
     Lifetime,
+    Queries,
     Iteration,
     Bulk,
     Eviction,
@@ -56,7 +58,8 @@ class TierContract(  # pytest runs the last of these first
     What it cannot decide, and you must see to yourself: that a tier claims too little of `SHARED` and `CRASH_SAFE`;
     that a write torn by a crash is never read as whole; that what was damaged in the storage raises `TierCorrupt` once
     and is set aside, and that a storage which fails raises and is not silent, for it cannot reach into your storage;
-    that `NATIVE_TTL`, `QUERYABLE` and `WATCHABLE` are true; that a power cut loses nothing under `durability="full"`.
+    that `NATIVE_TTL` and `WATCHABLE` are true, and that a `QUERYABLE` tier goes by an index where there is one; that a
+    power cut loses nothing under `durability="full"`.
     """
 
     def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
