@@ -70,9 +70,7 @@ class FilterMethods(HealthMethods[E]):
     ) -> Query:
         self._check_writable()
         if not filters and not where:
-            raise CacheValidationError(
-                f"{method} needs a filter, for without one it would mean every record: {instead}"
-            )
+            raise CacheValidationError(f"{method} without a filter would mean every record: {instead}")
         query = self._query(where, filters, include_expired)
         if self._stack.levels:
             self._writer.authority()

@@ -42,7 +42,7 @@ def register_tiers() -> list[TierSpec]:
             kind="sqlite",
             factory=_make,
             options=SQLiteOptions,
-            traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED,
+            traits=Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED | Trait.QUERYABLE,
             api=1,
             summary="one SQLite table per entry type, shared by processes, open to queries",
             eviction_policies=ANY_POLICY,

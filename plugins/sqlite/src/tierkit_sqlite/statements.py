@@ -36,6 +36,7 @@ class Table:
     Attributes:
         namespace: The table's name.
         names: The columns after the fixed ones, in the table's order.
+        types: The declared type of each column.
         width: How many columns the table has.
     """
 
@@ -48,6 +49,7 @@ class Table:
         """
         self.namespace = namespace
         self.names = tuple(columns)[len(FIXED) :]
+        self.types = columns
         self.width = len(columns)
         self._known = frozenset(self.names)
         self._pick = _picker(self.names)
@@ -115,6 +117,7 @@ class Table:
         self.page = f"SELECT rowid, * {page}"
         self.key_page = f"SELECT rowid, key {page}"
         self.usage_page = f"SELECT rowid, key, version, access_count, last_accessed {page}"
+        self.rows_at = f"SELECT rowid, * FROM {table} WHERE rowid IN (SELECT value FROM json_each(?1))"
         self.last_rowid = f"SELECT max(rowid) FROM {table}"
         self.rowids = f"SELECT rowid FROM {table} WHERE rowid <= ?1 LIMIT ?2"
         self.count = f"SELECT count(*) FROM {table}"
@@ -160,19 +163,14 @@ class Table:
             return None
         columns = dict(zip(self.names, values, strict=True))
         if undeclared is not None:
-            more = _decoded(undeclared)
+            more = decoded(undeclared)
             if more is None:
                 return None
             columns.update(more)
         return Row(key, version, purge_at, check, columns, *_usage(count, last_accessed))
 
     def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
-        more = {
-            name: {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
-            for name, value in columns.items()
-            if name not in self._known and value is not None
-        }
-        return json.dumps(more, ensure_ascii=False) if more else None
+        return encoded({name: value for name, value in columns.items() if name not in self._known})
 
 
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -207,7 +205,18 @@ def _due(table: str, columns: Mapping[str, str]) -> str:
     )
 
 
-def _decoded(undeclared: Any) -> dict[str, Any] | None:
+def encoded(undeclared: Mapping[str, Any]) -> str | None:
+    """Columns that a table does not have, as it keeps them; None if there are none with a value."""
+    more = {
+        name: {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+        for name, value in undeclared.items()
+        if value is not None
+    }
+    return json.dumps(more, ensure_ascii=False) if more else None
+
+
+def decoded(undeclared: Any) -> dict[str, Any] | None:
+    """The way back; None if these are not what was written."""
     try:
         return {
             name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value
