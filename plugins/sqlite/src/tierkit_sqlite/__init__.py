@@ -25,6 +25,8 @@ class SQLiteOptions(BaseModel):
         path: The database file. It and its folder are made if they are not there.
         busy_timeout_seconds: How long to wait for another writer before `TierTimeout`; 0 for not at all.
         cache_size_mb: The most memory that a connection uses for pages, in MiB. There is one connection per thread.
+        indexes: Columns of the entry type that get an index, for queries; several in one with commas between:
+            `["country", "health_status, last_accessed"]`. One that is taken out of the list is dropped at opening.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +34,7 @@ class SQLiteOptions(BaseModel):
     path: Path
     busy_timeout_seconds: float = Field(default=5.0, ge=0, le=600)
     cache_size_mb: float = Field(default=8.0, gt=0, le=65536)
+    indexes: tuple[str, ...] = ()
 
 
 @hookimpl
@@ -58,6 +61,7 @@ def _make(context: TierContext, options: SQLiteOptions) -> CacheTier[Row]:
         options.path,
         busy_timeout_seconds=options.busy_timeout_seconds,
         cache_size_mb=options.cache_size_mb,
+        indexes=options.indexes,
     )
 
 

@@ -38,6 +38,7 @@ class Settings:
         busy_timeout_seconds: How long to wait for another writer.
         cache_size_mb: The most memory for pages, in MiB.
         gated: Whether writes go through a lock file, because SQLite has the WAL fault.
+        indexes: The columns of each index beside those that are always there.
     """
 
     context: TierContext
@@ -45,6 +46,7 @@ class Settings:
     busy_timeout_seconds: float
     cache_size_mb: float
     gated: bool
+    indexes: schema.Indexes = ()
 
     def make_lock_file(self) -> files.LockFile:
         """A lock between processes, beside the database."""
@@ -219,7 +221,7 @@ def _opened_for_writing(settings: Settings) -> Opened:
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
         _set_wal(connection, settings)
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.context.durability]}")
-        schema.ensure(connection, settings.context)
+        schema.ensure(connection, settings.context, settings.indexes)
         return Opened(connection, _table(connection, settings), file=file)
 
 

@@ -8,14 +8,13 @@ first by SQLite, the second by the length of the tuple.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from tierkit import Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
+from tierkit_sqlite.undeclared import decode, encode
 
 MANY: Final = 100
 """Rows that are read by their keys at once."""
@@ -163,14 +162,14 @@ class Table:
             return None
         columns = dict(zip(self.names, values, strict=True))
         if undeclared is not None:
-            more = decoded(undeclared)
+            more = decode(undeclared)
             if more is None:
                 return None
             columns.update(more)
         return Row(key, version, purge_at, check, columns, *_usage(count, last_accessed))
 
     def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
-        return encoded({name: value for name, value in columns.items() if name not in self._known})
+        return encode({name: value for name, value in columns.items() if name not in self._known})
 
 
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -203,24 +202,3 @@ def _due(table: str, columns: Mapping[str, str]) -> str:
         f"{select} expires_at <= ?1 AND purge_at IS expires_at"
         f" UNION ALL {select} purge_at <= ?1 AND purge_at IS NOT expires_at LIMIT ?2"
     )
-
-
-def encoded(undeclared: Mapping[str, Any]) -> str | None:
-    """Columns that a table does not have, as it keeps them; None if there are none with a value."""
-    more = {
-        name: {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
-        for name, value in undeclared.items()
-        if value is not None
-    }
-    return json.dumps(more, ensure_ascii=False) if more else None
-
-
-def decoded(undeclared: Any) -> dict[str, Any] | None:
-    """The way back; None if these are not what was written."""
-    try:
-        return {
-            name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value
-            for name, value in json.loads(undeclared).items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None

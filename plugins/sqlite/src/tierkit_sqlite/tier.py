@@ -54,6 +54,7 @@ class SQLiteCacheTier(CacheTier[Row]):
         *,
         busy_timeout_seconds: float = 5.0,
         cache_size_mb: float = 8.0,
+        indexes: Sequence[str] = (),
     ) -> None:
         """Open the database at `path`; make it if it is not there.
 
@@ -62,9 +63,12 @@ class SQLiteCacheTier(CacheTier[Row]):
             path: The database file. Its folder is made with mode 0700, the file with 0600.
             busy_timeout_seconds: How long to wait for another writer before `TierTimeout`.
             cache_size_mb: The most memory that one connection uses for pages, in MiB.
+            indexes: Columns that get an index, or several in one, with commas between. Others are dropped, if they were
+                made for this setting.
 
         Raises:
-            CacheConfigError: There is no such eviction policy, or no table can have the name of the namespace.
+            CacheConfigError: There is no such eviction policy, no table can have the name of the namespace, or an index
+                is asked for that there cannot be.
             TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that others
                 can write.
             TierReadOnly: It is not there and cannot be made.
@@ -73,6 +77,7 @@ class SQLiteCacheTier(CacheTier[Row]):
         schema.check_namespace(context.namespace)
         if context.eviction_policy not in schema.ORDERS:
             context.new_policy()  # refuses one that is not there, before anything is made
+        wanted = schema.check_indexes(context, indexes)
         self.path = os.path.abspath(path)
         settings = Settings(
             context=context,
@@ -80,6 +85,7 @@ class SQLiteCacheTier(CacheTier[Row]):
             busy_timeout_seconds=busy_timeout_seconds,
             cache_size_mb=cache_size_mb,
             gated=library.has_wal_fault(),
+            indexes=wanted,
         )
         self._connections = Connections(
             self.path,
