@@ -44,7 +44,10 @@ class ReaderGone(Exception):
 
 
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
-NOT_FOUND: Final = Exit(1, "`get`: no such record, or it has expired; `leases --release`: it is not leased")
+NOT_FOUND: Final = Exit(
+    1,
+    "`get`: no such record, or it has expired; `delete`: none of the keys has one; `leases --release`: it is not leased",
+)
 USAGE: Final = Exit(
     2,
     "the command line, the configuration or a plugin is at fault",
