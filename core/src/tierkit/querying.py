@@ -8,7 +8,7 @@ place in the order, and replaces what it holds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
@@ -50,21 +50,32 @@ class Querying(Generic[E]):
 
     def _found(self, level: Level, query: Query) -> Iterator[E]:
         owed = set(self.stack.owing.intents)
-        some = query if query.limit is None else replace(query, limit=query.limit + len(owed))
+        if query.limit is None:
+            yield from self._entries(level, query, owed)
+            return
+        some = replace(query, limit=query.limit + len(owed)) if owed else query
         seen: set[str] = set()
         try:
             for entry in self._entries(level, some, owed):
-                if query.limit is not None:
-                    seen.add(entry.key)
+                seen.add(entry.key)
                 yield entry
         except _Short:
             every = self._entries(level, replace(query, limit=None), owed)
             yield from (entry for entry in every if entry.key not in seen)
 
     def _entries(self, level: Level, query: Query, owed: set[str]) -> Iterator[E]:
-        held = _unless(_answered(level, query), owed)
+        held = _answered(level, query)
+        if not owed:
+            return self._opened(level, held)
+        held = (record for record in held if record.key not in owed)
         late = replace(query, limit=None).answer(self.stack.owed_or_paid(level, owed))
-        return filter(None, (self.stack.opened(level, record) for record in _merged(query, held, late)))
+        return self._opened(level, _merged(query, held, late))
+
+    def _opened(self, level: Level, records: Iterator[Any]) -> Iterator[E]:
+        for record in records:
+            entry = self.stack.opened(level, record)
+            if entry is not None:
+                yield entry
 
 
 def _answered(level: Level, query: Query) -> Iterator[Any]:
@@ -73,6 +84,9 @@ def _answered(level: Level, query: Query) -> Iterator[Any]:
     Raises:
         _Short: After that, where there may be more.
     """
+    if query.limit is None:
+        yield from level.query(query)
+        return
     answered = 0
     for record in level.query(query):
         answered += 1
@@ -85,7 +99,3 @@ def _merged(query: Query, *parts: Iterator[Any]) -> Iterator[Any]:
     if query.order_by is None:
         return chain(*parts)
     return heapq.merge(*parts, key=query.position, reverse=query.descending)
-
-
-def _unless(records: Iterator[Any], left_out: Container[str]) -> Iterator[Any]:
-    return (record for record in records if record.key not in left_out)

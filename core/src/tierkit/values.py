@@ -164,6 +164,10 @@ KINDS: Final[dict[Any, tuple[ColumnType, Codec, Codec]]] = {
     datetime: ("real", _moment, _from_moment),
     SecretStr: ("blob", _secret, _same),
 }
+AS_IT_IS: Final[Codec] = _same
+"""The way back for what is stored as it is."""
+PYTHON: Final[dict[ColumnType, type]] = {"text": str, "integer": int, "real": float, "blob": bytes}
+"""What a column of each type holds."""
 NORMALISE: Final[dict[ColumnType, Codec]] = {
     "text": _strictly(str),
     "integer": _whole,

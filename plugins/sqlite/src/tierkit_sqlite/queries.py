@@ -112,10 +112,12 @@ def count(cursor: sqlite3.Cursor, table: Table, columns: Mapping[str, ColumnType
     return int(fetch(cursor, f"SELECT count(*) {statement.source}", statement.values)[0][0])
 
 
-def _types(table: Table, columns: Mapping[str, ColumnType]) -> dict[str, ColumnType]:
+def _types(table: Table, columns: Mapping[str, ColumnType]) -> Mapping[str, ColumnType]:
     """The columns that SQL can speak of: the others are in `undeclared`, or have the type of another class."""
-    held = {name: kind for name, kind in columns.items() if table.types.get(name) == kind.upper()}
-    return {**held, **{name: FIXED[name] for name in _OWN}}
+    if not table.spoken:
+        own: dict[str, ColumnType] = {name: FIXED[name] for name in _OWN}
+        table.spoken = {name: kind for name, kind in columns.items() if table.types.get(name) == kind.upper()} | own
+    return table.spoken
 
 
 def _order(query: Query) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from tierkit import Row
+from tierkit import ColumnType, Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
 from tierkit_sqlite.undeclared import decode, encode
 
@@ -36,6 +36,7 @@ class Table:
         namespace: The table's name.
         names: The columns after the fixed ones, in the table's order.
         types: The declared type of each column.
+        spoken: Those of the columns that queries can speak of, once one has looked.
         width: How many columns the table has.
     """
 
@@ -49,6 +50,7 @@ class Table:
         self.namespace = namespace
         self.names = tuple(columns)[len(FIXED) :]
         self.types = columns
+        self.spoken: Mapping[str, ColumnType] = {}
         self.width = len(columns)
         self._known = frozenset(self.names)
         self._pick = _picker(self.names)
