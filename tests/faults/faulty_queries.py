@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 
+from msgspec.structs import replace
 from tests.faults.planting import fault
 from tests.tiers import FiveMethodTier
 

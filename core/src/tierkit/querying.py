@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.level import Level

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.filters import above, at_least, at_most, below, contains, filters_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
@@ -101,8 +102,7 @@ class QueryMethods(Face[E]):
     ) -> Query:
         self._check_open()
         query = filters_of(self._stack.sealer.schema).query({**(where or {}), **filters}, **order)
-        columns = {query.order_by, *(condition.column for condition in query.conditions)}
-        if columns & {"access_count", "last_accessed"}:
+        if query.goes_by_usage:
             self._stack.flush()
         if include_expired:
             return query

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count, islice
 from operator import attrgetter
 from typing import ClassVar, Final
+
+from msgspec.structs import replace
 
 from tierkit import (
     CacheTier,
