@@ -16,6 +16,7 @@ DOCUMENTS = [
     "docs/how-to/troubleshoot.md",
     "docs/how-to/health.md",
     "docs/how-to/lease.md",
+    "docs/how-to/query.md",
     "docs/how-to/warm.md",
     "docs/how-to/damaged-store.md",
     "docs/how-to/monitor.md",
