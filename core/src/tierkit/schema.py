@@ -30,6 +30,7 @@ from tierkit.values import (
     PYTHON,
     Codec,
     Unfit,
+    decoder_of,
     enum_encoder,
     json_encoder,
     refuse_none,
@@ -107,7 +108,7 @@ class EntrySchema:
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
         public = [field for field in self.fields if not field.secret]
         self._public = frozenset(field.column for field in public)
-        self._decoding = [(field.name, field.decode) for field in public if field.decode is not AS_IT_IS]
+        self._decoding = [(field.name, decoder_of(field.decode)) for field in public if field.decode is not AS_IT_IS]
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
         self._by_column = {field.column: field for field in self.fields}
         self._expected = frozenset(field.name for field in self.fields if field.required or field.optional)
