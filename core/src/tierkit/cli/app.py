@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tierkit
-from tierkit.cli import config, demo, leases, plugins, read, rotate, stats, sweep, warm
+from tierkit.cli import config, demo, doctor, leases, plugins, read, rotate, stats, sweep, warm
 from tierkit.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Exit, describe, exit_of
 from tierkit.cli.settings import Settings, global_options
 from tierkit.cli.text import clean
@@ -99,6 +99,7 @@ COMMANDS = (
     sweep.sweep,
     plugins.plugins,
     config.config,
+    doctor.doctor,
     demo.demo,
 )
 for command in COMMANDS:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tierkit import ANY_POLICY, CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
+from tierkit import ANY_POLICY, CacheTier, Finding, Row, TierContext, TierSpec, Trait, hookimpl
 
 if TYPE_CHECKING:
     from tierkit_sqlite.tier import SQLiteCacheTier
@@ -46,6 +47,7 @@ def register_tiers() -> list[TierSpec]:
             api=1,
             summary="one SQLite table per entry type, shared by processes, open to queries",
             eviction_policies=ANY_POLICY,
+            examine=_examine,
         )
     ]
 
@@ -59,6 +61,12 @@ def _make(context: TierContext, options: SQLiteOptions) -> CacheTier[Row]:
         busy_timeout_seconds=options.busy_timeout_seconds,
         cache_size_mb=options.cache_size_mb,
     )
+
+
+def _examine(context: TierContext, options: SQLiteOptions) -> Iterator[Finding]:
+    from tierkit_sqlite.examining import examine
+
+    return examine(context, options)
 
 
 def __getattr__(name: str) -> Any:

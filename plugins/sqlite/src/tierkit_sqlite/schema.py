@@ -100,6 +100,24 @@ def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
     return columns
 
 
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether its head says that it is a database of tierkit."""
+    return _pragma(connection, "application_id") == APPLICATION_ID
+
+
+def has_marks(connection: sqlite3.Connection, namespace: str) -> bool:
+    """Whether the table of marks is there."""
+    return bool(connection.execute(f"PRAGMA table_info({quote(marks_name(namespace))})").fetchall())
+
+
+def make_marks(connection: sqlite3.Connection, context: TierContext) -> None:
+    """Make the table of marks, where it was lost, and its index."""
+    marks = marks_name(context.namespace)
+    if not has_marks(connection, context.namespace):
+        connection.execute(_marks_sql(context.namespace, "CREATE TABLE"))
+        connection.execute(f"CREATE INDEX {quote(f'idx_{marks}_marked_at')} ON {quote(marks)} (marked_at)")
+
+
 def ensure(connection: sqlite3.Connection, context: TierContext) -> None:
     """Make what the entry type needs and the database lacks, in one transaction. Nothing is ever taken away."""
     if _is_complete(connection, context):
@@ -139,7 +157,7 @@ def _is_complete(connection: sqlite3.Connection, context: TierContext) -> bool:
     return (
         bool(held)
         and not _lacking_columns(context, held)
-        and not _lacking_indexes(connection, context, held)
+        and not lacking_indexes(connection, context, held)
         and _pragma(connection, "application_id") == APPLICATION_ID
     )
 
@@ -155,7 +173,7 @@ def _lacking_columns(context: TierContext, held: Mapping[str, str]) -> dict[str,
     return lacking
 
 
-def _lacking_indexes(connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
+def lacking_indexes(connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
     """What each index to make is on, by name."""
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     return {name: on for name, on in _indexes(context, held).items() if name not in there}
@@ -192,7 +210,7 @@ def _complete(database: Database, context: TierContext) -> None:
         for name, kind in _lacking_columns(context, held).items():
             table.add_column(name, kind)
     held = columns_of(database.conn, context.namespace)
-    for name, on in _lacking_indexes(database.conn, context, held).items():
+    for name, on in lacking_indexes(database.conn, context, held).items():
         database.execute(f"CREATE INDEX {quote(name)} ON {on}")
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {FORMAT}")
