@@ -80,15 +80,19 @@ def check_files(paths: Iterable[str]) -> Iterator[Finding]:
             yield FILE_EXPOSED.at(path, _mode(status), partial(_restrict, path, 0o077))
 
 
-def check_folder(path: str, *, own: bool) -> Iterator[Finding]:
-    """See that others cannot write into the folder `path`; nor enter it, if it is one that tierkit made (`own`)."""
+def check_folder(path: str, *, own: bool, sticky: bool = False) -> Iterator[Finding]:
+    """See that others cannot write into the folder `path`; nor enter it, if it is one that tierkit made (`own`).
+
+    With `sticky` one such as /tmp will do, where nobody can take away what is another's.
+    """
     try:
         status = os.stat(path)  # a user may have made it a link
     except FileNotFoundError:
         return
-    sticky = not own and status.st_mode & modes.S_ISVTX  # as /tmp, where nobody can take away what is another's
-    if files.others_can_write(status) and not sticky:
-        yield FOLDER_WRITABLE.at(path, _mode(status), None if _is_foreign(status) else partial(_restrict, path, 0o022))
+    is_sticky = status.st_mode & modes.S_ISVTX
+    if files.others_can_write(status) and not (sticky and is_sticky):
+        mine = not (_is_foreign(status) or is_sticky)
+        yield FOLDER_WRITABLE.at(path, _mode(status), partial(_restrict, path, 0o022) if mine else None)
     elif own and status.st_mode & 0o077:
         yield FOLDER_EXPOSED.at(path, _mode(status), partial(_restrict, path, 0o077))
 

@@ -35,7 +35,7 @@ def treat(patient: Patient, found: Examination, on_progress: OnProgress | None) 
     failures: dict[Repair, str] = {}
     for repair, _ in found.repairs:
         _try(repair, failures)
-    if any(code in _ENGINE for _, code in found.counts):
+    if found.repairs or any(code in _ENGINE for _, code in found.counts):  # what was repaired may have lost records
 
         def heal() -> None:
             with patient.writing() as stack:

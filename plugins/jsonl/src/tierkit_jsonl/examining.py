@@ -38,7 +38,7 @@ def examine(context: TierContext, options: JsonlOptions) -> Iterator[Finding]:
     directory = os.path.join(root, context.namespace)
     if files.stat(directory) is None:
         return
-    yield from storage_checks.check_folder(root, own=False)
+    yield from storage_checks.check_folder(root, own=False, sticky=True)
     yield from storage_checks.check_folder(directory, own=True)
     names = sorted(files.listdir(directory))
     paths = [os.path.join(directory, name) for name in names]

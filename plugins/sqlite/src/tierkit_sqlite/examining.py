@@ -97,29 +97,27 @@ class _Database:
             yield kinds.LOG_GROWN.at(self._path + "-wal", size, self._repairs.empty_log)
         yield from self._content()
 
-    def _content(self) -> list[Finding]:
+    def _content(self) -> Iterator[Finding]:
         """What is found inside, of one state of the database.
 
         Raises:
             TierTimeout: It changes all the time.
         """
+        try:
+            yield from self._unchanged()
+        except failures.DAMAGE as error:
+            if not (failures.is_damage(error) or failures.is_misfit(error)):
+                raise failures.translated(error, self._path) from None
+            yield kinds.NOT_A_DATABASE.at(self._path, _said(error), self._repairs.reopen)
+
+    def _unchanged(self) -> list[Finding]:
         for _ in range(_TRIES):
             connection, stamp = connect_for_reading(self._settings)
             with contextlib.closing(connection):
-                found = list(self._inside(connection))
+                found = list(self._tables(connection))
             if stamp is None or files.stamp(self._path) == stamp:
                 return found
         raise TierTimeout(f"{self._path} keeps changing while it is read")
-
-    def _inside(self, connection: sqlite3.Connection) -> Iterator[Finding]:
-        try:
-            connection.execute("PRAGMA schema_version").fetchall()  # reads the head
-            yield from self._tables(connection)
-        except failures.DAMAGE as error:
-            if failures.is_damage(error) or failures.is_misfit(error):
-                yield kinds.NOT_A_DATABASE.at(self._path, _said(error), self._repairs.reopen)
-            else:
-                raise failures.translated(error, self._path) from None
 
     def _tables(self, connection: sqlite3.Connection) -> Iterator[Finding]:
         refused = self._refused(connection)
