@@ -1,22 +1,24 @@
+# ruff: noqa: S608 - all names are constants
 """Kinds of damage, each done to a store that the library made, and what the doctor must find and repair of it.
 
-`python -m tests.faults.doctor_damage` does all of it, and then switches off one check of the doctor's after another: the
-table must notice each. It prints a table, and ends with 1 if something was missed.
+`python -m tests.faults.doctor_damage` does all of it, then switches off one check of the doctor's after another, which
+the table must notice, and looks for false alarms beside a writer. It ends with 1 if something was missed.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 from unittest.mock import patch
 
-import msgspec
 from cryptography.fernet import Fernet
 from tests.faults.ill_stores import (
     NAMESPACE,
@@ -38,11 +40,15 @@ from tests.faults.ill_stores import (
 )
 
 from tierkit import ProxyEntry, Row, hookimpl, storage_checks
-from tierkit.doctor import coherence
+from tierkit.doctor import coherence, examining, rows, treating
 from tierkit.row import OWED, OWED_PURGE_AT
+from tierkit.testing.suite.processes import forked, send
+from tierkit_jsonl import examining as jsonl_examining
+from tierkit_jsonl import repairing as jsonl_repairing
 from tierkit_jsonl.lines import FORMAT, Header, encode_header, encode_row, key_crc
 from tierkit_sqlite import examining as sqlite_examining
-from tierkit_sqlite import library
+from tierkit_sqlite import library, salvage
+from tierkit_sqlite import repairing as sqlite_repairing
 
 HIDES: Final = "level-unreadable"
 """Found along with what keeps a level from opening."""
@@ -438,6 +444,20 @@ DAMAGES: Final = (
 )
 
 
+KEPT: Final = {
+    "copy-differs",
+    "jsonl-damaged-line",
+    "jsonl-foreign-content",
+    "jsonl-shard-beyond",
+    "row-damaged",
+    "sqlite-lost-database",
+    "sqlite-not-a-database",
+    "sqlite-page-damaged",
+    "sqlite-row-damaged",
+}
+"""What is kept aside when it is repaired."""
+
+
 def problems(done: Damage, sound: Store, folder: Path) -> Iterator[str]:
     """What the doctor does wrong about a damage, done to a copy of a sound store."""
     store = copy_of(sound, folder)
@@ -453,7 +473,10 @@ def problems(done: Damage, sound: Store, folder: Path) -> Iterator[str]:
         repaired = {finding.code for finding in treated.findings if finding.repaired}
         if repaired != done.repaired:
             yield f"repaired {sorted(repaired)}: {[(str(f), f.why_not) for f in treated.findings if not f.repaired]}"
-        again = store.examine().codes() - {"kept-aside"}
+        left = store.examine().codes()
+        if done.codes & KEPT and "kept-aside" not in left:
+            yield "nothing was kept aside"
+        again = left - {"kept-aside"}
         if again != (done.codes - done.repaired - {"kept-aside"}):
             yield f"found again {sorted(again)}"
     if not done.codes - done.repaired - {"kept-aside"}:
@@ -472,6 +495,90 @@ def without_waiting() -> AbstractContextManager[object]:
     return patch.object(coherence, "SETTLE_SECONDS", 0.0)
 
 
+# -- no false alarm ---------------------------------------------------------------------------------------------------
+
+
+def alarms_beside_a_writer(folder: Path, looks: int) -> list[str]:
+    """What is found in a sound store while another process writes to it, and when that was killed."""
+    store = make(folder)
+    with forked(partial(_write_for_ever, store)) as writer:
+        writer.receive()
+        found = [str(finding) for _ in range(looks) for finding in store.examine().findings]
+        writer.kill()
+    harmless = {"copy-stale", "jsonl-left-over"}  # what a process leaves that is killed in the midst of a write
+    return found + [str(finding) for finding in store.examine().findings if finding.code not in harmless]
+
+
+def _write_for_ever(store: Store, pipe: Connection) -> None:
+    with store.open() as cache:
+        for number in count():
+            cache.put_many(entry(number % 200 + other) for other in range(20))
+            cache.delete(entry(number % 200).key)
+            if not number:
+                send(pipe, 1)
+
+
+# -- checks that are switched off -------------------------------------------------------------------------------------
+
+
+def _nothing(*_: object, **__: object) -> tuple[()]:
+    return ()
+
+
+def _none(*_: object, **__: object) -> None:
+    return None
+
+
+SWITCHED_OFF: Final[tuple[tuple[Any, str, Callable[..., object], Callable[[Store], object]], ...]] = (
+    (storage_checks, "check_files", _nothing, a_shard_that_others_can_read),
+    (storage_checks, "check_folder", _nothing, a_folder_that_others_can_enter),
+    (jsonl_examining._Store, "_without_description", _nothing, no_description),
+    (jsonl_examining._Store, "_look_at_name", _nothing, a_shard_beyond_their_number),
+    (jsonl_examining._Store, "_left_over", _nothing, an_unfinished_rewrite),
+    (jsonl_examining._Store, "_look_at_log", _nothing, a_line_with_a_flipped_bit),
+    (jsonl_examining._Store, "_torn", _nothing, a_torn_tail),
+    (jsonl_examining._Store, "_misplaced", _nothing, a_record_in_another_shard),
+    (jsonl_repairing, "_keep_damage", _none, a_line_with_a_flipped_bit),
+    (jsonl_examining, "write_nothing", _none, a_torn_tail),
+    (sqlite_examining._Database, "_around", _nothing, a_database_that_others_can_read),
+    (sqlite_examining._Database, "_without_database", _nothing, a_log_without_its_database),
+    (sqlite_examining._Database, "_refused", _none, the_database_of_another_program),
+    (sqlite_examining._Database, "_lacking", _nothing, an_index_that_was_dropped),
+    (sqlite_examining._Database, "_integrity", _nothing, an_index_that_lacks_rows),
+    (sqlite_examining._Database, "_rows", _nothing, a_version_that_is_a_text),
+    (sqlite_repairing, "_reindex", _none, an_index_that_lacks_rows),
+    (salvage, "keep_copy", _none, a_version_that_is_a_text),
+    (examining, "_check_plugins", _nothing, a_plugin_that_fails),
+    (examining, "check_sources", _nothing, a_key_that_is_malformed),
+    (examining, "check_keys_of_rows", _nothing, a_key_that_was_not_rotated),
+    (rows.RowChecks, "_judged", _none, a_record_that_was_edited),
+    (rows.RowChecks, "_look", _none, a_clock_that_is_behind),
+    (rows.RowChecks, "at_the_end", _nothing, another_key),
+    (coherence.Comparison, "_judged", _none, a_copy_with_another_content),
+    (coherence.Comparison, "contradicted", _nothing, a_copy_with_another_content),
+    (treating, "_heal", _none, records_that_nobody_swept),
+    (treating, "_remove_damaged", _none, a_record_that_was_edited),
+    (treating.Kept, "keep", _none, a_record_that_was_edited),
+)
+"""A check or a step of a repair, what takes its place, and the damage that must notice."""
+
+
+def survivors(sound: Store, folder: Path) -> Iterator[str]:
+    """The checks that can be switched off and nothing notices."""
+    by_plant = {done.plant: done for done in DAMAGES}
+    for number, (owner, name, instead, plant) in enumerate(SWITCHED_OFF):
+        with patch.object(owner, name, instead):
+            if not _noticed(by_plant[plant], sound, folder / str(number)):
+                yield f"{owner.__name__}.{name}"
+
+
+def _noticed(done: Damage, sound: Store, folder: Path) -> bool:
+    try:
+        return bool(list(problems(done, sound, folder)))
+    except Exception:  # noqa: BLE001 - whatever comes of it
+        return True
+
+
 def main() -> int:
     """Do all of it, and print what came of it."""
     failed = 0
@@ -483,8 +590,13 @@ def main() -> int:
             print(
                 f"{'FAILED' if wrong else 'ok    '} {done.name}: {', '.join(sorted(done.codes))}", *wrong, sep="\n    "
             )
+        (Path(name) / "off").mkdir()
+        survived = list(survivors(sound, Path(name) / "off"))
+        alarms = alarms_beside_a_writer(Path(name) / "beside", looks=30)
     print(f"{len(DAMAGES)} kinds of damage, {failed} failed")
-    return 1 if failed else 0
+    print(f"{len(SWITCHED_OFF)} checks switched off, {len(survived)} unnoticed", *survived)
+    print(f"30 looks at a store that is written to, {len(alarms)} false alarms", *alarms, sep="\n    ")
+    return 1 if failed or survived or alarms else 0
 
 
 if __name__ == "__main__":

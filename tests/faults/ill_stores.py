@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - all names are constants
 """A store that the library made, and the kinds of damage that are done to copies of it."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ import contextlib
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -28,7 +28,7 @@ LONGEST_LOG_BYTES: Final = 128 * 1024 * 1024
 """A log is brought into the database at 8 MB, and a large transaction makes it longer."""
 _MOST_MESSAGES: Final = 20
 _TRIES: Final = 8
-_ASIDE: Final = re.compile(r"\.corrupt-\d{8}T\d{6}Z(\.\d+)?")
+_ASIDE: Final = re.compile(r"\.corrupt-\d{8}T\d{6}Z(\.\d+)?(-wal|-shm|-journal)?")
 
 
 def examine(context: TierContext, options: SQLiteOptions) -> Iterator[Finding]:
