@@ -105,7 +105,8 @@ class Store:
     def a_row(self) -> Row:
         """One of the rows of the authority."""
         with self.stack() as stack:
-            return next(iter(stack.levels[-1].scan()))  # type: ignore[no-any-return]
+            row: Row = next(iter(stack.levels[-1].scan()))
+        return row
 
     def content(self) -> dict[str, bytes]:
         """Every file, by its path, with its mode; but SQLite's index of its log, which a reader makes too."""
