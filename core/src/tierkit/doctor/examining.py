@@ -17,7 +17,7 @@ from tierkit.doctor.key_checks import check_keys_of_rows, check_sources
 from tierkit.doctor.patients import Patient
 from tierkit.doctor.result import Chart, Examination
 from tierkit.doctor.rows import RowChecks
-from tierkit.errors import CacheCorruptionError, CacheStorageError, TierkitError
+from tierkit.errors import CacheCorruptionError, CacheStorageError, PluginError, TierkitError
 from tierkit.findings import Finding
 from tierkit.level import Level
 from tierkit.plugins import PluginRegistry
@@ -56,7 +56,10 @@ def _check_storage(patient: Patient, tier: ResolvedTier) -> Iterator[Finding]:
     if tier.spec.examine is None:
         return
     try:
-        yield from tier.spec.examine(patient.context(tier), tier.options)
+        for finding in tier.spec.examine(patient.context(tier), tier.options):
+            if not isinstance(finding, Finding):
+                raise PluginError(f"its examination answered a {type(finding).__name__}, which is no Finding")
+            yield finding
     except Exception as error:
         logger.debug("the storage of %s could not be examined", tier.name, exc_info=True)
         yield kinds.LEVEL_UNREADABLE.at("its storage", f"{type(error).__name__}: {error}")

@@ -97,7 +97,7 @@ COPY_AHEAD: Final = FindingKind(
     code="copy-ahead",
     severity="warning",
     means="A copy is newer than the record in the lowest level, which is not owed it: that level has lost a write.",
-    advice="Restored from a backup? The next opening puts the copy down again.",
+    advice="See whether that level was restored from a backup. The next opening puts the copy down again.",
     fix="puts it down again",
 )
 COPY_ALONE: Final = FindingKind(

@@ -39,6 +39,7 @@ class RowChecks:
         self._not_held: Counter[str] = Counter()
         self._counts: Counter[FindingKind] = Counter()
         self._oldest_owed = inf
+        self._may_not_wait = stack.owing.write_policy != "demote"  # which leaves them above until they are evicted
         self._bounded = 0
 
     def of(self, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -54,7 +55,7 @@ class RowChecks:
         """What was counted."""
         for key, count in self._not_held.items():
             yield kinds.KEY_NOT_HELD.at(f"the key {key}", f"{count} records")
-        if self._oldest_owed < self._now - HOUR_SECONDS:
+        if self._may_not_wait and self._oldest_owed < self._now - HOUR_SECONDS:
             self._counts[kinds.OWED_LONG] = self._counts.pop(kinds.OWED)
         limit = self._level.max_entries
         if limit is not None and self._bounded > limit + max(_SLACK, limit // 20):

@@ -58,14 +58,14 @@ MISPLACED: Final = FindingKind(
     code="jsonl-misplaced",
     severity="error",
     means="A record lies in a shard that is not that of its key: it is not found by it.",
-    advice="Were shards copied from another store, or renamed?",
+    advice="See whether shards were copied from another store, or renamed.",
     fix="puts it where it belongs, unless something newer is there",
 )
 BEYOND: Final = FindingKind(
     code="jsonl-shard-beyond",
     severity="error",
     means="There is a shard beyond their number: nobody reads it.",
-    advice="Was meta.json replaced? What it holds can be read with jq.",
+    advice="See whether meta.json was replaced. What the shard holds can be read with jq.",
     fix="renames it to <shard>.corrupt-<time>",
 )
 LEFT_OVER: Final = FindingKind(
