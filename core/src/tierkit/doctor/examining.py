@@ -56,13 +56,16 @@ def _check_storage(patient: Patient, tier: ResolvedTier) -> Iterator[Finding]:
     if tier.spec.examine is None:
         return
     try:
-        for finding in tier.spec.examine(patient.context(tier), tier.options):
-            if not isinstance(finding, Finding):
-                raise PluginError(f"its examination answered a {type(finding).__name__}, which is no Finding")
-            yield finding
+        yield from map(_checked, tier.spec.examine(patient.context(tier), tier.options))
     except Exception as error:
         logger.debug("the storage of %s could not be examined", tier.name, exc_info=True)
         yield kinds.LEVEL_UNREADABLE.at("its storage", f"{type(error).__name__}: {error}")
+
+
+def _checked(finding: object) -> Finding:
+    if isinstance(finding, Finding):
+        return finding
+    raise PluginError(f"its examination answered a {type(finding).__name__}, which is no Finding")
 
 
 def _kept_beside(tier: ResolvedTier) -> Iterator[Finding]:

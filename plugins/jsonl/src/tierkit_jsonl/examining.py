@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -29,23 +30,31 @@ _OURS: Final = re.compile(
     r"meta\.(?:json(?:\.tmp)?|lock)|([0-9a-f]{2})(?:\.([1-9][0-9]{0,17}))?\.(?:jsonl(\.tmp)?|lock)"
 )
 _ASIDE: Final = re.compile(r".+\.corrupt-\d+(?:-\d+)?")
+_BESIDE: Final = "__"
+"""Begins the name of a store that the engine keeps beside one of records."""
 _LEAST_DEAD: Final = 1024 * 1024
 
 
 def examine(context: TierContext, options: JsonlOptions) -> Iterator[Finding]:
-    """What is wrong with the store that `options` name; nothing if it is not there."""
+    """What is wrong with the store that `options` name, and with those beside it; nothing if it is not there."""
     root = os.path.abspath(options.path)
-    directory = os.path.join(root, context.namespace)
-    if files.stat(directory) is None:
+    if not os.path.isdir(root):
         return
     yield from storage_checks.check_folder(root, own=False, sticky=True)
+    beside = [name for name in sorted(files.listdir(root)) if name.startswith(f"{context.namespace}{_BESIDE}")]
+    for namespace in (context.namespace, *beside):
+        directory = os.path.join(root, namespace)
+        if os.path.isdir(directory):
+            yield from _examine(replace(context, namespace=namespace), options, directory)
+
+
+def _examine(context: TierContext, options: JsonlOptions, directory: str) -> Iterator[Finding]:
     yield from storage_checks.check_folder(directory, own=True)
     names = sorted(files.listdir(directory))
     paths = [os.path.join(directory, name) for name in names]
     yield from storage_checks.check_files(paths)
-    yield from storage_checks.check_room(
-        directory, sum(status.st_size for path in paths if (status := files.stat(path)))
-    )
+    found = map(files.stat, paths)
+    yield from storage_checks.check_room(directory, sum(status.st_size for status in found if status is not None))
     yield from _Store(context, options, directory).findings(names)
 
 
