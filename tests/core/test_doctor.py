@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ from tierkit import (
     TierContext,
     TierReadOnly,
     TierSpec,
+    TierUnavailable,
     Trait,
     hookimpl,
     storage_checks,
 )
 from tierkit.doctor import examine
-from tierkit.testing import FakeClock
+from tierkit.doctor.treating import Kept
+from tierkit.testing import FakeClock, make_row
 from tierkit_sqlite import SQLiteCacheTier, SQLiteOptions
 from tierkit_sqlite.library import sqlite3
 
@@ -168,8 +171,8 @@ def plugin(**more: Any) -> object:
         @hookimpl
         def register_tiers(self) -> list[TierSpec]:
             traits = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
-            told = {"examine": look, **more}
-            return [TierSpec(kind="shelf", factory=make, options=Shelf, traits=traits, api=1, **told)]
+            told = {"factory": make, "examine": look, **more}
+            return [TierSpec(kind="shelf", options=Shelf, traits=traits, api=1, **told)]
 
     return Plugin()
 
@@ -193,6 +196,39 @@ def test_an_examination_that_cannot_be_called_is_a_fault_of_the_plugin(tmp_path:
     config = CacheConfig(tiers=({"backend": "shelf", "path": tmp_path / "shelf.db"},))
     with pytest.raises(CacheConfigError, match="examine must be callable"):
         examine(config, plugins=[plugin(examine="yes")])
+
+
+def test_a_tier_without_an_examination_has_its_rows_checked(tmp_path: Path) -> None:
+    config = CacheConfig(encryption_key_file=tmp_path / "key", tiers=({"backend": "shelf", "path": tmp_path / "s.db"},))
+    with CacheManager(config, plugins=[plugin()]) as cache:
+        cache.put(ProxyEntry.from_url("http://203.0.113.1:80", source="paid"))
+    found = examine(config, plugins=[plugin(examine=None)])
+    assert (found.findings, found.records) == ((), {"L1": 1})
+
+
+def test_a_stack_that_cannot_be_opened_at_all_is_told_of_every_level(tmp_path: Path) -> None:
+    def make(context: TierContext, options: Any) -> Any:
+        return "no tier"
+
+    config = CacheConfig(encryption_key_file=tmp_path / "key", tiers=({"backend": "shelf", "path": tmp_path / "s.db"},))
+    found = examine(config, plugins=[plugin(factory=make, examine=None)])
+    assert found.unreadable == ("L1",)
+    assert "which is no CacheTier" in found.findings[0].detail
+
+
+def test_what_is_removed_again_is_kept_in_another_file(cache: CacheManager[ProxyEntry], tmp_path: Path) -> None:
+    for _ in range(2):
+        cache.put(ProxyEntry.from_url("http://203.0.113.9:80", source="paid"))
+        spoil_all(tmp_path / "data" / "tierkit.db")
+        cache.examine(fix=True)
+    assert len(list((tmp_path / "data").glob("tierkit.db.damaged-*.jsonl*"))) == 2
+
+
+def test_what_cannot_be_kept_is_not_removed() -> None:
+    tier = SimpleNamespace(name="L2", options=SimpleNamespace())
+    patient: Any = SimpleNamespace(levels=[tier], time=SimpleNamespace(now=lambda: 1.0))
+    with pytest.raises(TierUnavailable, match="L2 has no path"):
+        Kept(patient, "L2").keep(make_row())
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

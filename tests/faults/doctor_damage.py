@@ -343,6 +343,13 @@ def a_key_beside_the_data(store: Store) -> None:
     store.settings["encryption_key_file"] = moved
 
 
+def a_configuration_with_the_key_that_others_can_read(store: Store) -> None:
+    file = store.folder / "tierkit.toml"
+    file.write_text(f'[tierkit]\nencryption_key = "{store.key.read_text().strip()}"\n')
+    file.chmod(0o644)
+    store.loads = file
+
+
 def a_folder_of_keys_that_others_can_write(store: Store) -> None:
     store.key.parent.chmod(0o777)
 
@@ -411,6 +418,14 @@ DAMAGES: Final = (
         unrepaired=("sqlite-wal-fault",),
         around=partial(patch.object, library, "has_wal_fault", lambda: True),
     ),
+    damage(
+        an_index_that_lacks_rows,
+        "sqlite-index-damaged",
+        "sqlite-wal-fault",
+        name="an index that lacks rows, and a SQLite with a known fault",
+        unrepaired=("sqlite-wal-fault",),
+        around=partial(patch.object, library, "has_wal_fault", lambda: True),
+    ),
     damage(a_record_that_was_edited, "row-damaged"),
     damage(a_copy_that_was_edited, "row-damaged"),
     damage(a_record_under_another_key, "row-damaged", "copy-alone"),
@@ -432,6 +447,7 @@ DAMAGES: Final = (
     damage(a_key_that_nobody_needs, "key-retirable", unrepaired=("key-retirable",)),
     damage(a_key_that_was_not_rotated, "key-outdated", unrepaired=("key-outdated",)),
     damage(a_key_beside_the_data, "key-with-data", unrepaired=("key-with-data",)),
+    damage(a_configuration_with_the_key_that_others_can_read, "key-in-config"),
     damage(a_folder_of_keys_that_others_can_write, "key-folder-writable", unrepaired=("key-folder-writable",)),
     damage(a_plugin_that_fails, "plugin-broken", unrepaired=("plugin-broken",)),
     damage(

@@ -41,6 +41,7 @@ class Store:
         files_settings: More settings of the level of JSON Lines.
         entry_type: The class of the entries.
         plugins: More plugins.
+        loads: A configuration file.
     """
 
     folder: Path
@@ -49,11 +50,13 @@ class Store:
     files_settings: dict[str, Any] = field(default_factory=dict)
     entry_type: type[CacheEntry] = ProxyEntry
     plugins: tuple[object, ...] = ()
+    loads: Path | None = None
 
     def config(self) -> CacheConfig:
         files: dict[str, Any] = {"backend": "jsonl", "path": self.folder / "files", "shards": 4, **self.files_settings}
         tiers = ({"backend": "memory"}, files, {"backend": "sqlite", "path": self.database})
-        return CacheConfig(**{"encryption_key_file": self.key, "tiers": tiers, **self.settings})
+        settings = {"encryption_key_file": self.key, "tiers": tiers, **self.settings}
+        return CacheConfig(**settings) if self.loads is None else CacheConfig.load(self.loads, environ={}, **settings)
 
     @property
     def key(self) -> Path:

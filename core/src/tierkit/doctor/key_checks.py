@@ -21,6 +21,7 @@ def check_sources(patient: Patient) -> Iterator[Finding]:
     """What is wrong with the key that would be used, and with the file that holds it."""
     exposed = list(_check_file(patient, patient.sources.key_file()))
     yield from exposed
+    yield from _check_config(patient.config.origins.get("encryption_key", ""))
     error = patient.key_error
     if error and kinds.KEY_EXPOSED not in [finding.kind for finding in exposed]:
         yield kinds.KEY_UNUSABLE.at("the encryption key", error)
@@ -39,6 +40,15 @@ def check_keys_of_rows(
             yield kinds.KEY_OUTDATED.at(f"the key {key}", f"{count} records")
         elif complete:
             yield kinds.KEY_RETIRABLE.at(f"the key {key}")
+
+
+def _check_config(origin: str) -> Iterator[Finding]:
+    """See that a file that the key itself was given in is its owner's alone."""
+    kind, _, path = origin.partition(" ")
+    status = files.stat(os.path.realpath(path)) if kind == "file" else None
+    if status is not None and status.st_mode & 0o077:
+        mode = f"mode {modes.S_IMODE(status.st_mode):04o}"
+        yield kinds.KEY_IN_CONFIG.at(path, mode, partial(os.chmod, path, status.st_mode & 0o700))
 
 
 def _check_file(patient: Patient, path: Path | None) -> Iterator[Finding]:

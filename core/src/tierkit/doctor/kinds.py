@@ -37,6 +37,13 @@ KEY_FOLDER_WRITABLE: Final = FindingKind(
     means="Other users can put another file in the place of the key file.",
     advice="chmod go-w the folder, or keep the key file in one of your own.",
 )
+KEY_IN_CONFIG: Final = FindingKind(
+    code="key-in-config",
+    severity="error",
+    means="Other users can read the configuration file that the encryption key stands in.",
+    advice="chmod 600 it; better keep the key in a file or variable of its own, and rotate: others may have read it.",
+    fix="takes the rights of others away",
+)
 KEY_WITH_DATA: Final = FindingKind(
     code="key-with-data",
     severity="warning",

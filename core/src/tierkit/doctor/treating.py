@@ -106,7 +106,8 @@ class Kept:
         Raises:
             TierUnavailable: The storage is not a file or folder.
         """
-        line = json.dumps({name: getattr(row, name) for name in row.__struct_fields__}, default=_plain)
+        told = {name: getattr(row, name) for name in row.__struct_fields__}
+        line = json.dumps({**told, "columns": dict(row.columns)}, default=_plain)
         fd = self._open()
         try:
             files.append(fd, f"{line}\n".encode())
@@ -115,10 +116,9 @@ class Kept:
             files.close(fd)
 
     def _open(self) -> int:
-        if self._name:
-            opened = files.open_log(self._name, write=True)
-            if opened is not None:
-                return opened[0]
+        opened = files.open_log(self._name, write=True) if self._name else None
+        if opened is not None:
+            return opened[0]
         if not isinstance(self._path, Path):
             raise TierUnavailable(
                 f"{self._level} has no path beside which a damaged record could be kept: it is removed when it is read"
@@ -135,7 +135,5 @@ def _free(path: str) -> str:
     return name
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return dict(value) if hasattr(value, "items") else str(value)
+def _plain(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
