@@ -36,7 +36,7 @@ def doctor(context: click.Context, settings: Settings, *, fix: bool, levels: tup
     """
     from tierkit.doctor import examine
 
-    with _quietly(settings), progress(settings, "tierkit.doctor") as progress_of:
+    with _quietly(settings), progress(settings, "tierkit.doctor", logs=False) as progress_of:
         found = examine(
             settings.config(),
             entry_type=settings.entry_type(),
