@@ -117,6 +117,8 @@ def test_a_cache_that_is_closed_or_for_reading_only_refuses(tmp_path: Path) -> N
 def test_a_level_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheConfigError, match="no level 'L9': there are L1, L2"):
         examine(config_of(tmp_path), levels=["L9"])
+    with pytest.raises(CacheConfigError, match="no level of that name"):
+        examine(config_of(tmp_path), levels=["http://user:swordfish@203.0.113.1:80"])
 
 
 def test_a_cache_that_is_not_there_has_no_findings_and_is_not_made(tmp_path: Path) -> None:

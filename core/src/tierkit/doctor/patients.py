@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -24,6 +25,8 @@ from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import needs_key
 from tierkit.stack import Stack
 from tierkit.tier import TierContext, Trait
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Patient(ABC):
@@ -144,5 +147,6 @@ def _useless_key() -> SecretStr:
 
 def _refuse_unknown(asked: Sequence[str], there: Sequence[str]) -> None:
     for name in asked:
-        if name not in there:
-            raise CacheConfigError(f"there is no level {name!r}: there are {', '.join(there) or 'none'}")
+        if name not in there:  # shown only if it can be a name: it may be a URL, with a password
+            shown = repr(name) if _NAME.fullmatch(name) else "of that name"
+            raise CacheConfigError(f"there is no level {shown}: there are {', '.join(there) or 'none'}")
