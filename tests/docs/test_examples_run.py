@@ -19,6 +19,7 @@ DOCUMENTS = [
     "docs/how-to/query.md",
     "docs/how-to/warm.md",
     "docs/how-to/damaged-store.md",
+    "docs/how-to/doctor.md",
     "docs/how-to/monitor.md",
     "docs/how-to/rotate-keys.md",
     "docs/reference/expiry.md",

@@ -7,8 +7,8 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "forking", "latency", "progress"},
-    {"row"},
+    {"errors", "files", "findings", "forking", "latency", "progress"},
+    {"row", "storage_checks"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"ciphers"},
     {"entry", "metrics", "observers"},
@@ -34,7 +34,7 @@ LAYERS = [
     {"health"},
     {"inspection"},
     {"checking", "leasing", "rotation"},
-    {"transfer"},
+    {"doctor", "transfer"},
     {"face"},
     {"manager"},
     {"testing"},

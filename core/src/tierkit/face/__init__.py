@@ -1,5 +1,6 @@
 """The methods of `CacheManager`, a file for each family of them; opening, reading and closing are in `manager`."""
 
+from tierkit.face.examination import ExaminationMethods
 from tierkit.face.filtering import FilterMethods
 from tierkit.face.health import HealthMethods
 from tierkit.face.leasing import LeaseMethods
@@ -9,6 +10,7 @@ from tierkit.face.upkeep import UpkeepMethods
 from tierkit.face.writing import WritingMethods
 
 __all__ = [
+    "ExaminationMethods",
     "FilterMethods",
     "HealthMethods",
     "LeaseMethods",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tierkit.findings import Finding
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.bulk import Bulk
 from tierkit.testing.suite.concurrency import Concurrency
 from tierkit.testing.suite.durability import Durability
 from tierkit.testing.suite.eviction import Eviction
+from tierkit.testing.suite.examination import Examinations
 from tierkit.testing.suite.iteration import Iteration
 from tierkit.testing.suite.lifetime import Lifetime
 from tierkit.testing.suite.marks import Marks
@@ -35,6 +37,7 @@ class TierContract(  # pytest runs the last of these first
     Concurrency,
     Durability,
     Resources,
+    Examinations,
     Lifetime,
     Queries,
     Iteration,
@@ -45,7 +48,7 @@ class TierContract(  # pytest runs the last of these first
     Versions,
     RoundTrips,
 ):
-    """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else.
+    """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else but `examine`.
 
     ```python
     class TestMyTier(TierContract):
@@ -71,11 +74,15 @@ class TierContract(  # pytest runs the last of these first
         """
         raise NotImplementedError(f"{type(self).__name__} must define open_tier(context, path)")
 
+    def examine(self, context: TierContext, path: Path) -> Iterable[Finding] | None:
+        """Call what your `TierSpec` has as `examine`, for the storage at `path`; None if it has none."""
+        return None
+
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass in which a part of the contract is replaced or switched off.
 
         Raises:
-            TypeError: It overrides something other than `open_tier`.
+            TypeError: It overrides something other than `open_tier` and `examine`.
         """
         super().__init_subclass__(**options)
         changed = [name for name in _WHOLE if _attribute(cls, name) is not _attribute(TierContract, name)]
@@ -100,4 +107,4 @@ def _attribute(cls: type, name: str) -> object:
     return getattr_static(cls, name, None)
 
 
-_WHOLE = [name for name in dir(TierContract) if not name.startswith("__") and name != "open_tier"]
+_WHOLE = [name for name in dir(TierContract) if not name.startswith("__") and name not in {"open_tier", "examine"}]

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tierkit import ANY_POLICY, CacheTier, Row, TierContext, TierSpec, Trait, hookimpl
+from tierkit import ANY_POLICY, CacheTier, Finding, Row, TierContext, TierSpec, Trait, hookimpl
 
 if TYPE_CHECKING:
     from tierkit_sqlite.tier import SQLiteCacheTier
@@ -49,6 +50,7 @@ def register_tiers() -> list[TierSpec]:
             api=1,
             summary="one SQLite table per entry type, shared by processes, open to queries",
             eviction_policies=ANY_POLICY,
+            examine=_examine,
         )
     ]
 
@@ -63,6 +65,12 @@ def _make(context: TierContext, options: SQLiteOptions) -> CacheTier[Row]:
         cache_size_mb=options.cache_size_mb,
         indexes=options.indexes,
     )
+
+
+def _examine(context: TierContext, options: SQLiteOptions) -> Iterator[Finding]:
+    from tierkit_sqlite.examining import examine
+
+    return examine(context, options)
 
 
 def __getattr__(name: str) -> Any:

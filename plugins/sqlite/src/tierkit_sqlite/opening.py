@@ -60,7 +60,7 @@ class Settings:
         """
         if self.context.read_only:
             return open_for_reading(self)
-        was_empty = self._stays_empty()
+        was_empty = self.stays_empty()
         files.prepare(self.path)
         try:
             with gate:
@@ -93,7 +93,7 @@ class Settings:
         )
         return True
 
-    def _stays_empty(self) -> bool:
+    def stays_empty(self) -> bool:
         """Whether the file is there and empty, and not because another process is just making it."""
         give_up = monotonic() + _MAKING_SECONDS
         while files.is_empty(self.path):
@@ -210,6 +210,19 @@ def open_for_reading(settings: Settings) -> Opened:
         passing = schema.stand_in(connection, settings.context)
         tracked = file if stamp is None and not passing else None
         return Opened(connection, _table(connection, settings), file=tracked, stamp=stamp, passing=passing)
+
+
+def connect_for_reading(settings: Settings) -> tuple[sqlite3.Connection, tuple[int, ...] | None]:
+    """A connection to the file as it is, and its stamp if it is read without locks: that tells if it has changed.
+
+    Raises:
+        TierUnavailable: The file is not safe to open.
+    """
+    files.check(settings.path)
+    stamp = files.settled_stamp(settings.path)
+    with _closed_on_error(_connect(settings, "mode=ro" if stamp is None else "mode=ro&immutable=1")) as connection:
+        _tune(connection, settings)
+        return connection, stamp
 
 
 def _opened_for_writing(settings: Settings) -> Opened:

@@ -131,6 +131,24 @@ def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
     return columns
 
 
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether its head says that it is a database of tierkit."""
+    return _pragma(connection, "application_id") == APPLICATION_ID
+
+
+def has_marks(connection: sqlite3.Connection, namespace: str) -> bool:
+    """Whether the table of marks is there."""
+    return bool(connection.execute(f"PRAGMA table_info({quote(marks_name(namespace))})").fetchall())
+
+
+def make_marks(connection: sqlite3.Connection, context: TierContext) -> None:
+    """Make the table of marks, where it was lost, and its index."""
+    marks = marks_name(context.namespace)
+    if not has_marks(connection, context.namespace):
+        connection.execute(_marks_sql(context.namespace, "CREATE TABLE"))
+        connection.execute(f"CREATE INDEX {quote(f'idx_{marks}_marked_at')} ON {quote(marks)} (marked_at)")
+
+
 def ensure(connection: sqlite3.Connection, context: TierContext, indexes: Indexes = ()) -> None:
     """Make what the entry type needs and the database lacks, in one transaction.
 
@@ -173,7 +191,7 @@ def _is_complete(connection: sqlite3.Connection, context: TierContext, indexes: 
     return (
         bool(held)
         and not _lacking_columns(context, held)
-        and not _lacking_indexes(connection, context, held, indexes)
+        and not lacking_indexes(connection, context, held, indexes)
         and not _needless_indexes(connection, context, indexes)
         and _pragma(connection, "application_id") == APPLICATION_ID
     )
@@ -190,8 +208,8 @@ def _lacking_columns(context: TierContext, held: Mapping[str, str]) -> dict[str,
     return lacking
 
 
-def _lacking_indexes(
-    connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str], indexes: Indexes
+def lacking_indexes(
+    connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str], indexes: Indexes = ()
 ) -> dict[str, str]:
     """What each index to make is on, by name."""
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
@@ -248,7 +266,7 @@ def _complete(database: Database, context: TierContext, indexes: Indexes) -> Non
     held = columns_of(database.conn, context.namespace)
     for name in _needless_indexes(database.conn, context, indexes):
         database.execute(f"DROP INDEX {quote(name)}")
-    for name, on in _lacking_indexes(database.conn, context, held, indexes).items():
+    for name, on in lacking_indexes(database.conn, context, held, indexes).items():
         database.execute(f"CREATE INDEX {quote(name)} ON {on}")
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {FORMAT}")

@@ -191,6 +191,13 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
     return rows, _next(found, last)
 
 
+def undecodable(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> list[int]:
+    """The rowids of those of the next rows after a rowid that are not what was written."""
+    found = fetch(cursor, table.page, (after, last))
+    check_width(found, table.width + 1)
+    return [rowid for rowid, *columns in found if table.row(columns) is None]
+
+
 def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
     """The next keys after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.key_page, (after, last))
