@@ -15,6 +15,7 @@ OVERALL = 85.0
 WHOLE = (
     "tierkit/ciphers.py",
     "tierkit/encryptor.py",
+    "tierkit/filters.py",
     "tierkit/key_file.py",
     "tierkit/key_sources.py",
     "tierkit/keys.py",

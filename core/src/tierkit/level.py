@@ -233,11 +233,11 @@ class Level:
         while (record := self.call(next, records, end)) is not end:
             yield record
 
-    def query(self, query: Query) -> Iterator[Any]:
-        """As `scan`, what `query` asks for; by many at a time, since they come fast."""
+    def query(self, query: Query) -> Iterator[list[Any]]:
+        """What `query` asks for, many records at a time, since they come fast; else as `scan`."""
         records = self.call(self._begun, "query", partial(self.tier.query, query))
         while some := self.call(list, islice(records, QUERY_STEP)):
-            yield from some
+            yield some
 
     def _begun(self, name: str, look: Callable[[], object]) -> Iterator[Any]:
         records = look()

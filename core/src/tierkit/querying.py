@@ -51,32 +51,28 @@ class Querying(Generic[E]):
 
     def _found(self, level: Level, query: Query) -> Iterator[E]:
         owed = set(self.stack.owing.intents)
-        if query.limit is None:
-            yield from self._entries(level, query, owed)
-            return
-        some = replace(query, limit=query.limit + len(owed)) if owed else query
-        seen: set[str] = set()
+        some = replace(query, limit=query.limit + len(owed)) if owed and query.limit is not None else query
+        opened, seen = self.stack.opened, set()
         try:
-            for entry in self._entries(level, some, owed):
-                seen.add(entry.key)
-                yield entry
+            for record in self._records(level, some, owed):
+                entry = opened(level, record)
+                if entry is not None:
+                    if query.limit is not None:
+                        seen.add(entry.key)
+                    yield entry
         except _Short:
-            every = self._entries(level, replace(query, limit=None), owed)
+            every = self._found(level, replace(query, limit=None))
             yield from (entry for entry in every if entry.key not in seen)
 
-    def _entries(self, level: Level, query: Query, owed: set[str]) -> Iterator[E]:
+    def _records(self, level: Level, query: Query, owed: set[str]) -> Iterator[Any]:
         held = _answered(level, query)
         if not owed:
-            return self._opened(level, held)
+            return held
         held = (record for record in held if record.key not in owed)
         late = replace(query, limit=None).answer(self.stack.owed_or_paid(level, owed))
-        return self._opened(level, _merged(query, held, late))
-
-    def _opened(self, level: Level, records: Iterator[Any]) -> Iterator[E]:
-        for record in records:
-            entry = self.stack.opened(level, record)
-            if entry is not None:
-                yield entry
+        if query.order_by is None:
+            return chain(held, late)
+        return heapq.merge(held, late, key=query.position, reverse=query.descending)
 
 
 def _answered(level: Level, query: Query) -> Iterator[Any]:
@@ -85,18 +81,9 @@ def _answered(level: Level, query: Query) -> Iterator[Any]:
     Raises:
         _Short: After that, where there may be more.
     """
-    if query.limit is None:
-        yield from level.query(query)
-        return
     answered = 0
-    for record in level.query(query):
-        answered += 1
-        yield record
+    for some in level.query(query):
+        answered += len(some)
+        yield from some
     if answered == query.limit:
         raise _Short
-
-
-def _merged(query: Query, *parts: Iterator[Any]) -> Iterator[Any]:
-    if query.order_by is None:
-        return chain(*parts)
-    return heapq.merge(*parts, key=query.position, reverse=query.descending)
