@@ -216,3 +216,9 @@ def test_memory_does_not_grow_with_the_records(path: Path, order_by: str | None)
             tracemalloc.stop()
     assert count == 5000
     assert peak < 5000 * 500 / 4
+
+
+def test_rows_of_the_engine_beside_the_records_need_no_column_of_an_index(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["country"]).close()
+    beside = {"columns": {"holder": "text"}, "namespace": "proxy__leases", "beside": True}
+    open_tier(path, context=beside, indexes=["country"]).close()
