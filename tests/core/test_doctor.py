@@ -171,9 +171,8 @@ def plugin(**more: Any) -> object:
     class Plugin:
         @hookimpl
         def register_tiers(self) -> list[TierSpec]:
-            traits = SQLiteCacheTier.traits
             told = {"factory": make, "examine": look, **more}
-            return [TierSpec(kind="shelf", options=Shelf, traits=traits, api=1, **told)]
+            return [TierSpec(kind="shelf", options=Shelf, traits=SQLiteCacheTier.traits, api=1, **told)]
 
     return Plugin()
 
