@@ -1,5 +1,6 @@
 """The methods of `CacheManager`, a file for each family of them; opening, reading and closing are in `manager`."""
 
+from tierkit.face.changing import ChangingMethods
 from tierkit.face.health import HealthMethods
 from tierkit.face.leasing import LeaseMethods
 from tierkit.face.queries import QueryMethods
@@ -7,4 +8,12 @@ from tierkit.face.transfer import TransferMethods
 from tierkit.face.upkeep import UpkeepMethods
 from tierkit.face.writing import WritingMethods
 
-__all__ = ["HealthMethods", "LeaseMethods", "QueryMethods", "TransferMethods", "UpkeepMethods", "WritingMethods"]
+__all__ = [
+    "ChangingMethods",
+    "HealthMethods",
+    "LeaseMethods",
+    "QueryMethods",
+    "TransferMethods",
+    "UpkeepMethods",
+    "WritingMethods",
+]

@@ -1,0 +1,101 @@
+"""How a value is loaded: what `get_or_load` and `memoize` take, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tierkit.duration import Duration, seconds_of
+from tierkit.errors import CacheValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """Checked, in seconds.
+
+    Attributes:
+        ttl: How long the value lives; None for what the cache's rules give.
+        tags: Its tags.
+        stale_seconds: How long after its deadline a value is answered while it is loaded anew.
+        stale_on_error: Whether an expired value is answered where the load raises.
+        early: After which part of its life a value is loaded anew; None for not before its end.
+        timeout: How long a caller waits; None for as long as it takes.
+    """
+
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    stale_seconds: float = 0.0
+    stale_on_error: bool = False
+    early: float | None = None
+    timeout: float | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        grace_seconds: float,
+        *,
+        ttl: Duration | None,
+        tags: Iterable[str],
+        stale: Duration | None,
+        stale_on_error: bool,
+        early: float | None,
+        timeout: Duration | None,
+    ) -> LoadOptions:
+        """What was given, checked.
+
+        Raises:
+            CacheValidationError: A value cannot work, or asks for stale values longer than the cache keeps them.
+        """
+        options = cls(
+            ttl_seconds(ttl),
+            tags_of(tags),
+            0.0 if stale is None else seconds_of("stale", stale),
+            stale_on_error,
+            _share(early),
+            None if timeout is None else seconds_of("timeout", timeout),
+        )
+        if options.stale_seconds > grace_seconds or (stale_on_error and not grace_seconds):
+            wanted = f"stale = {stale!r}" if stale is not None else "stale_on_error"
+            raise CacheValidationError(
+                f"{wanted}: the cache keeps values for grace_seconds = {grace_seconds:g} after their deadline: "
+                "raise that setting"
+            )
+        return options
+
+    @property
+    def takes_stale(self) -> bool:
+        """Whether an expired value may be answered at all."""
+        return self.stale_seconds > 0 or self.stale_on_error or self.timeout is not None
+
+
+def ttl_seconds(ttl: Duration | None) -> float | None:
+    """`ttl` in seconds.
+
+    Raises:
+        CacheValidationError: It is no duration.
+    """
+    return None if ttl is None else seconds_of("ttl", ttl)
+
+
+def tags_of(tags: Any) -> tuple[str, ...]:
+    """`tags`, each once.
+
+    Raises:
+        CacheValidationError: They are no tags; a single string holds only letters.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise CacheValidationError(f"tags must be several words, such as ['red'], not {type(tags).__name__}")
+    unique = tuple(dict.fromkeys(tags))
+    for tag in unique:
+        if not isinstance(tag, str) or not tag:
+            raise CacheValidationError(f"a tag must be a word, not {tag!r}")
+    return unique
+
+
+def _share(early: Any) -> float | None:
+    if early is None:
+        return None
+    if isinstance(early, (int, float)) and not isinstance(early, bool) and 0 < early < 1:
+        return float(early)
+    raise CacheValidationError(f"early = {early!r}: must be a part of the life of a value, such as 0.8")
