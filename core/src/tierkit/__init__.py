@@ -20,6 +20,8 @@ from tierkit.errors import (
     CacheValidationError,
     EncryptionKeyError,
     KeyNotHeldError,
+    LoadError,
+    LoadTimeout,
     PluginError,
     SchemaMismatchError,
     SealingError,
@@ -63,6 +65,7 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
+    from tierkit.cache import Cache, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
@@ -79,6 +82,8 @@ _LATE = {
     "MemoryCacheTier": "tierkit_memory",
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
+    "Cache": "tierkit.cache",
+    "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
     "Lease": "tierkit.leases",
@@ -115,6 +120,7 @@ __all__ = [
     "AdmissionFactory",
     "AdmissionPolicy",
     "BlobTier",
+    "Cache",
     "CacheClosedError",
     "CacheConfig",
     "CacheConfigError",
@@ -153,6 +159,9 @@ __all__ = [
     "LeasedEntry",
     "Level",
     "LevelKeys",
+    "LoadError",
+    "LoadTimeout",
+    "Memoized",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",

@@ -19,9 +19,9 @@ _TYPED: Final = "; a cache that is given the type of its values, such as Cache[{
 class Codec(Generic[V]):
     """Encodes and decodes the values of one cache. Thread-safe.
 
-    Without a type, values are what MessagePack knows: None, bool, int, float, str, bytes, aware datetimes, and lists and
-    dicts of these. With one they are what msgspec can decode as that type (structs, dataclasses, typed dicts, tuples,
-    sets, enums, ...), and pydantic models.
+    Without a type, values are what MessagePack knows: None, bool, int, float, str, bytes, aware datetimes, and lists
+    and dicts of these. With one they are what msgspec can decode as that type (structs, dataclasses, typed dicts,
+    tuples, sets, enums, ...), and pydantic models.
 
     Attributes:
         value_type: The type; `Any` for none.

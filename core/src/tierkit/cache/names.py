@@ -8,7 +8,7 @@ begins with `@`: then it is stored as `@:key`. The namespace is the `source` of 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from tierkit.checks import check_key
 from tierkit.errors import CacheValidationError
@@ -26,7 +26,7 @@ class Names:
         source: What its records say as their source.
     """
 
-    def __init__(self, namespace: str = "") -> None:
+    def __init__(self, namespace: Any = "") -> None:
         """The keys of `namespace`.
 
         Raises:
@@ -36,7 +36,7 @@ class Names:
             raise CacheValidationError(
                 f"namespace {namespace!r}: must be at most 128 letters, digits, '_', '.', '-', and '/' between parts"
             )
-        self.namespace = namespace
+        self.namespace: str = namespace
         self.source = namespace or _NO_SOURCE
         self._plain = not namespace
         self._prefix = f"{_MARK}{namespace}:"

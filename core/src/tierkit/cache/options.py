@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from tierkit.duration import Duration, seconds_of
 from tierkit.errors import CacheValidationError
+
+
+class LoadSettings(TypedDict, total=False):
+    """How a value is loaded and kept, as a caller says it.
+
+    Attributes:
+        ttl: How long the value lives, as for `Cache.set`.
+        tags: Its tags.
+        stale: For so long after its deadline a value is answered at once, while it is loaded anew in the background.
+            The setting `grace_seconds` says how long values are there after their deadline.
+        stale_on_error: If the load raises, and there is a value whose grace has not ended, answer that.
+        early: The part of its life, such as 0.8, after which a value is loaded anew in the background when it is asked
+            for, so that nobody waits.
+        timeout: How long to wait. Then a value whose grace has not ended is answered, if there is one. The load goes
+            on, and its value is kept.
+    """
+
+    ttl: Duration | None
+    tags: Iterable[str]
+    stale: Duration | None
+    stale_on_error: bool
+    early: float | None
+    timeout: Duration | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +54,26 @@ class LoadOptions:
     timeout: float | None = None
 
     @classmethod
-    def checked(
-        cls,
-        grace_seconds: float,
-        *,
-        ttl: Duration | None,
-        tags: Iterable[str],
-        stale: Duration | None,
-        stale_on_error: bool,
-        early: float | None,
-        timeout: Duration | None,
-    ) -> LoadOptions:
+    def checked(cls, grace_seconds: float, given: LoadSettings) -> LoadOptions:
         """What was given, checked.
 
         Raises:
             CacheValidationError: A value cannot work, or asks for stale values longer than the cache keeps them.
         """
+        if unknown := given.keys() - LoadSettings.__annotations__.keys():
+            raise CacheValidationError(
+                f"{min(unknown)} is unknown; there are {', '.join(LoadSettings.__annotations__)}"
+            )
+        stale, timeout = given.get("stale"), given.get("timeout")
         options = cls(
-            ttl_seconds(ttl),
-            tags_of(tags),
+            ttl_seconds(given.get("ttl")),
+            tags_of(given.get("tags", ())),
             0.0 if stale is None else seconds_of("stale", stale),
-            stale_on_error,
-            _share(early),
+            given.get("stale_on_error", False),
+            _share(given.get("early")),
             None if timeout is None else seconds_of("timeout", timeout),
         )
-        if options.stale_seconds > grace_seconds or (stale_on_error and not grace_seconds):
+        if options.stale_seconds > grace_seconds or (options.stale_on_error and not grace_seconds):
             wanted = f"stale = {stale!r}" if stale is not None else "stale_on_error"
             raise CacheValidationError(
                 f"{wanted}: the cache keeps values for grace_seconds = {grace_seconds:g} after their deadline: "

@@ -12,7 +12,9 @@ import msgspec
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 ROOT: Final = "value"
-_SECRET: Final = "a secret cannot be stored in a plain value: keep it in a field of type SecretStr of an entry class"
+_SEALED_ELSEWHERE: Final = (
+    "a secret cannot be stored in a plain value: keep it in a field of type SecretStr of an entry class"
+)
 
 Step = tuple[str, Any]
 """How a part is named within its whole, and the part."""
@@ -32,7 +34,7 @@ def unstorable(value: Any, encode: Callable[[Any], bytes], path: str = ROOT) -> 
 
 def _why(value: Any) -> str:
     if isinstance(value, (SecretStr, SecretBytes)):
-        return _SECRET
+        return _SEALED_ELSEWHERE
     if isinstance(value, dict):
         return "a key of this mapping cannot be stored: keys are text, numbers, bytes or None"
     if isinstance(value, int):
