@@ -7,7 +7,8 @@ record that was found goes back to the same put (`row.GOES_BACK_TO`), as every c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar
 
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry
@@ -54,10 +55,22 @@ class Updating(Generic[E]):
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first: try again")
 
     def pop(self, key: str) -> E | None:
-        """Remove the record and answer it; None if there is none. No two callers get the same."""
+        """Remove the record and answer it; None if there is none. No two callers get the same.
+
+        A deletion does not say who was first: the record is replaced by one that has expired, and that is deleted.
+        """
+        with self._stack.filling.turn(key):
+            return self._pop(key)
+
+    def _pop(self, key: str) -> E | None:
         for _ in range(ATTEMPTS):
-            _, entry, authority = self._held(key)
-            if entry is None or self._comparing.remove(entry):
+            held, entry, authority = self._held(key)
+            if entry is None:
+                return None
+            gone = self._comparing.prepare(entry.evolve(expires_at=_LONG_AGO), held)
+            done = self._comparing.replace(gone, held.version)
+            if done is not None:
+                self._comparing.remove(done)
                 return entry
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first: try again")
 
@@ -120,4 +133,5 @@ def _version(held: Any) -> int:
     return 0 if held is None else int(held.version)
 
 
-_STAMPS_PER_SECOND = 1_000_000 * 1024  # see `clock.VersionClock`
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
+_STAMPS_PER_SECOND: Final = 1_000_000 * 1024  # see `clock.VersionClock`

@@ -32,7 +32,7 @@ class Names:
         Raises:
             CacheValidationError: It cannot be the name of one.
         """
-        if namespace and not (isinstance(namespace, str) and _NAME.fullmatch(namespace) and len(namespace) <= 128):
+        if namespace != "" and not (isinstance(namespace, str) and _NAME.fullmatch(namespace) and len(namespace) <= 128):
             raise CacheValidationError(
                 f"namespace {namespace!r}: must be at most 128 letters, digits, '_', '.', '-', and '/' between parts"
             )
@@ -59,4 +59,4 @@ class Names:
 
     def inner(self, name: str) -> Names:
         """The namespace `name` within this one."""
-        return Names(f"{self.namespace}/{name}" if self.namespace else name)
+        return Names(f"{self.namespace}/{Names(name or None).namespace}" if self.namespace else name or None)
