@@ -97,9 +97,9 @@ class Memoized(Generic[P, R]):
         """As a method: the instance is the first argument."""
         return self if instance is None else types.MethodType(self, instance)
 
-    def _fixed(self, name: str, value: Any) -> Any:
+    def _fixed(self, name: str, value: Any) -> bytes:
         try:
-            return _canonical(value)
+            return msgspec.msgpack.encode(_canonical(value))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             advice = "leave it out with ignore, or give memoize a key"
             raise CacheValidationError(
