@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ def test_two_caches_over_one_storage_load_once(tmp_path: Path) -> None:
 
     with Cache[int].open(CacheConfig(tiers=tiers)) as one, Cache[int].open(CacheConfig(tiers=tiers)) as two:
         told: list[int] = []
-        run_together([lambda cache=cache: told.append(cache.get_or_load("a", load)) for cache in (one, two, one, two)])
+
+        def ask(cache: Cache[int]) -> None:
+            told.append(cache.get_or_load("a", load))
+
+        run_together([partial(ask, cache) for cache in (one, two, one, two)])
     assert (loads, told) == ([1], [7] * 4)
 
 
@@ -209,7 +214,7 @@ def test_a_loader_may_ask_for_other_keys_but_not_for_its_own(cache: Cache[Any]) 
     assert cache.get_or_load("c", lambda: 3) == 3
 
 
-def test_loaders_that_ask_for_each_others_keys_do_not_wait_for_ever(cache: Cache[Any]) -> None:
+def test_loaders_that_ask_for_each_others_keys_do_not_wait_for_ever(cache: Cache[int]) -> None:
     both = threading.Barrier(2)
 
     def crossing(own: str, other: str) -> int:
@@ -242,15 +247,18 @@ def test_a_wrong_option_is_refused_before_anything_is_loaded(
 def test_stale_values_are_refused_where_none_are_kept(cache: Cache[Any], source: Source) -> None:
     with pytest.raises(CacheValidationError, match="grace_seconds = 600"):
         cache.get_or_load("a", source, stale="11m")
-    with Cache.open(tiers=({"backend": "memory"},), durability="none", clock=FakeClock()) as strict:
-        with pytest.raises(CacheValidationError, match="stale_on_error: .*grace_seconds = 0"):
-            strict.get_or_load("a", source, stale_on_error=True)
+    with (
+        Cache.open(tiers=({"backend": "memory"},), durability="none", clock=FakeClock()) as strict,
+        pytest.raises(CacheValidationError, match=r"stale_on_error: .*grace_seconds = 0"),
+    ):
+        strict.get_or_load("a", source, stale_on_error=True)
 
 
 def test_what_is_no_loader_is_refused(cache: Cache[Any]) -> None:
     async def load() -> int:
         return 1
 
+    wrong: Any
     for wrong in (load, 5):
         with pytest.raises(CacheValidationError, match="load must be a function"):
             cache.get_or_load("a", wrong)
@@ -272,9 +280,7 @@ def test_a_value_that_no_longer_fits_the_type_is_loaded_anew(cache: Cache[Any]) 
 # -- stale values ----------------------------------------------------------------------------------------------------
 
 
-def test_a_stale_value_is_answered_while_it_is_loaded_anew(
-    cache: Cache[Any], source: Source, clock: FakeClock
-) -> None:
+def test_a_stale_value_is_answered_while_it_is_loaded_anew(cache: Cache[Any], source: Source, clock: FakeClock) -> None:
     assert cache.get_or_load("a", source, ttl=60, stale="5m") == 1
     clock.advance(100)
     source.hold_up()
@@ -453,7 +459,7 @@ def test_what_is_invalidated_just_before_it_is_stored_is_removed_again(stacked: 
         loader.flights.disown(lambda _: True)
         return stored(*args)
 
-    loader._stored = late  # type: ignore[method-assign]
+    loader._stored = late  # type: ignore[assignment]
     assert stacked.get_or_load("a", source) == 1
     assert "a" not in stacked
 
@@ -482,9 +488,7 @@ def test_a_load_that_outlives_its_cache_is_not_stored(world: World, source: Sour
         cache.get_or_load("a", source)
 
 
-def test_a_load_is_not_an_error_in_the_log(
-    cache: Cache[Any], source: Source, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_load_is_not_an_error_in_the_log(cache: Cache[Any], source: Source, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tierkit"):
         cache.get_or_load("a", source)
     assert caplog.text == ""

@@ -3,8 +3,7 @@
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydantic import BaseModel
@@ -42,25 +41,42 @@ def test_a_result_is_kept_for_its_arguments(cache: Cache[Any], clock: FakeClock)
 
 def test_equal_arguments_of_different_types_are_different_calls(cache: Cache[Any]) -> None:
     fetch, _ = counted(cache)
-    arguments: list[Any] = [1, 1.0, True, "1", b"1", None, [1], (1,), {1}, {"1": 1}, {1: 1}, Decimal(1), Query(text="1")]
+    arguments: list[Any] = [
+        1,
+        1.0,
+        True,
+        "1",
+        b"1",
+        None,
+        [1],
+        (1,),
+        {1},
+        {"1": 1},
+        {1: 1},
+        Decimal(1),
+        Query(text="1"),
+    ]
     assert len({fetch.cache_key(argument) for argument in arguments}) == len(arguments)
     assert fetch.cache_key({"a": 1, "b": 2}) == fetch.cache_key({"b": 2, "a": 1})
     assert fetch.cache_key({3, 1, 2}) == fetch.cache_key({2, 3, 1})
     assert fetch.cache_key(frozenset("ab")) == fetch.cache_key({"a", "b"})
 
 
-def test_a_key_is_the_same_in_another_process(cache: Cache[Any]) -> None:
-    program = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "from tests.core.cache.test_cache_memoize import counted\n"
-        "from tierkit import Cache\n"
-        "with Cache.open(tiers=({'backend': 'memory'},), durability='none') as cache:\n"
-        "    print(counted(cache)[0].cache_key({'a', 'b', 'c'}, size={'x': [1]}))"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
-    )
-    assert ran.stdout.strip() == counted(cache)[0].cache_key({"c", "b", "a"}, size={"x": [1]})
+PROGRAM: Final = """
+from tierkit import Cache
+with Cache.open(tiers=({"backend": "memory"},), durability="none") as cache:
+    def fetch(page, size=10): ...
+    fetch.__module__, fetch.__qualname__ = "app", "fetch"
+    key = cache.memoize(fetch).cache_key({"a", "b", "c"}, size={"x": [1], "y": (2, None)})
+"""
+
+
+def test_a_key_is_the_same_in_every_process() -> None:
+    here: dict[str, Any] = {}
+    exec(PROGRAM, here)  # noqa: S102 - what the other process runs too
+    ran = subprocess.run([sys.executable, "-c", PROGRAM + "print(key)"], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == here["key"]
+    assert here["key"].startswith("app.fetch:")
 
 
 def test_what_cannot_be_part_of_a_key_is_refused_by_name(cache: Cache[Any]) -> None:

@@ -43,7 +43,7 @@ def test_a_change_keeps_deadline_and_usage(cache: CacheManager[Note], clock: Fak
     assert changed.access_count == 1
 
 
-@pytest.mark.parametrize("nothing", [lambda held: None, lambda held: held])
+@pytest.mark.parametrize("nothing", [lambda _: None, lambda held: held])
 def test_where_nothing_is_to_be_put_nothing_is(cache: CacheManager[Note], world: World, nothing: Any) -> None:
     cache.put(note("a", "1"))
     world.calls.clear()
@@ -75,7 +75,11 @@ def test_what_another_writer_did_first_is_read_again(cache: CacheManager[Note], 
 
 
 def test_threads_lose_no_change(cache: CacheManager[Note]) -> None:
-    run_together([lambda: [cache.update("a", counted) for _ in range(20)] for _ in range(4)])
+    def count() -> None:
+        for _ in range(20):
+            cache.update("a", counted)
+
+    run_together([count] * 4)
     assert where(cache, "a") == {"L1": "80", "L2": "80", "L3": "80"}
 
 

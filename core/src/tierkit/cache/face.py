@@ -14,7 +14,7 @@ from tierkit.cache.mapping import MappingMethods
 from tierkit.cache.memoizing import Memoized, kind_of
 from tierkit.cache.names import Names
 from tierkit.cache.options import LoadOptions, LoadSettings
-from tierkit.cache.values import MISSING
+from tierkit.cache.values import MISSING, V
 from tierkit.check_runners import is_async
 from tierkit.clock import Clock, SystemClock
 from tierkit.config import CacheConfig
@@ -25,7 +25,6 @@ from tierkit.manager import CacheManager
 from tierkit.statistics import CacheStatistics
 from tierkit.values import type_name
 
-V = TypeVar("V")
 W = TypeVar("W")
 P = ParamSpec("P")
 R = TypeVar("R")

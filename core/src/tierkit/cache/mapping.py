@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
-from typing import Any, TypeVar
+from typing import Any
 
-from tierkit.cache.values import MISSING, ValueMethods
-
-V = TypeVar("V")
+from tierkit.cache.values import MISSING, V, ValueMethods
 
 
 class _Values(ValuesView[V]):

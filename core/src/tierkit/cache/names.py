@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tierkit.checks import check_key
 from tierkit.errors import CacheValidationError
+from tierkit.filters import between
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 _NO_SOURCE: Final = "unknown"
@@ -24,6 +25,7 @@ class Names:
     Attributes:
         namespace: Its name; nothing for the keys outside any.
         source: What its records say as their source.
+        where: Filters of `CacheManager.select` that find its records, and hardly any others.
     """
 
     def __init__(self, namespace: Any = "") -> None:
@@ -32,7 +34,9 @@ class Names:
         Raises:
             CacheValidationError: It cannot be the name of one.
         """
-        if namespace != "" and not (isinstance(namespace, str) and _NAME.fullmatch(namespace) and len(namespace) <= 128):
+        if namespace != "" and not (
+            isinstance(namespace, str) and _NAME.fullmatch(namespace) and len(namespace) <= 128
+        ):
             raise CacheValidationError(
                 f"namespace {namespace!r}: must be at most 128 letters, digits, '_', '.', '-', and '/' between parts"
             )
@@ -40,6 +44,8 @@ class Names:
         self.source = namespace or _NO_SOURCE
         self._plain = not namespace
         self._prefix = f"{_MARK}{namespace}:"
+        end = f"{_MARK}{namespace};"  # the first text that comes after all that begin with the prefix
+        self.where: dict[str, Any] = {} if self._plain else {"key": between(self._prefix, end)}
 
     def stored(self, key: str) -> str:
         """The stored key for `key`.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from tierkit.cache.codec import Codec
 from tierkit.cache.loading import Loader
@@ -13,9 +14,16 @@ from tierkit.checks import check_keys
 from tierkit.duration import Duration
 from tierkit.entry import ValueEntry
 from tierkit.errors import CacheValidationError
+from tierkit.filters import contains
 from tierkit.manager import CacheManager
+from tierkit.writing import BATCH
 
-V = TypeVar("V")
+if TYPE_CHECKING:
+    import typing_extensions
+
+    V = typing_extensions.TypeVar("V", default=Any)
+else:
+    V = TypeVar("V")
 D = TypeVar("D")
 
 MISSING: Final[Any] = object()
@@ -176,7 +184,7 @@ class ValueMethods(Generic[V]):
     def tagged(self, tag: str) -> Iterator[str]:
         """The keys of the values that have `tag`, in any order. Counts as no read. Blocks on I/O at each step."""
         (tag,) = tags_of([tag])
-        return (key for key, entry in self._entries() if tag in entry.tags)
+        return (key for key, _ in self._entries(tags=contains(tag)))
 
     def invalidate_tag(self, *tags: str) -> int:
         """Remove every value that has one of `tags`. Blocks on I/O. Answers how many were removed.
@@ -186,12 +194,12 @@ class ValueMethods(Generic[V]):
         """
         wanted = set(tags_of(tags))
         self._loader.flights.disown(lambda flight: self._names.own(flight.key) is not None and wanted & {*flight.tags})
-        return self._remove(entry for _, entry in self._entries() if wanted & {*entry.tags})
+        return sum(self._remove(self._entries(tags=contains(tag))) for tag in wanted)
 
     def clear(self) -> None:
         """Remove every value of this namespace, and no others. Blocks on I/O. What is set meanwhile may stay."""
         self._loader.flights.disown(lambda flight: self._names.own(flight.key) is not None)
-        self._remove(entry for _, entry in self._entries())
+        self._remove(self._entries())
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -215,14 +223,19 @@ class ValueMethods(Generic[V]):
     def _decoded(self, key: str, entry: ValueEntry | None) -> V:
         return self._codec.decode(key, cast("ValueEntry", entry).encoded)  # something was put
 
-    def _entries(self) -> Iterator[tuple[str, ValueEntry]]:
+    def _entries(self, **filters: Any) -> Iterator[tuple[str, ValueEntry]]:
         """The entries of this namespace that may be returned, with their keys, in any order."""
-        entries = ((self._names.own(entry.key), entry) for entry in self.manager.scan())
+        found = self.manager.select(where=self._names.where | filters)
+        entries = ((self._names.own(entry.key), entry) for entry in found)
         return ((key, entry) for key, entry in entries if key is not None)
 
-    def _remove(self, entries: Iterator[ValueEntry]) -> int:
+    def _remove(self, entries: Iterator[tuple[str, ValueEntry]]) -> int:
+        """Delete each at its own version, in batches."""
         self.manager._check_writable()
-        return sum(self.manager._comparing.remove(entry) for entry in entries)
+        removed = 0
+        while batch := [entry for _, entry in islice(entries, BATCH)]:
+            removed += len(self.manager._comparing.remove_many(batch))
+        return removed
 
 
 def _check_number(name: str, value: Any) -> None:
