@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -73,12 +73,13 @@ class Codec(Generic[V]):
             SchemaMismatchError: It does not fit the type.
         """
         try:
-            return cast("V", self._decode(encoded))
+            value: V = self._decode(encoded)
         except (ValueError, TypeError, RecursionError) as error:  # msgspec's own is a ValueError
             raise SchemaMismatchError(
                 f"the value of {key[:80]!r} is no {type_name(self.value_type)}: {_with_path(error)}; "
                 "another program has written it, or the type has changed: delete it"
             ) from None
+        return value
 
 
 def _same(value: Any, back: Any) -> bool:

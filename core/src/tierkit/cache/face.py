@@ -197,10 +197,7 @@ class Cache(MappingMethods[V]):
             CacheValidationError: The value cannot be stored, or an option cannot work.
             Exception: What `load` raised.
         """
-        checked = LoadOptions.checked(self.manager.config.grace_seconds, options)
-        function: Any = load
-        if not callable(function) or is_async(function):
-            raise CacheValidationError(f"load must be a function that takes nothing, not {kind_of(function)}")
+        checked = LoadOptions.of(self.manager.config.grace_seconds, options)
         return self._load(key, load, checked)
 
     @overload
@@ -240,7 +237,7 @@ class Cache(MappingMethods[V]):
         Raises:
             CacheValidationError: It is no function, or an option cannot work.
         """
-        checked = LoadOptions.checked(self.manager.config.grace_seconds, options)
+        checked = LoadOptions.of(self.manager.config.grace_seconds, options)
         if function is not None:
             return Memoized(self, function, checked, key, ignore)
         return lambda function: Memoized(self, function, checked, key, ignore)
@@ -281,25 +278,31 @@ class Cache(MappingMethods[V]):
 
     def _load(self, key: str, load: Callable[[], V], options: LoadOptions) -> V:
         stored = self._names.stored(key)
-        entry = self.manager.get(stored, allow_stale=options.takes_stale)
+        entry = self.manager.get(stored, allow_stale=True) if options.takes_stale else self.manager.get(stored)
         value: V = MISSING if entry is None else self._usable(key, entry)
-        job = Job(
-            stored,
-            lambda: self._entry(key, load(), options.ttl, options.tags),
-            lambda entry: self._usable(key, entry) is not MISSING,
-            options,
-            0 if entry is None or entry.is_stale else entry.version,
-        )
         if entry is None or value is MISSING:
-            return self._codec.decode(key, self._loader.load(job).encoded)
+            return self._codec.decode(key, self._loader.load(self._job(key, load, options, entry)).encoded)
         if not entry.is_stale:
-            if self._is_due(entry, options):
-                self._loader.refresh(job)
+            if options.early is not None and self._is_due(entry, options.early):
+                self._loader.refresh(self._job(key, load, options, entry))
             return value
+        job = self._job(key, load, options, entry)
         if self._late(entry) < options.stale_seconds:
             self._loader.refresh(job)
             return value
         return self._loaded_or(key, value, job)
+
+    def _job(self, key: str, load: Callable[[], V], options: LoadOptions, held: ValueEntry | None) -> Job:
+        given: Any = load
+        if not callable(given) or is_async(given):
+            raise CacheValidationError(f"load must be a function that takes nothing, not {kind_of(given)}")
+        return Job(
+            self._names.stored(key),
+            lambda: self._entry(key, load(), options.ttl, options.tags),
+            lambda entry: self._usable(key, entry) is not MISSING,
+            options,
+            0 if held is None or held.is_stale else held.version,
+        )
 
     def _loaded_or(self, key: str, stale: V, job: Job) -> V:
         """What is loaded, or `stale` if that fails, or takes too long."""
@@ -325,12 +328,12 @@ class Cache(MappingMethods[V]):
     def _late(self, entry: ValueEntry) -> float:
         return self.manager._time.now() - entry._deadline
 
-    def _is_due(self, entry: ValueEntry, options: LoadOptions) -> bool:
+    def _is_due(self, entry: ValueEntry, early: float) -> bool:
         """Whether the part of its life after which it is to be loaded anew is over."""
-        if options.early is None or entry.updated_at is None:
+        if entry.updated_at is None:
             return False
         begun = entry.updated_at.timestamp()
-        return self.manager._time.now() >= begun + options.early * (entry._deadline - begun)
+        return self.manager._time.now() >= begun + early * (entry._deadline - begun)
 
 
 @lru_cache(maxsize=256)

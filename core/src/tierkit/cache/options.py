@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import lru_cache
+from typing import Any, TypedDict, cast
 
 from tierkit.duration import Duration, seconds_of
 from tierkit.errors import CacheValidationError
@@ -54,6 +55,14 @@ class LoadOptions:
     timeout: float | None = None
 
     @classmethod
+    def of(cls, grace_seconds: float, given: LoadSettings) -> LoadOptions:
+        """As `checked`, which is done once for what is given again and again."""
+        try:
+            return _checked_once(cls, grace_seconds, tuple(given.items()))
+        except TypeError:  # tags in a list
+            return cls.checked(grace_seconds, given)
+
+    @classmethod
     def checked(cls, grace_seconds: float, given: LoadSettings) -> LoadOptions:
         """What was given, checked.
 
@@ -85,6 +94,11 @@ class LoadOptions:
     def takes_stale(self) -> bool:
         """Whether an expired value may be answered at all."""
         return self.stale_seconds > 0 or self.stale_on_error or self.timeout is not None
+
+
+@lru_cache(maxsize=256, typed=True)
+def _checked_once(options: type[LoadOptions], grace_seconds: float, given: tuple[tuple[str, Any], ...]) -> LoadOptions:
+    return options.checked(grace_seconds, cast("LoadSettings", dict(given)))
 
 
 def ttl_seconds(ttl: Duration | None) -> float | None:

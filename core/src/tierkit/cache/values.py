@@ -58,7 +58,8 @@ class ValueMethods(Generic[V]):
             CacheValidationError: `key` cannot be a key.
             SchemaMismatchError: What is held does not fit the type of this cache.
         """
-        entry = self.manager.get(self._names.stored(key), allow_stale=allow_stale)
+        stored = self._names.stored(key)
+        entry = self.manager.get(stored, allow_stale=True) if allow_stale else self.manager.get(stored)
         return default if entry is None else self._codec.decode(key, entry.encoded)
 
     def set(self, key: str, value: V, ttl: Duration | None = None, *, tags: Iterable[str] = ()) -> None:
