@@ -156,9 +156,9 @@ def test_a_typed_value_comes_back_as_its_type(value_type: Any, value: Any) -> No
     ("value_type", "value", "reason"),
     [
         (int, "5", "it is no int: Expected `int`, got `str`"),
-        (Order, {"id": UUID(int=5), "items": [Item("a", "dear")]}, "value.items[0].price"),  # type: ignore[arg-type]
+        (Order, {"id": UUID(int=5), "items": [Item("a", "dear")]}, "value.items[0].price"),  # type: ignore[arg-type]  # what is refused
         (Point, {"x": 1.0}, "value: a dict would come back as a Point"),
-        (Point, Point("far"), "it is no Point: Expected `float`, got `str` - at `value.x`"),  # type: ignore[arg-type]
+        (Point, Point("far"), "it is no Point: Expected `float`, got `str` - at `value.x`"),  # type: ignore[arg-type]  # what is refused
         (list[int], [1, None], "value[1]"),
         (list[User], [User(name="a"), {"name": 5}], "value[1]"),
         (list[User], [User(name="a"), 7], "value[1]"),
@@ -205,5 +205,5 @@ def test_a_class_in_brackets_gives_the_type(cache: Cache[Any]) -> None:
     assert (Cache[User] is Cache[User], type(users).__name__) == (True, "Cache[User]")
     assert isinstance(users, Cache)
     with pytest.raises(CacheValidationError):
-        users["b"] = 5  # type: ignore[assignment]
+        users["b"] = 5  # type: ignore[assignment]  # what is refused
     users.close()

@@ -459,7 +459,7 @@ def test_what_is_invalidated_just_before_it_is_stored_is_removed_again(stacked: 
         loader.flights.disown(lambda _: True)
         return stored(*args)
 
-    loader._stored = late  # type: ignore[assignment]
+    loader._stored = late  # type: ignore[assignment]  # takes whatever it is given
     assert stacked.get_or_load("a", source) == 1
     assert "a" not in stacked
 

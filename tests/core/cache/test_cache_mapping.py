@@ -45,7 +45,7 @@ def test_what_is_not_there_is_a_key_error(cache: Cache[Any]) -> None:
 
 
 def test_what_cannot_be_a_key_is_in_no_cache(cache: Cache[Any]) -> None:
-    assert 5 not in cache  # type: ignore[comparison-overlap]
+    assert 5 not in cache  # type: ignore[comparison-overlap]  # that is the question
     assert "" not in cache
 
 

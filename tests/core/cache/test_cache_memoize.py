@@ -161,4 +161,4 @@ def test_a_coroutine_function_is_refused(cache: Cache[Any]) -> None:
     with pytest.raises(CacheValidationError, match="not a coroutine function"):
         cache.memoize(fetch)
     with pytest.raises(CacheValidationError, match="not str"):
-        cache.memoize(ttl=5)("fetch")  # type: ignore[arg-type]
+        cache.memoize(ttl=5)("fetch")  # type: ignore[arg-type]  # what is refused

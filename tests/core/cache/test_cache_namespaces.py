@@ -50,9 +50,9 @@ def test_a_namespace_may_have_a_type_of_its_own(cache: Cache[Any]) -> None:
     numbers = cache.namespace("numbers", value_type=int)
     numbers["a"] = 1
     with pytest.raises(CacheValidationError, match="no int"):
-        numbers["b"] = "two"  # type: ignore[assignment]
+        numbers["b"] = "two"  # type: ignore[assignment]  # what is refused
     with pytest.raises(CacheValidationError, match="no int"):
-        numbers.namespace("more")["b"] = "two"  # type: ignore[assignment]
+        numbers.namespace("more")["b"] = "two"  # type: ignore[assignment]  # what is refused
 
 
 def test_closing_a_namespace_closes_nothing(cache: Cache[Any]) -> None:

@@ -231,9 +231,9 @@ def test_a_cache_needs_a_manager_of_values() -> None:
         CacheManager(CacheConfig(tiers=MEMORY, durability="none"), entry_type=CacheEntry, clock=FakeClock()) as manager,
         pytest.raises(CacheValidationError, match="entry_type=ValueEntry"),
     ):
-        Cache(manager)  # type: ignore[arg-type]
+        Cache(manager)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(CacheValidationError, match=r"Cache\.open"):
-        Cache("values.db")  # type: ignore[arg-type]
+        Cache("values.db")  # type: ignore[arg-type]  # what is refused
 
 
 def test_settings_may_be_given_at_open_but_not_beside_a_configuration() -> None:

@@ -58,7 +58,7 @@ class LoadOptions:
     def of(cls, grace_seconds: float, given: LoadSettings) -> LoadOptions:
         """As `checked`, which is done once for what is given again and again."""
         try:
-            return _checked_once(cls, grace_seconds, tuple(given.items()))
+            return _checked_once(grace_seconds, tuple(given.items()))
         except TypeError:  # tags in a list
             return cls.checked(grace_seconds, given)
 
@@ -97,8 +97,8 @@ class LoadOptions:
 
 
 @lru_cache(maxsize=256, typed=True)
-def _checked_once(options: type[LoadOptions], grace_seconds: float, given: tuple[tuple[str, Any], ...]) -> LoadOptions:
-    return options.checked(grace_seconds, cast("LoadSettings", dict(given)))
+def _checked_once(grace_seconds: float, given: tuple[tuple[str, Any], ...]) -> LoadOptions:
+    return LoadOptions.checked(grace_seconds, cast("LoadSettings", dict(given)))
 
 
 def ttl_seconds(ttl: Duration | None) -> float | None:
