@@ -40,6 +40,19 @@ class Order(TypedDict):
     items: list[Item]
 
 
+@dataclasses.dataclass
+class Holder:
+    what: Any
+
+
+class Carrier(msgspec.Struct):
+    what: Any
+
+
+class Model(BaseModel):
+    what: Any
+
+
 class Colour(Enum):
     RED = "red"
 
@@ -98,6 +111,10 @@ def test_times_with_a_zone_come_back_equal() -> None:
         (["\ud800"], "value[0]: this text holds a lone surrogate"),
         ({"a": {(1, 2): 3, frozenset({1}): 2}}, "value.a[frozenset({1})] would not come back"),
         ({"password": SecretStr("hunter2")}, "value.password: a secret cannot be stored in a plain value"),
+        ({"a": {object()}}, "value.a{...}: a value of type object cannot be stored"),
+        ([Holder(print)], "value[0].what: a function cannot be stored"),
+        ([Carrier(print)], "value[0].what: a function cannot be stored"),
+        ([Model(what=print)], "value[0].what: a function cannot be stored"),
         ([nan, (1,)], "value[1]: a tuple would come back as a list"),
     ],
 )
@@ -127,7 +144,7 @@ def test_a_value_that_cannot_be_compared_is_refused() -> None:
 
         __hash__ = None
 
-    assert refused(Odd(a=1)).startswith("value")
+    assert refused(Odd(a=1)).startswith("value: a Odd would come back as a dict")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +181,7 @@ def test_a_typed_value_comes_back_as_its_type(value_type: Any, value: Any) -> No
         (list[User], [User(name="a"), 7], "value[1]"),
         (User, Address(street="hunter2"), "Field required"),
         (set[int], [1], "value: a list would come back as a set"),
+        (set[float], {nan}, "value would not come back equal"),
         (Any, User(name="a"), "value: a User would come back as a dict"),
     ],
 )

@@ -113,7 +113,7 @@ def test_what_is_made_must_be_an_entry_for_the_key_that_lives(cache: CacheManage
     with pytest.raises(CacheValidationError, match="another key"):
         cache.update("a", lambda _: note("b"))
     with pytest.raises(CacheValidationError, match="holds Note"):
-        cache.update("a", lambda _: 5)  # type: ignore[arg-type, return-value]
+        cache.update("a", lambda _: 5)  # type: ignore[arg-type, return-value]  # what is refused
     with pytest.raises(CacheValidationError, match="has passed"):
         cache.update("a", lambda held: held and held.evolve(expires_at=held.created_at))
     with pytest.raises(CacheValidationError, match="a key must"):

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from tierkit.cache.paths import ROOT, changed, unstorable
+from tierkit.cache.paths import ROOT, changed, equal, unstorable
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.values import type_name
 
@@ -49,7 +49,7 @@ class Codec(Generic[V]):
         try:
             encoded = self._encode(value)
             back = self._decode(encoded)
-            if _same(value, back):
+            if equal(value, back):
                 return encoded
             problem = self._difference(value, back)
         except msgspec.ValidationError as error:
@@ -80,10 +80,6 @@ class Codec(Generic[V]):
                 "another program has written it, or the type has changed: delete it"
             ) from None
         return value
-
-
-def _same(value: Any, back: Any) -> bool:
-    return bool(value == back)
 
 
 def _plain(value: Any) -> Any:

@@ -52,18 +52,19 @@ def changed(value: Any, back: Any, path: str = ROOT) -> str:
     """
     if isinstance(value, float) and isinstance(back, float) and isnan(value) and isnan(back):
         return ""
-    if type(value) is not type(back) and not _equal(value, back):
+    if type(value) is not type(back) and not equal(value, back):
         return f"{path}: a {type(value).__name__} would come back as a {type(back).__name__}"
-    theirs = dict(parts(back))
-    for step, part in parts(value):
+    theirs = {} if isinstance(back, (set, frozenset)) else dict(parts(back))
+    for step, part in parts(value) if theirs else ():
         if step not in theirs:
             return f"{path}{step} would not come back"
         if difference := changed(part, theirs[step], path + step):
             return difference
-    return "" if theirs or _equal(value, back) else f"{path} would not come back equal"
+    return "" if theirs or equal(value, back) else f"{path} would not come back equal"
 
 
-def _equal(value: Any, back: Any) -> bool:
+def equal(value: Any, back: Any) -> bool:
+    """Whether both are equal; what cannot be compared is not."""
     try:
         return bool(value == back)
     except Exception:  # noqa: BLE001 - what cannot be compared is not known to be equal
