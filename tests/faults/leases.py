@@ -176,10 +176,14 @@ def killed(levels: str, root: Path, size: Size) -> int:
 
 
 def judge(holds: list[Hold], outcome: Outcome) -> None:
-    """No record is in two hands at a time, and tokens grow."""
+    """No record is in two hands at a time, and tokens grow.
+
+    A worker that was held up until its lease had run out, before it noted that it had taken one, never had the record.
+    """
     by_key = defaultdict(list)
     for hold in sorted(holds, key=lambda hold: hold.since):
-        by_key[hold.key].append(hold)
+        if hold.since < hold.until:
+            by_key[hold.key].append(hold)
     for key, held in by_key.items():
         for former, later in pairwise(held):
             early = former.until - later.since

@@ -7,8 +7,8 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "forking", "latency", "progress"},
-    {"row"},
+    {"errors", "files", "findings", "forking", "latency", "progress"},
+    {"row", "storage_checks"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"ciphers"},
     {"entry", "metrics", "observers"},
@@ -30,11 +30,11 @@ LAYERS = [
     {"writing", "reconciling", "recovery", "timing"},
     {"clearing", "copies", "leases", "opening", "querying", "sweeper"},
     {"bulk", "comparing"},
-    {"revising", "merging", "sliding", "updating", "check_runners"},
+    {"revising", "merging", "removing", "sliding", "updating", "check_runners"},
     {"health"},
     {"inspection"},
     {"checking", "leasing", "rotation"},
-    {"transfer"},
+    {"doctor", "transfer"},
     {"face"},
     {"manager"},
     {"cache", "testing"},

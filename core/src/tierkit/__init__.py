@@ -38,6 +38,7 @@ from tierkit.errors import (
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
 from tierkit.filters import above, at_least, at_most, below, between, contains
+from tierkit.findings import Finding, FindingKind
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyProvider, KeyRing
@@ -67,6 +68,7 @@ from tierkit.tier import (
 if TYPE_CHECKING:
     from tierkit.cache import Cache, Memoized
     from tierkit.checking import Checker, CheckResult
+    from tierkit.doctor import Examination
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
@@ -88,6 +90,7 @@ _LATE = {
     "CheckResult": "tierkit.checking",
     "Lease": "tierkit.leases",
     "LeasedEntry": "tierkit.leasing",
+    "Examination": "tierkit.doctor",
     "KeyStatus": "tierkit.rotation",
     "LevelKeys": "tierkit.rotation",
     "RotationResult": "tierkit.rotation",
@@ -145,7 +148,10 @@ __all__ = [
     "Durability",
     "EncryptionKeyError",
     "EvictionPolicy",
+    "Examination",
     "FileCacheTier",
+    "Finding",
+    "FindingKind",
     "HealthResult",
     "HealthStatus",
     "Held",

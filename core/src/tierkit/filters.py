@@ -7,13 +7,13 @@ A filter is a value (equal to it), a list or set of values (equal to one of them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError

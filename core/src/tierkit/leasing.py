@@ -15,17 +15,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Final, Generic, TypeVar
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError
+from tierkit.filters import fresh_at
 from tierkit.forking import in_child
 from tierkit.health import Health
 from tierkit.leases import Lease, LeaseStore
-from tierkit.query import Query
+from tierkit.query import Condition, Query
 from tierkit.querying import Querying
 from tierkit.row import key_digest
 from tierkit.statistics import LEASE_COUNTS
@@ -67,17 +67,17 @@ class Leasing(Generic[E]):
         self._held: weakref.WeakSet[LeasedEntry[E]] = weakref.WeakSet()
 
     def lease(
-        self, query: Callable[[], Query], ttl_seconds: float, timeout_seconds: float | None, open_: Callable[[], object]
+        self, query: Query, ttl_seconds: float, timeout_seconds: float | None, check_open: Callable[[], object]
     ) -> LeasedEntry[E]:
-        """A record that `query` finds, or none after `timeout_seconds` (None: wait on). Blocks on I/O.
+        """A record that `query` finds and that has not expired, or none after `timeout_seconds` (None: wait on).
 
-        `query` is asked anew for each look, and `open_` before it: what it raises ends the waiting.
+        Blocks on I/O. Before each look `check_open` is called: what it raises ends the waiting.
         """
         began, pauses = self.stack.time.monotonic(), chain(PAUSES_SECONDS, repeat(PAUSES_SECONDS[-1]))
         while True:
-            open_()
+            check_open()
             returns = self._returns
-            found = self._first_free(query(), ttl_seconds)
+            found = self._first_free(_with(query, fresh_at(self.stack.time.now())), ttl_seconds)
             if found is not None:
                 return self._handed_out(LeasedEntry(*found, self, ttl_seconds))
             waited = self.stack.time.monotonic() - began
@@ -101,7 +101,9 @@ class Leasing(Generic[E]):
 
     def close(self) -> None:
         """Return every lease that this cache still holds, and wake those who wait."""
-        for held in list(self._held):
+        with self._lock:
+            in_hand = list(self._held)
+        for held in in_hand:
             try:
                 held.release()
             except TierkitError as error:
@@ -117,7 +119,8 @@ class Leasing(Generic[E]):
             healthy: What was learnt; None for nothing.
             lost: Whether it is known to be lost, and was said to be.
         """
-        self._held.discard(held)
+        with self._lock:
+            self._held.discard(held)
         if lost:
             return False
         try:
@@ -142,7 +145,8 @@ class Leasing(Generic[E]):
 
     def _handed_out(self, leased: LeasedEntry[E]) -> LeasedEntry[E]:
         self._count("leases_taken")
-        self._held.add(leased)
+        with self._lock:
+            self._held.add(leased)
         return leased
 
     def _count(self, what: str) -> None:
@@ -155,7 +159,7 @@ class Leasing(Generic[E]):
         passed = {lease.key for lease in self.store.held()}
         while True:
             asked, seen = len(passed) + SPARE, 0
-            for entry in self._querying.select(replace(query, limit=asked)):
+            for entry in self._querying.select(_with(query, limit=asked)):
                 seen += 1
                 if entry.key not in passed and (taken := self._take(entry.key, query, ttl_seconds)):
                     return taken
@@ -309,6 +313,16 @@ class LeasedEntry(Generic[E]):
         if self._leasing is None or self._lease is None or self._over or self._process != os.getpid():
             return None
         return self._leasing, self._lease
+
+
+def _with(query: Query, *conditions: Condition, limit: int | None = None) -> Query:
+    """`query` with more conditions, for so many records."""
+    return Query(
+        conditions=(*query.conditions, *conditions),
+        order_by=query.order_by,
+        descending=query.descending,
+        limit=limit,
+    )
 
 
 def _verdict(error: BaseException | None) -> bool | None:

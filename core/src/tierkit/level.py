@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -33,7 +34,7 @@ from tierkit.observers import Observers
 from tierkit.query import Query
 from tierkit.row import Record, is_owed
 from tierkit.statistics import ROOM_CAUSES, TierStatistics, new_counters
-from tierkit.tier import CacheTier, TierSpec, Trait
+from tierkit.tier import QUERY_STEP, CacheTier, TierSpec, Trait
 from tierkit.workers import Workers
 
 logger = logging.getLogger("tierkit.level")
@@ -227,17 +228,16 @@ class Level:
 
     def scan(self) -> Iterator[Any]:
         """Every record that the tier holds, counting a failure on the way."""
-        return self._steps("scan", self.tier.scan)
-
-    def query(self, query: Query) -> Iterator[Any]:
-        """As `scan`, what `query` asks for."""
-        return self._steps("query", partial(self.tier.query, query))
-
-    def _steps(self, name: str, look: Callable[[], object]) -> Iterator[Any]:
-        records = self.call(self._begun, name, look)
+        records = self.call(self._begun, "scan", self.tier.scan)
         end = object()
         while (record := self.call(next, records, end)) is not end:
             yield record
+
+    def query(self, query: Query) -> Iterator[list[Any]]:
+        """What `query` asks for, many records at a time, since they come fast; else as `scan`."""
+        records = self.call(self._begun, "query", partial(self.tier.query, query))
+        while some := self.call(list, islice(records, QUERY_STEP)):
+            yield some
 
     def _begun(self, name: str, look: Callable[[], object]) -> Iterator[Any]:
         records = look()

@@ -63,7 +63,7 @@ def open_stack(
     with ExitStack() as opened:
         levels = []
         for tier in resolved:
-            context = _context(config, tier, schema, time, read_only)
+            context = tier_context(config, tier, schema, time, read_only=read_only)
             levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
             opened.callback(levels[-1].close)
         ring = _key_ring(config, schema, levels, read_only, registry)
@@ -93,9 +93,10 @@ def open_stack(
     return stack
 
 
-def _context(
-    config: CacheConfig, tier: ResolvedTier, schema: EntrySchema, time: CacheTime, read_only: bool
+def tier_context(
+    config: CacheConfig, tier: ResolvedTier, schema: EntrySchema, time: CacheTime, *, read_only: bool
 ) -> TierContext:
+    """What the tier of a level is told."""
     return TierContext(
         name=tier.name,
         namespace=schema.namespace,

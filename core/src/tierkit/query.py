@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -22,13 +21,13 @@ HELD_WHOLE: Final = 1000
 """Up to this limit the records of an ordered answer are held in memory; above, only what orders them."""
 
 _OWN: Final = frozenset({"key", "version", "access_count", "last_accessed"})
+_USAGE: Final = ("access_count", "last_accessed")
 _RANKS: Final = {type(None): 0, bool: 1, int: 1, float: 1, str: 2, bytes: 3}
 
 R = TypeVar("R", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(msgspec.Struct, frozen=True):
     """The column has one of these values; None among them stands for no value.
 
     Attributes:
@@ -42,8 +41,7 @@ class OneOf:
         return value in self.values
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class Range(msgspec.Struct, frozen=True, kw_only=True):
     """The column has a value between two bounds, each of which may be left out.
 
     Attributes:
@@ -76,8 +74,7 @@ class Range:
         return self.high is None or value < self.high or (value == self.high and not self.below)
 
 
-@dataclass(frozen=True, slots=True)
-class Contains:
+class Contains(msgspec.Struct, frozen=True):
     """The column holds a tuple, as JSON, with this element.
 
     Attributes:
@@ -112,8 +109,7 @@ class Condition(NamedTuple):
     test: Test
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are asked for, in which order, and how many.
 
     Attributes:
@@ -149,6 +145,11 @@ class Query:
             return iter(sorted(matching, key=self.position, reverse=self.descending))
         first = heapq.nlargest if self.descending else heapq.nsmallest
         return iter(first(self.limit, matching, key=self.position))
+
+    @property
+    def goes_by_usage(self) -> bool:
+        """Whether reads of a record change the answer."""
+        return self.order_by in _USAGE or any(column in _USAGE for column, _ in self.conditions)
 
     @property
     def is_held_whole(self) -> bool:

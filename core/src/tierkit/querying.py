@@ -8,10 +8,11 @@ place in the order, and replaces what it holds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.level import Level
@@ -50,21 +51,28 @@ class Querying(Generic[E]):
 
     def _found(self, level: Level, query: Query) -> Iterator[E]:
         owed = set(self.stack.owing.intents)
-        some = query if query.limit is None else replace(query, limit=query.limit + len(owed))
-        seen: set[str] = set()
+        some = replace(query, limit=query.limit + len(owed)) if owed and query.limit is not None else query
+        opened, seen = self.stack.opened, set()
         try:
-            for entry in self._entries(level, some, owed):
-                if query.limit is not None:
-                    seen.add(entry.key)
-                yield entry
+            for record in self._records(level, some, owed):
+                entry = opened(level, record)
+                if entry is not None:
+                    if query.limit is not None:
+                        seen.add(entry.key)
+                    yield entry
         except _Short:
-            every = self._entries(level, replace(query, limit=None), owed)
+            every = self._found(level, replace(query, limit=None))
             yield from (entry for entry in every if entry.key not in seen)
 
-    def _entries(self, level: Level, query: Query, owed: set[str]) -> Iterator[E]:
-        held = _unless(_answered(level, query), owed)
+    def _records(self, level: Level, query: Query, owed: set[str]) -> Iterator[Any]:
+        held = _answered(level, query)
+        if not owed:
+            return held
+        held = (record for record in held if record.key not in owed)
         late = replace(query, limit=None).answer(self.stack.owed_or_paid(level, owed))
-        return filter(None, (self.stack.opened(level, record) for record in _merged(query, held, late)))
+        if query.order_by is None:
+            return chain(held, late)
+        return heapq.merge(held, late, key=query.position, reverse=query.descending)
 
 
 def _answered(level: Level, query: Query) -> Iterator[Any]:
@@ -74,18 +82,8 @@ def _answered(level: Level, query: Query) -> Iterator[Any]:
         _Short: After that, where there may be more.
     """
     answered = 0
-    for record in level.query(query):
-        answered += 1
-        yield record
+    for some in level.query(query):
+        answered += len(some)
+        yield from some
     if answered == query.limit:
         raise _Short
-
-
-def _merged(query: Query, *parts: Iterator[Any]) -> Iterator[Any]:
-    if query.order_by is None:
-        return chain(*parts)
-    return heapq.merge(*parts, key=query.position, reverse=query.descending)
-
-
-def _unless(records: Iterator[Any], left_out: Container[str]) -> Iterator[Any]:
-    return (record for record in records if record.key not in left_out)

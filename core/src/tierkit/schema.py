@@ -23,7 +23,19 @@ from pydantic import SecretStr
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.row import ColumnType, ColumnValue, key_digest
-from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, refuse_none, type_name
+from tierkit.values import (
+    AS_IT_IS,
+    KINDS,
+    NORMALISE,
+    PYTHON,
+    Codec,
+    Unfit,
+    decoder_of,
+    enum_encoder,
+    json_encoder,
+    refuse_none,
+    type_name,
+)
 
 MAX_RECORD_BYTES: Final = 960 * 1024
 """A record with more characters and bytes than this is refused, so that it fits a line of a file."""
@@ -92,11 +104,14 @@ class EntrySchema:
         self.secrets = tuple(field for field in self.fields if field.secret)
         self.bound = _bound(entry_type, self.fields)
         self._normalise = {field.column: field.normalise for field in self.fields}
+        self._kinds = {field.column: PYTHON[field.type] for field in self.fields}
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
-        self._decoding = [(field.name, field.column, field.decode) for field in self.fields if not field.secret]
+        public = [field for field in self.fields if not field.secret]
+        self._public = frozenset(field.column for field in public)
+        self._decoding = [(field.name, decoder_of(field.decode)) for field in public if field.decode is not AS_IT_IS]
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
         self._by_column = {field.column: field for field in self.fields}
-        self._expected = [field for field in self.fields if field.required or field.optional]
+        self._expected = frozenset(field.name for field in self.fields if field.required or field.optional)
 
     def encode(self, entry: CacheEntry) -> dict[str, Any]:
         """The columns of `entry`; secrets as they are, masked, and None left out.
@@ -132,21 +147,20 @@ class EntrySchema:
         Raises:
             SchemaMismatchError: A column is missing that the class requires, or does not fit it.
         """
-        values: dict[str, Any] = {"key": key, "version": version, "_usage": usage, **secrets}
+        names = self._public  # a column that is no secret has the name of its field
+        known = columns if columns.keys() <= names else {name: columns[name] for name in columns.keys() & names}
+        values: dict[str, Any] = {**known, **secrets, "key": key, "version": version, "_usage": usage}
         name = ""
         try:
-            for name, column, decode in self._decoding:
-                value = columns.get(column)
-                if value is not None:
-                    values[name] = decode(value)
+            for name, decode in self._decoding:
+                if name in known:
+                    values[name] = decode(known[name])
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise SchemaMismatchError(
                 f"record {key_digest(key)}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
             ) from None
-        for field in self._expected:
-            if field.name not in values:
-                self._check_optional(key, field)
-                values[field.name] = None
+        if not self._expected <= values.keys():
+            self._fill_in(key, values)
         return self._made(key, values)
 
     def column_of(self, entry: CacheEntry, column: str) -> ColumnValue:
@@ -161,9 +175,12 @@ class EntrySchema:
         Raises:
             ValueError, TypeError: A column holds what its type cannot have come from.
         """
-        own = self._normalise
+        own, kinds = self._normalise, self._kinds
+        # Nearly always each has its type as it is: a call for each column would take a third of opening a row.
         return {
-            name: own[name](value) if name in own else value for name, value in columns.items() if value is not None
+            name: value if name not in own or type(value) is kinds[name] else own[name](value)
+            for name, value in columns.items()
+            if value is not None
         }
 
     def _check_size(self, key: str, columns: Mapping[str, Any]) -> None:
@@ -171,6 +188,12 @@ class EntrySchema:
         if size > MAX_RECORD_BYTES:
             too_much = f"holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
             raise CacheValidationError(f"the record {key[:80]!r} {too_much}", reason=f"the record {too_much}")
+
+    def _fill_in(self, key: str, values: dict[str, Any]) -> None:
+        for field in self.fields:
+            if field.name in self._expected and field.name not in values:
+                self._check_optional(key, field)
+                values[field.name] = None
 
     def _check_optional(self, key: str, field: Field) -> None:
         if not field.optional:

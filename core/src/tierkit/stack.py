@@ -390,8 +390,10 @@ class Stack(Upkeep, Generic[E]):
         """The entry of what a scan of `level` found; None if that is damaged (it is evicted), or nothing to return."""
         if isinstance(record, CacheEntry):
             return cast("E", record)
-        held = self._owed(level, record) if is_owed(record) else Owed(level, record)
-        return self.open_row(level, held.row) if held is not None and held.row is not None else None
+        if is_owed(record):
+            held = self._owed(level, record)
+            record = None if held is None else held.row
+        return None if record is None else self.open_row(level, record)
 
     # -- promotion ---------------------------------------------------------------------------------------------------
 

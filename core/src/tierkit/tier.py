@@ -35,6 +35,7 @@ from pydantic import BaseModel
 
 from tierkit.errors import CacheConfigError, PluginError, TierCorrupt
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, PolicyFactory, Unordered, last_used
+from tierkit.findings import Finding
 from tierkit.query import Query
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
@@ -413,6 +414,10 @@ class TierSpec:
         eviction_policies: Those that its `overflow` honours, by name; `ANY_POLICY` for a tier that asks
             `TierContext.new_policy`.
         default_policy: The one that a level has if its configuration asks for none.
+        examine: For `tierkit doctor`: looks at the storage as it lies there, whether a tier has it open, and whether
+            one could open it. Yields what is wrong with it, each with a repair if there is one; nothing if it is sound,
+            not there, or in use. Called with a context that is read-only, and the options; changes nothing itself.
+            None where only the rows are looked at.
     """
 
     kind: str
@@ -423,6 +428,7 @@ class TierSpec:
     summary: str = ""
     eviction_policies: frozenset[str] = frozenset({"lru", "fifo"})
     default_policy: str = "lru"
+    examine: Callable[[TierContext, Any], Iterator[Finding]] | None = None
 
 
 def refusal(record: Record, held: Record | None, mark: int) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tierkit
-from tierkit.cli import config, demo, leases, plugins, read, rotate, stats, sweep, warm
+from tierkit.cli import config, demo, doctor, filtered, leases, plugins, read, rotate, stats, sweep, warm
 from tierkit.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Exit, describe, exit_of
 from tierkit.cli.settings import Settings, global_options
 from tierkit.cli.text import clean
@@ -81,7 +81,8 @@ def app(context: click.Context) -> None:
     """Keep records that go bad (proxies, API keys, sessions, pages) in a stack of storage tiers.
 
     The cache is the one that the configuration describes: --config, else $TIERKIT_CONFIG, else ./tierkit.toml, else
-    defaults. Reading commands (get, ls, leases, stats, keys, plugins, config) create and change nothing.
+    defaults. Reading commands (get, ls, count, leases, stats, keys, plugins, config, and doctor without --fix) create
+    and change nothing.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -92,6 +93,9 @@ COMMANDS = (
     warm.warm,
     read.get,
     read.ls,
+    filtered.count,
+    filtered.delete,
+    filtered.invalidate,
     leases.leases,
     stats.stats,
     rotate.keys,
@@ -99,6 +103,7 @@ COMMANDS = (
     sweep.sweep,
     plugins.plugins,
     config.config,
+    doctor.doctor,
     demo.demo,
 )
 for command in COMMANDS:

@@ -16,6 +16,7 @@ from tierkit.cli.output import cell, console, json_option, note, show, table, wr
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline
+from tierkit.cli.where import filters_given, where_options
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
 from tierkit.errors import TierUnavailable
 from tierkit.inspection import unheld_keys
@@ -136,10 +137,10 @@ def _print_fields(fields: dict[str, Any]) -> None:
 
 
 @click.command(short_help="List records.")
-@click.option("--source", metavar="NAME", help="Only records from this source.")
-@click.option("--health", type=click.Choice([status.value for status in HealthStatus]), help="Only this health.")
+@where_options
 @click.option("--expired", "which", flag_value="expired", help="Only expired records that were not swept yet.")
 @click.option("--all", "which", flag_value="all", help="Expired records too.")
+@click.option("--order-by", metavar="FIELD", help="In the order of this field; descending with a - before it.")
 @click.option(
     "--limit",
     metavar="N",
@@ -150,13 +151,21 @@ def _print_fields(fields: dict[str, Any]) -> None:
 @global_options
 @pass_settings
 def ls(
-    settings: Settings, *, source: str | None, health: str | None, which: str | None, limit: int | None, as_json: bool
+    settings: Settings,
+    *,
+    source: str | None,
+    health: str | None,
+    conditions: tuple[str, ...],
+    which: str | None,
+    order_by: str | None,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
     """List the records of the lowest persistent level, which holds everything. Secrets are masked."""
-    wanted = _filter(source, health, which)
+    filters = filters_given(settings.entry_type(), conditions, source, health)
     limit = (0 if as_json else _LIMIT) if limit is None else limit
     with settings.open(read_only=True) as cache:
-        entries = filter(wanted, cache.scan(include_expired=which is not None))
+        entries = _entries(cache, filters, which, order_by, limit)
         shown = islice(entries, limit or None)
         if as_json:
             _write_lines(shown)
@@ -169,15 +178,15 @@ def ls(
         _raise_trouble(cache)
 
 
-def _filter(source: str | None, health: str | None, which: str | None) -> Callable[[CacheEntry], bool]:
-    def wanted(entry: CacheEntry) -> bool:
-        return (
-            (source is None or entry.source == source)
-            and (health is None or entry.health_status == health)
-            and (which != "expired" or entry.is_expired)
-        )
-
-    return wanted
+def _entries(
+    cache: CacheManager[Any], filters: dict[str, Any], which: str | None, order_by: str | None, limit: int
+) -> Iterator[CacheEntry]:
+    """What is to be listed, and one more, by which it shows that there are more."""
+    if which == "expired":
+        found = cache.select(order_by=order_by, include_expired=True, where=filters)
+        return (entry for entry in found if entry.is_expired)
+    most = limit + 1 if limit else None
+    return cache.select(order_by=order_by, limit=most, include_expired=which == "all", where=filters)
 
 
 def _write_lines(entries: Iterator[CacheEntry]) -> None:

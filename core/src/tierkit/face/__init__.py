@@ -1,6 +1,8 @@
 """The methods of `CacheManager`, a file for each family of them; opening, reading and closing are in `manager`."""
 
 from tierkit.face.changing import ChangingMethods
+from tierkit.face.examination import ExaminationMethods
+from tierkit.face.filtering import FilterMethods
 from tierkit.face.health import HealthMethods
 from tierkit.face.leasing import LeaseMethods
 from tierkit.face.queries import QueryMethods
@@ -10,6 +12,8 @@ from tierkit.face.writing import WritingMethods
 
 __all__ = [
     "ChangingMethods",
+    "ExaminationMethods",
+    "FilterMethods",
     "HealthMethods",
     "LeaseMethods",
     "QueryMethods",

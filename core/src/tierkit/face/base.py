@@ -10,6 +10,7 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheClosedError, TierReadOnly
 from tierkit.health import Health
+from tierkit.plugins import PluginRegistry
 from tierkit.stack import Stack
 from tierkit.writing import Writer
 
@@ -29,6 +30,7 @@ class Face(Generic[E]):
     entry_type: type[E]
     read_only: bool
     _closed: bool
+    _registry: PluginRegistry
     _time: CacheTime
     _stack: Stack[E]
     _writer: Writer[E]

@@ -9,14 +9,13 @@ from tierkit.checks import check_key
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.errors import CacheValidationError
 from tierkit.face.base import Face
-from tierkit.filters import filters_of, fresh_at
+from tierkit.filters import filters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry, Leasing
-    from tierkit.query import Query
 
 _USABLE: Final = (HealthStatus.HEALTHY, HealthStatus.UNKNOWN)
 
@@ -70,7 +69,7 @@ class LeaseMethods(Face[E]):
         query = filters_of(self._stack.sealer.schema).query(wanted, order_by=order_by)
         if not self._stack.levels:
             return LeasedEntry()
-        return self._leases().lease(lambda: self._fresh(query), ttl, timeout, self._check_open)
+        return self._leases().lease(query, ttl, timeout, self._check_open)
 
     def leased(self) -> list[Lease]:
         """The leases that run now, of all workers, by key: who holds what, since when, until when. Blocks on I/O.
@@ -101,11 +100,6 @@ class LeaseMethods(Face[E]):
         ended = leasing.store.free(key)
         leasing.wake()
         return ended
-
-    def _fresh(self, query: Query) -> Query:
-        from dataclasses import replace
-
-        return replace(query, conditions=(*query.conditions, fresh_at(self._time.now())))
 
     def _leases(self) -> Leasing[E]:
         from tierkit.leasing import Leasing

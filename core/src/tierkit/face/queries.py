@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
@@ -78,9 +79,12 @@ class QueryMethods(Face[E]):
             CacheStorageError: On the way: the level failed.
         """
         query = self._query(where, filters, include_expired, order_by=order_by, descending=descending, limit=limit)
-        now = self._time.now
         found = Querying(self._stack).select(query)
-        return (entry for entry in found if include_expired or now() < entry._deadline)
+        if include_expired:
+            return found
+        now = self._time.now
+        # The deadline has to be computed; what was just opened has it at hand.
+        return (entry for entry in found if now() < entry._fresh_until or now() < entry._deadline)
 
     def count(self, *, include_expired: bool = False, where: Mapping[str, Any] | None = None, **filters: Any) -> int:
         """How many records `select` would find with these filters, at the cost of finding and not of reading them.
@@ -98,8 +102,7 @@ class QueryMethods(Face[E]):
     ) -> Query:
         self._check_open()
         query = filters_of(self._stack.sealer.schema).query({**(where or {}), **filters}, **order)
-        columns = {query.order_by, *(condition.column for condition in query.conditions)}
-        if columns & {"access_count", "last_accessed"}:
+        if query.goes_by_usage:
             self._stack.flush()
         if include_expired:
             return query
