@@ -66,7 +66,7 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
-    from tierkit.cache import Cache, Memoized
+    from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
     from tierkit.leases import Lease
@@ -85,6 +85,7 @@ _LATE = {
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
     "Cache": "tierkit.cache",
+    "LoadSettings": "tierkit.cache",
     "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
@@ -166,6 +167,7 @@ __all__ = [
     "Level",
     "LevelKeys",
     "LoadError",
+    "LoadSettings",
     "LoadTimeout",
     "Memoized",
     "MemoryCacheTier",

@@ -2,5 +2,6 @@
 
 from tierkit.cache.face import Cache
 from tierkit.cache.memoizing import Memoized
+from tierkit.cache.options import LoadSettings
 
-__all__ = ["Cache", "Memoized"]
+__all__ = ["Cache", "LoadSettings", "Memoized"]
