@@ -67,6 +67,13 @@ def test_a_query_goes_by_an_index_and_sorts_nothing(path: Path, query: Query, in
     assert "TEMP B-TREE" not in found
 
 
+def test_two_states_of_health_are_no_reason_to_sort_the_whole_table(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["last_accessed"]).close()
+    usable = equal("health_status", "healthy", "unknown")
+    found = plan(path, Query(order_by="last_accessed", conditions=(usable, FRESH)))
+    assert found == "SCAN proxy_entry USING INDEX idx_proxy_entry_by.last_accessed"
+
+
 def test_an_index_is_made_and_dropped_as_the_setting_says(path: Path) -> None:
     for wanted in (["country"], ["country", "health_status,last_accessed"], ["access_count"], []):
         with open_tier(path, context={"columns": COLUMNS}, indexes=wanted) as tier:
