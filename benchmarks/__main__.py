@@ -26,6 +26,7 @@ from benchmarks import (
     replay,
     startup,
     sweep,
+    values,
 )
 from benchmarks.measuring import Figure
 from benchmarks.page import PAGE, machine, table, verdict, write_section
@@ -37,6 +38,7 @@ GROUPS = {
     "startup": startup,
     "footprint": footprint,
     "counting": counting,
+    "values": values,
 }
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "criteria": criteria.main,

@@ -20,6 +20,8 @@ from tierkit.errors import (
     CacheValidationError,
     EncryptionKeyError,
     KeyNotHeldError,
+    LoadError,
+    LoadTimeout,
     PluginError,
     SchemaMismatchError,
     SealingError,
@@ -64,6 +66,7 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
+    from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
     from tierkit.leases import Lease
@@ -81,6 +84,9 @@ _LATE = {
     "MemoryCacheTier": "tierkit_memory",
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
+    "Cache": "tierkit.cache",
+    "LoadSettings": "tierkit.cache",
+    "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
     "Lease": "tierkit.leases",
@@ -118,6 +124,7 @@ __all__ = [
     "AdmissionFactory",
     "AdmissionPolicy",
     "BlobTier",
+    "Cache",
     "CacheClosedError",
     "CacheConfig",
     "CacheConfigError",
@@ -159,6 +166,10 @@ __all__ = [
     "LeasedEntry",
     "Level",
     "LevelKeys",
+    "LoadError",
+    "LoadSettings",
+    "LoadTimeout",
+    "Memoized",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",

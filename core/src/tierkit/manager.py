@@ -19,7 +19,14 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, CacheConfigError
 from tierkit.expiry import TTLManager
-from tierkit.face import ExaminationMethods, FilterMethods, LeaseMethods, TransferMethods, UpkeepMethods
+from tierkit.face import (
+    ChangingMethods,
+    ExaminationMethods,
+    FilterMethods,
+    LeaseMethods,
+    TransferMethods,
+    UpkeepMethods,
+)
 from tierkit.forking import in_child
 from tierkit.health import Health
 from tierkit.level import Level
@@ -42,7 +49,14 @@ logger = logging.getLogger("tierkit")
 E = TypeVar("E", bound=CacheEntry)
 
 
-class CacheManager(FilterMethods[E], ExaminationMethods[E], LeaseMethods[E], TransferMethods[E], UpkeepMethods[E]):
+class CacheManager(
+    ChangingMethods[E],
+    FilterMethods[E],
+    ExaminationMethods[E],
+    LeaseMethods[E],
+    TransferMethods[E],
+    UpkeepMethods[E],
+):
     """A stack of tiers that holds one type of entry.
 
     Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.

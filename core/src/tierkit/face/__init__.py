@@ -1,5 +1,6 @@
 """The methods of `CacheManager`, a file for each family of them; opening, reading and closing are in `manager`."""
 
+from tierkit.face.changing import ChangingMethods
 from tierkit.face.examination import ExaminationMethods
 from tierkit.face.filtering import FilterMethods
 from tierkit.face.health import HealthMethods
@@ -10,6 +11,7 @@ from tierkit.face.upkeep import UpkeepMethods
 from tierkit.face.writing import WritingMethods
 
 __all__ = [
+    "ChangingMethods",
     "ExaminationMethods",
     "FilterMethods",
     "HealthMethods",
