@@ -35,6 +35,7 @@ from tierkit.errors import (
 )
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
+from tierkit.export_format import ExportFormat, FlatRecord, FormatFactory, Unreadable
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyProvider, KeyRing
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult, OnChecked
     from tierkit.rotation import KeyStatus, LevelKeys, OnRotated, RotationResult
     from tierkit.transfer import OnProgress, Reject, WarmResult
+    from tierkit.transfer.results import BackupInfo, ExportResult, ImportReject, ImportResult, RestoreResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
     from tierkit_sqlite import SQLiteCacheTier
@@ -84,6 +86,11 @@ _LATE = {
     "OnProgress": "tierkit.transfer",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
+    "BackupInfo": "tierkit.transfer.results",
+    "ExportResult": "tierkit.transfer.results",
+    "ImportReject": "tierkit.transfer.results",
+    "ImportResult": "tierkit.transfer.results",
+    "RestoreResult": "tierkit.transfer.results",
 }
 
 
@@ -109,6 +116,7 @@ __all__ = [
     "METRICS",
     "AdmissionFactory",
     "AdmissionPolicy",
+    "BackupInfo",
     "BlobTier",
     "CacheClosedError",
     "CacheConfig",
@@ -132,10 +140,16 @@ __all__ = [
     "Durability",
     "EncryptionKeyError",
     "EvictionPolicy",
+    "ExportFormat",
+    "ExportResult",
     "FileCacheTier",
+    "FlatRecord",
+    "FormatFactory",
     "HealthResult",
     "HealthStatus",
     "Held",
+    "ImportReject",
+    "ImportResult",
     "KeyNotHeldError",
     "KeyOrder",
     "KeyProvider",
@@ -157,6 +171,7 @@ __all__ = [
     "ProxyEntry",
     "Record",
     "Reject",
+    "RestoreResult",
     "RotationResult",
     "Row",
     "SQLiteCacheTier",
@@ -179,6 +194,7 @@ __all__ = [
     "Trait",
     "TransferError",
     "UnknownTierError",
+    "Unreadable",
     "Usage",
     "ValueEntry",
     "WarmResult",

@@ -19,7 +19,7 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, CacheConfigError
 from tierkit.expiry import TTLManager
-from tierkit.face import HealthMethods, TransferMethods, UpkeepMethods
+from tierkit.face import FileMethods, HealthMethods, TransferMethods, UpkeepMethods
 from tierkit.forking import in_child
 from tierkit.health import Health
 from tierkit.level import Level
@@ -41,7 +41,7 @@ logger = logging.getLogger("tierkit")
 E = TypeVar("E", bound=CacheEntry)
 
 
-class CacheManager(HealthMethods[E], TransferMethods[E], UpkeepMethods[E]):
+class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepMethods[E]):
     """A stack of tiers that holds one type of entry.
 
     Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.
@@ -106,6 +106,7 @@ class CacheManager(HealthMethods[E], TransferMethods[E], UpkeepMethods[E]):
         self._time = CacheTime(clock)
         self._monotonic, self._offset = self._time.monotonic, self._time.offset
         registry = discover(plugins)
+        self._registry = registry
         self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, registry)
         self.ttl = TTLManager(
             self.config.default_ttl_seconds,

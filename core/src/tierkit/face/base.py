@@ -15,6 +15,7 @@ from tierkit.writing import Writer
 
 if TYPE_CHECKING:
     from tierkit.checking import CheckRun
+    from tierkit.plugins import PluginRegistry
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -27,6 +28,7 @@ class Face(Generic[E]):
     read_only: bool
     _closed: bool
     _time: CacheTime
+    _registry: PluginRegistry
     _stack: Stack[E]
     _writer: Writer[E]
     _comparing: Comparing[E]
