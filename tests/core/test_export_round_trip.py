@@ -22,7 +22,9 @@ from .transfer_support import Everything, Point, Shade, cache_of, everything_in
 text = st.one_of(
     st.text(max_size=8), st.sampled_from(["", "=1+1", "'", "-1", "1e5", '"', "a,b\r\nc", "\0", "base64:", "\r"])
 )
-moments = st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+moments = st.integers(-(10**15), 7 * 10**15).map(
+    lambda micros: datetime(1970, 1, 1, tzinfo=UTC) + micros * datetime.resolution
+)
 reals = st.floats(allow_nan=False, allow_infinity=False)
 values = st.one_of(text, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.binary(max_size=6))
 names = st.one_of(text.filter(bool), st.sampled_from(["key", "a", "b"]))
@@ -73,7 +75,7 @@ proxies = st.builds(
     text.filter(lambda source: "@" not in source),
 )
 plain_values = st.builds(ValueEntry.from_value, st.text(min_size=1, max_size=4), st.none() | text | reals)
-KINDS = {Everything: entries, ProxyEntry: proxies, ValueEntry: plain_values}
+KINDS: dict[type[Any], Any] = {Everything: entries, ProxyEntry: proxies, ValueEntry: plain_values}
 WAYS = [
     ("jsonl", "sealed", "memory", "sqlite"),
     ("json", "plain", "sqlite", "jsonl"),

@@ -176,6 +176,15 @@ class Sealer(HoldsKeys):
 
     # -- to files and from files ---------------------------------------------------------------------------------------
 
+    def intact(self, row: Row) -> dict[str, ColumnValue]:
+        """The columns of `row`, None left out, if its check fits: as `verify`, but as the tier hands them back.
+
+        Raises:
+            KeyNotHeldError, CacheCorruptionError, SchemaMismatchError: As `verify`.
+        """
+        columns = _present(row.columns)
+        return columns if self._fits(row, self._checking_key(row), columns) else self.verify(row)
+
     def unsealed(self, row: Row) -> dict[str, ColumnValue]:
         """The columns of `row`, with the secrets of this class in the clear, by the names of their fields.
 
@@ -210,8 +219,8 @@ class Sealer(HoldsKeys):
             raise SchemaMismatchError("a secret in the clear must be text, under the name of its field")
         try:
             columns = self.schema.normalise(others)
-        except (TypeError, ValueError, OverflowError) as error:
-            said = f"{name_of(row)} does not agree with {self.schema.entry_type.__name__}: {error}"
+        except (TypeError, ValueError, OverflowError):
+            said = f"a column of {name_of(row)} has a type that {self.schema.entry_type.__name__} does not give it"
             del row, secrets, others
             raise SchemaMismatchError(said) from None
         return columns, {name: SecretStr(secret) for name, secret in secrets.items()}

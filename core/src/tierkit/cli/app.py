@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tierkit
-from tierkit.cli import config, demo, plugins, read, rotate, stats, warm
+from tierkit.cli import config, demo, plugins, read, rotate, stats, transfer, warm
 from tierkit.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Exit, describe, exit_of
 from tierkit.cli.settings import Settings, global_options
 from tierkit.cli.text import clean
@@ -90,6 +90,10 @@ def app(context: click.Context) -> None:
 
 COMMANDS = (
     warm.warm,
+    transfer.export,
+    transfer.import_,
+    transfer.backup,
+    transfer.restore,
     read.get,
     read.ls,
     stats.stats,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from tierkit.transfer.results import ExportResult
 logger: Final = logging.getLogger("tierkit.transfer")
 
 Record = Row | CacheEntry
+_BATCH: Final = 500
 _WARNED: Final = 20
 
 
@@ -87,6 +89,7 @@ class Export:
         self._secrets = secrets
         self._version = version
         self._flattening = Flattening(sealer, secrets)
+        self._secrets_of = tuple(secret.column for secret in sealer.schema.secrets)
         self.tally = Tally()
         self.left_out = {"expired": 0, "damaged": 0, "unreadable": 0}
 
@@ -116,9 +119,11 @@ class Export:
 
     def _all(self, meter: Meter) -> Iterator[FlatRecord]:
         yield self._head().flat()
-        for flat in self._flat(meter):
-            self.tally.add(flat)
-            yield flat
+        records = held(self._stack)
+        while some := list(islice(records, _BATCH)):
+            yield from self._flat(some)
+            meter.advance(len(some))
+        meter.finish()
         yield self.tally.flat()
 
     def _head(self) -> Head:
@@ -131,28 +136,36 @@ class Export:
             columns=schema.columns,
         )
 
-    def _flat(self, meter: Meter) -> Iterator[FlatRecord]:
-        now = self._stack.time.now()
-        for record in meter.over(held(self._stack)):
+    def _flat(self, records: list[Record]) -> list[FlatRecord]:
+        now, found = self._stack.time.now(), []
+        for record in records:
             if record.purge_at <= now:
                 self.left_out["expired"] += 1
-                continue
-            try:
-                flat = self._flattening.flat(record)
-            except CacheCorruptionError as error:
-                self._leave_out("damaged", record, error)
-            except (KeyNotHeldError, SchemaMismatchError) as error:
-                self._leave_out("unreadable", record, error)
-            else:
-                if self._secrets == "sealed":
-                    self._count_keys(record, flat)
-                yield flat
+            elif (flat := self._flat_of(record)) is not None:
+                found.append(flat)
+        self.tally.add_all(found)
+        if self._secrets == "sealed":
+            self._count_keys(found)
+        return found
 
-    def _count_keys(self, record: Record, flat: FlatRecord) -> None:
-        if isinstance(record, Row):
-            self.tally.keys.update(self._sealer.named_keys(record))
-        elif str(flat["check"]).startswith("k1."):
-            self.tally.keys[str(flat["check"])[3:11]] += 1
+    def _flat_of(self, record: Record) -> FlatRecord | None:
+        try:
+            return self._flattening.flat(record)
+        except CacheCorruptionError as error:
+            self._leave_out("damaged", record, error)
+        except (KeyNotHeldError, SchemaMismatchError) as error:
+            self._leave_out("unreadable", record, error)
+        return None
+
+    def _count_keys(self, records: list[FlatRecord]) -> None:
+        """Which keys the records need: in most the check and all tokens name the same."""
+        for flat in records:
+            check = str(flat["check"])
+            named = {check[3:11]} if check.startswith("k1.") else set()
+            named.update(
+                [str(token[3:11], "ascii") for token in map(flat.get, self._secrets_of) if type(token) is bytes]
+            )
+            self.tally.keys.update(named)
 
     def _leave_out(self, what: str, record: Record, error: TierkitError) -> None:
         self.left_out[what] += 1

@@ -7,7 +7,7 @@ The first record of a file says what the file is (`Head`), the last how many rec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
@@ -38,6 +38,7 @@ RAW: Final = "tierkit.raw"
 OWN: Final = ("key", "version", "check", "purge_at", "access_count", "last_accessed")
 """What every record has besides the columns of its class."""
 
+_NO_VALUE: Final = "has a value that no column can hold"
 _OWN: Final = frozenset({*OWN, REASON})
 _VALUES: Final = frozenset({str, int, float, bytes})
 
@@ -110,9 +111,21 @@ class Tally:
     _digest: Any = field(default_factory=lambda: blake2b(digest_size=16))
 
     def add(self, record: FlatRecord) -> None:
-        """Count a record."""
+        """Count a record.
+
+        Raises:
+            Unfit: It has a value that no column can hold.
+        """
+        try:
+            self._digest.update(encode(record))
+        except (TypeError, OverflowError, RecursionError):
+            raise Unfit(_NO_VALUE) from None
         self.records += 1
-        self._digest.update(encode(record))
+
+    def add_all(self, records: Sequence[FlatRecord]) -> None:
+        """Count records whose values columns can hold."""
+        self._digest.update(b"".join(map(encode, records)))
+        self.records += len(records)
 
     @property
     def digest(self) -> str:
@@ -156,18 +169,17 @@ class Flattening:
             usage, check, columns = _usage_of(record), row.check, dict(row.columns)
         else:
             usage, check, columns = _usage_of(record), "", self._columns_of_entry(record)
-        flat: dict[str, ColumnValue] = {"key": record.key, "version": record.version}
-        if self._secrets == "sealed":
-            flat["check"] = check
+        count, last = usage
+        own: dict[str, ColumnValue] = {"key": record.key, "version": record.version, "check": check}
+        if self._secrets != "sealed":
+            del own["check"]
         if record.purge_at != inf:
-            flat["purge_at"] = record.purge_at
-        flat["access_count"], flat["last_accessed"] = usage
-        flat.update(columns)
-        return flat
+            own["purge_at"] = record.purge_at
+        return {**own, "access_count": count, "last_accessed": last, **columns}
 
     def _columns(self, row: Row) -> dict[str, ColumnValue]:
         if self._secrets == "sealed":
-            return self._sealer.verify(row)
+            return self._sealer.intact(row)
         if self._secrets == "plain":
             return self._sealer.unsealed(row)
         return self._sealer.without_secrets(row)
@@ -260,4 +272,4 @@ def _faults(flat: FlatRecord, columns: FlatRecord) -> Iterator[str]:
     if type(version) is not int or version < 1:
         yield "has no version"
     if not _VALUES.issuperset(map(type, columns.values())):
-        yield "has a value that no column can hold"
+        yield _NO_VALUE

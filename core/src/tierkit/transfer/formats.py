@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import isfinite
-from typing import Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
 
@@ -23,7 +23,8 @@ MORE: Final = "tierkit.more"
 _BATCH: Final = 500
 _SHOWN: Final = 1000  # bytes that are kept of what is too long
 _encoder: Final = msgspec.json.Encoder()
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_decode: Final = msgspec.json.Decoder(dict[str, str | _Whole | float | dict[str, str] | None]).decode
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes | Unreadable]:
@@ -47,9 +48,11 @@ class JsonLinesFormat(ExportFormat):
 
     def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002
         """The lines, some hundreds at a time."""
-        objects = map(_to_json, records)
-        while some := list(islice(objects, _BATCH)):
-            yield _encoder.encode_lines(some)
+        rows = iter(records)
+        while some := list(islice(rows, _BATCH)):
+            lines = _encoder.encode_lines(list(map(_to_json, some)))
+            # What is infinite became null, of which there is none else; to look for it in each record costs more.
+            yield lines if b"null" not in lines else _encoder.encode_lines(list(map(_finite, some)))
 
     def read(self, file: BinaryIO) -> Iterator[FlatRecord | Unreadable]:
         """The records; blank lines are passed over."""
@@ -65,7 +68,7 @@ class JsonFormat(ExportFormat):
 
     def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002
         """The lines, some hundreds at a time."""
-        objects, before = map(_to_json, records), b"[\n"
+        objects, before = map(_finite, records), b"[\n"
         while some := list(islice(objects, _BATCH)):
             yield before + b",\n".join(map(_encoder.encode, some))
             before = b",\n"
@@ -81,26 +84,32 @@ class JsonFormat(ExportFormat):
 
 
 def _to_json(record: FlatRecord) -> FlatRecord:
-    types = set(map(type, record.values()))
-    if bytes in types or float in types:
-        return {name: _tagged(value) if type(value) in _TAGGED else value for name, value in record.items()}
-    return record
+    tagged = {name: _tagged(value) for name, value in record.items() if type(value) is bytes}
+    return {**record, **tagged} if tagged else record
+
+
+def _finite(record: FlatRecord) -> FlatRecord:
+    return {name: _tagged(value) if _is_infinite(value) else value for name, value in _to_json(record).items()}
+
+
+def _is_infinite(value: object) -> bool:
+    return type(value) is float and not isfinite(value)
 
 
 def _tagged(value: Any) -> Any:
     if type(value) is float:
-        return value if isfinite(value) else {"float": str(value)}
+        return {"float": str(value)}
     return {"bytes": value.decode()} if value.isascii() else {"base64": base64.b64encode(value).decode()}
 
 
 def _record_of(line: bytes) -> FlatRecord | Unreadable:
     try:
-        record = _decode(line)
+        record: dict[str, Any] = _decode(line)
         for name, value in record.items():
             if type(value) is dict:
                 record[name] = _untagged(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return Unreadable("is not a JSON object on one line", line)
+        return Unreadable("is not a JSON object of plain values on one line", line)
     return record
 
 
@@ -113,6 +122,10 @@ def _refuse() -> ColumnValue:
     raise ValueError("no value of a column")
 
 
+def _whole(number: int) -> int:
+    return number if -(2**63) <= number < 2**63 else int(_refuse() or 0)
+
+
 def _ascii(text: str) -> bytes:
     return text.encode("ascii")
 
@@ -121,7 +134,6 @@ def _base64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-_TAGGED: Final = (bytes, float)
 _UNTAG: Final[Mapping[str, Callable[[str], ColumnValue]]] = {"bytes": _ascii, "base64": _base64, "float": float}
 
 
@@ -180,7 +192,7 @@ def _more(record: FlatRecord, known: frozenset[str]) -> str:
     if record.keys() <= known:
         return ""
     rest = {name: value for name, value in record.items() if name not in known}
-    return _encoder.encode(_to_json(rest)).decode()
+    return _encoder.encode(_finite(rest)).decode()
 
 
 def _rows(file: BinaryIO) -> Iterator[bytes | Unreadable]:
@@ -246,7 +258,7 @@ def _value(cell: str) -> ColumnValue:
         return cell[1:]
     if first in "-0123456789":
         if _WHOLE.fullmatch(cell):
-            return int(cell)
+            return _whole(int(cell))
         return float(cell) if _FLOAT.fullmatch(cell) else cell
     if first == "b":
         if cell.startswith("bytes:"):

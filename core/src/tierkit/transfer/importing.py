@@ -103,8 +103,14 @@ class ExportedFile:
             seen.closing = item
         else:
             seen.records += 1
-            tally.add({name: value for name, value in item.items() if name != REASON} if REASON in item else item)
+            self._count(item, seen, tally)
         del seen.faults[REJECTS_KEPT:]
+
+    def _count(self, record: FlatRecord, seen: Overview, tally: Tally) -> None:
+        try:
+            tally.add(without_reason(record))
+        except Unfit as unfit:
+            seen.faults.append(f"record {seen.records} {unfit}")
 
     def _compare(self, seen: Overview, tally: Tally) -> None:
         if not seen.closing:
@@ -158,6 +164,11 @@ class ExportedFile:
 # -- the records of a file ---------------------------------------------------------------------------------------------
 
 
+def without_reason(record: FlatRecord) -> FlatRecord:
+    """`record` as it was exported, if it comes from a file of rejects."""
+    return {name: value for name, value in record.items() if name != REASON} if REASON in record else record
+
+
 class Rejects:
     """The records that do not go in: the first in the result and in the log, all of them in a file."""
 
@@ -180,8 +191,12 @@ class Rejects:
             self.first.append(reject)
         if self.count <= WARNINGS_SHOWN:
             logger.warning("rejected: %s", reject)
-        kept: FlatRecord = {RAW: item.raw} if isinstance(item, Unreadable) else item
-        self._tally.add({name: value for name, value in kept.items() if name != REASON})
+        kept: FlatRecord = {RAW: item.raw} if isinstance(item, Unreadable) else without_reason(item)
+        try:
+            self._tally.add(kept)
+        except Unfit:
+            kept = {RAW: repr(kept).encode("utf-8", "replace")}
+            self._tally.add(kept)
         self._waiting.append({**kept, REASON: reason})
         if len(self._waiting) >= BATCH:
             self._write()
