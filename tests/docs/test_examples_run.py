@@ -16,6 +16,8 @@ DOCUMENTS = [
     "docs/how-to/troubleshoot.md",
     "docs/how-to/health.md",
     "docs/how-to/warm.md",
+    "docs/how-to/export.md",
+    "docs/how-to/backup.md",
     "docs/how-to/damaged-store.md",
     "docs/how-to/monitor.md",
     "docs/how-to/rotate-keys.md",

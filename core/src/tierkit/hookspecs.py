@@ -11,7 +11,7 @@ What they speak of is imported from `tierkit`. Where it is written down:
   tier that outlives the process.
 - `admission.py`: `AdmissionPolicy`, the door of a level.
 - `observers.py`: `CacheObserver`, what is told of events.
-- `export_format.py`: `ExportFormat`, how records become a file and are read again; `Unreadable`, `FlatRecord`.
+- `export_format.py`: `ExportFormat`, how records become a file and are read again; `Unreadable`.
 """
 
 from __future__ import annotations
