@@ -23,7 +23,7 @@ from tierkit import (
     TransferError,
 )
 from tierkit.testing import FakeClock, FileFaults
-from tierkit.testing.file_faults import nth_fails
+from tierkit.testing.file_faults import nth_fails, these_fail
 from tierkit.transfer.beside import SUFFIX, FileBeside
 
 from .transfer_support import KEY, OTHER_KEY, Everything, cache_of, everything_in, got
@@ -152,7 +152,7 @@ def test_whichever_call_fails_the_former_file_is_whole_and_nothing_is_left(tmp_p
 def test_a_disk_that_is_full_leaves_the_former_file(cache: CacheManager[Any], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("before")
-    fails = lambda _, name: errno.ENOSPC if name == "append" else 0  # noqa: E731
+    fails = these_fail(errno.ENOSPC, "append")
     with FileFaults(fails), pytest.raises(TransferError, match="No space left on device; what was there before is as"):
         cache.export_to_file(path)
     assert path.read_text() == "before"
@@ -193,7 +193,7 @@ def test_the_file_of_a_killed_export_is_removed_by_the_next_and_one_that_is_writ
 
 
 def test_a_file_system_without_locks_will_do(tmp_path: Path) -> None:
-    with FileFaults(lambda _, name: errno.ENOLCK if name == "lock" else 0), FileBeside(tmp_path / "a") as file:
+    with FileFaults(these_fail(errno.ENOLCK, "lock")), FileBeside(tmp_path / "a") as file:
         file.append(b"x")
         file.finish()
     assert (tmp_path / "a").read_bytes() == b"x"
