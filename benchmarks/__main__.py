@@ -13,7 +13,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, counting, criteria, eviction, footprint, hit_ratios, points, replay, startup, sweep
+from benchmarks import (
+    bulk,
+    counting,
+    criteria,
+    eviction,
+    footprint,
+    hit_ratios,
+    points,
+    replay,
+    startup,
+    sweep,
+    transfers,
+)
 from benchmarks.measuring import Figure
 from benchmarks.page import PAGE, machine, table, verdict, write_section
 
@@ -24,6 +36,7 @@ GROUPS = {
     "startup": startup,
     "footprint": footprint,
     "counting": counting,
+    "transfers": transfers,
 }
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "criteria": criteria.main,
