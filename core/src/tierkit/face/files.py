@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tierkit.entry import CacheEntry
-from tierkit.errors import CacheValidationError
+from tierkit.errors import CacheValidationError, TransferError
 from tierkit.face.base import Face
 
 if TYPE_CHECKING:
@@ -73,8 +73,11 @@ class FileMethods(Face[E]):
         from tierkit.transfer.exporting import Export
 
         self._check_open()
+        if refused := _url_among(path):
+            del path  # a traceback may show the locals of the frame that raises
+            raise refused
         _check_choice("secrets", secrets, ("sealed", "plain", "none"))
-        file = _file_at(path)
+        file = Path(path)
         make = self._format(file, format)
         self._bring_usage_down()
         with _nothing_in_tracebacks():
@@ -119,10 +122,13 @@ class FileMethods(Face[E]):
         from tierkit.transfer.placing import Placing
 
         self._check_writable()
+        if refused := _url_among(path, rejects):
+            del path, rejects
+            raise refused
         _check_choice("on_conflict", on_conflict, ("newer", "replace"))
-        source = _file_at(path)
+        source = Path(path)
         file, sealer = ExportedFile(source, self._format(source, format)), self._file_sealer()
-        rejected = Path(f"{os.fspath(source)}.rejects.jsonl") if rejects is None else _file_at(rejects)
+        rejected = Path(f"{os.fspath(source)}.rejects.jsonl") if rejects is None else Path(rejects)
         with _nothing_in_tracebacks():
             seen = file.overview()
             check_namespace(source, seen.head, sealer)
@@ -152,8 +158,11 @@ class FileMethods(Face[E]):
         from tierkit.transfer.backing_up import backup_path
 
         self._check_open()
+        if refused := _url_among(path):
+            del path
+            raise refused
         now = datetime.fromtimestamp(self._time.now(), UTC)
-        file = backup_path(_file_at(path), self.config.name, now)
+        file = backup_path(Path(path), self.config.name, now)
         self._bring_usage_down()
         with _nothing_in_tracebacks():
             return self._backups().write(file, on_progress)
@@ -165,8 +174,11 @@ class FileMethods(Face[E]):
             TransferError: It is not, or it needs a key that is not held.
         """
         self._check_open()
+        if refused := _url_among(path):
+            del path
+            raise refused
         with _nothing_in_tracebacks():
-            return self._backups().verify(_file_at(path), on_progress)
+            return self._backups().verify(Path(path), on_progress)
 
     def restore(
         self, path: str | os.PathLike[str], *, held: OnHeld = "refuse", on_progress: OnProgress | None = None
@@ -193,9 +205,12 @@ class FileMethods(Face[E]):
             CacheStorageError: The authority has no room for all, is out of service, or failed.
         """
         self._check_writable()
+        if refused := _url_among(path):
+            del path
+            raise refused
         _check_choice("held", held, ("refuse", "merge", "replace"))
         with _nothing_in_tracebacks():
-            return self._backups().restore(_file_at(path), held, self._writer, on_progress)
+            return self._backups().restore(Path(path), held, self._writer, on_progress)
 
     def _backups(self) -> Backups:
         from tierkit import __version__
@@ -246,13 +261,11 @@ def _nothing_in_tracebacks() -> Iterator[None]:
         raise
 
 
-def _file_at(path: str | os.PathLike[str]) -> Path:
+def _url_among(*paths: str | os.PathLike[str] | None) -> TransferError | None:
+    """What to raise if one of these is a URL: it may hold credentials."""
     from tierkit.transfer.warming import no_file, url_in
 
-    if url := url_in(path):
-        del path
-        raise no_file(url)
-    return Path(path)
+    return next((no_file(url) for path in paths if path is not None and (url := url_in(path))), None)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

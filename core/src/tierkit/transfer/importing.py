@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -38,6 +39,7 @@ logger: Final = logging.getLogger("tierkit.transfer")
 Item = FlatRecord | Unreadable
 OnReject = Callable[[int, Item, str], object]
 """Called with which record of the file it is, from 1, the record, and why it does not go in."""
+_VALUE: Final = re.compile(r"(what is stored|does not agree with): .*", re.DOTALL)  # it may show a value of the file
 _DAMAGED: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
@@ -286,7 +288,7 @@ class Incoming:
         try:
             return self._rebuilding.record(_readable(item))
         except (Unfit, CacheCorruptionError, SchemaMismatchError, SealingError) as error:
-            reason = str(error)
+            reason = _VALUE.sub(r"\1", str(error))
         except CacheValidationError as error:
             reason = error.reason or "the cache refuses it"
         reject(self.found, item, reason)
