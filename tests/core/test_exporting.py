@@ -22,7 +22,7 @@ from tierkit import (
     TierUnavailable,
     TransferError,
 )
-from tierkit.testing import FakeClock, FileFaults
+from tierkit.testing import FakeClock, FileFaults, crash_states, recorded_files
 from tierkit.testing.file_faults import nth_fails, these_fail
 from tierkit.transfer.beside import SUFFIX, FileBeside
 
@@ -166,6 +166,22 @@ def test_the_file_is_flushed_before_it_takes_its_name_and_its_name_after(
         cache.export_to_file(tmp_path / "out.jsonl")
     own = [name for name in calls.names if name in {"append", "fsync", "replace", "fsync_dir"}]
     assert own == ["append", "fsync", "replace", "fsync_dir"]
+
+
+def test_a_power_cut_leaves_the_former_file_or_the_new_one(cache: CacheManager[Any], tmp_path: Path) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    contents = set()
+    with recorded_files(folder) as log:
+        for key in ("first", "second"):
+            cache.put(entry(key))
+            cache.export_to_file(folder / "out.jsonl")
+            contents.add((folder / "out.jsonl").read_bytes())
+            log.note(key)
+    for state in crash_states(log, samples=10):
+        found = {content for name, content in state.contents.items() if name == "out.jsonl"}
+        assert found <= contents
+        assert found or "first" not in state.notes
 
 
 def test_what_stops_an_export_leaves_nothing(cache: CacheManager[Any], tmp_path: Path) -> None:
