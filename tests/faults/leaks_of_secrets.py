@@ -14,7 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
@@ -37,7 +37,6 @@ from tierkit import CacheManager, CredentialEncryptor, KeyRing
 from tierkit.ciphers import Cipher, HoldsKeys
 from tierkit.cli import exits
 from tierkit.errors import EncryptionKeyError, SealingError
-from tierkit.face import files as face_files
 from tierkit.statistics import CacheStatistics
 from tierkit.transfer.columns import Plan
 from tierkit.transfer.warming import _Import
@@ -262,7 +261,6 @@ OF_KEYS: Final[dict[str, Callable[[], Fault]]] = {
     ),
 }
 IMPORTED: Final[dict[str, Callable[[], Fault]]] = {
-    "an error shows the records of a file": lambda: patch.object(face_files, "_nothing_in_tracebacks", nullcontext),
     "a reject repeats its row": repeats_rows,
     "an import leaves a copy": lambda: copied(bytes),
     "an import leaves a compressed copy": lambda: copied(gzip.compress),
