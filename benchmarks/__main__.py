@@ -2,7 +2,8 @@
 
 `python -m benchmarks [GROUP ...]` measures what tierkit costs beside the bare work, `python -m benchmarks criteria
 [SC-1 ...]` the success criteria, `python -m benchmarks replay` replays eight real lists, `python -m benchmarks
-hit_ratios` compares the eviction policies, `python -m benchmarks sweep` measures what a sweep costs others.
+hit_ratios` compares the eviction policies, `python -m benchmarks sweep` measures what a sweep costs others,
+`python -m benchmarks queries` queries among a million records.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks import (
     footprint,
     hit_ratios,
     points,
+    queries,
     replay,
     startup,
     sweep,
@@ -43,6 +45,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "replay": replay.main,
     "hit_ratios": hit_ratios.main,
     "sweep": sweep.main,
+    "queries": queries.main,
 }
 INTRODUCTION = """What tierkit costs, each figure beside the bare work and measured in the same run, alternating, on
 {machine}. Read the times as ratios; they differ from machine to machine. Written by

@@ -211,3 +211,6 @@ def command_lines(scene: Scene) -> Iterator[list[str]]:
     yield ["config", "--json"]
     yield ["plugins", "--json"]
     yield [url]
+    yield ["doctor"]
+    yield ["doctor", "--json", "--fix", "--level", url]
+    yield ["doctor", "--json", "--fix"]

@@ -155,7 +155,7 @@ def test_without_a_terminal_progress_is_logged(run: Run, place: Path) -> None:
     (place / "list.csv").write_text("proxy_url,source\n" + rows, "utf-8")
     log = run("warm", "list.csv", "--json").stderr
     assert [
-        word for word in ("importing", "2500 entries", "1000 of 2500", "2000 of 2500", "imported") if word not in log
+        word for word in ("importing", "2500 found", "1000 of 2500", "2000 of 2500", "imported") if word not in log
     ] == []
 
 

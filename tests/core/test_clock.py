@@ -102,3 +102,24 @@ def test_threads_never_get_one_stamp_twice() -> None:
     for thread in threads:
         thread.join()
     assert len({stamp for part in given for stamp in part}) == 8000
+
+
+class HeldUpClock(FakeClock):
+    """A clock whose reader is held up after its first look at the time of day."""
+
+    def __init__(self) -> None:
+        super().__init__(wall=NOW)
+        self.held_up = False
+
+    def wall(self) -> float:
+        wall = super().wall()
+        if not self.held_up:
+            self.held_up = True
+            self.advance(3)
+        return wall
+
+
+def test_a_process_that_is_held_up_between_its_two_clocks_has_the_right_time_all_the_same() -> None:
+    clock = HeldUpClock()
+    time = CacheTime(clock)
+    assert time.now() == NOW + 3

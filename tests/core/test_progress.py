@@ -16,11 +16,33 @@ def test_the_callback_is_told_every_hundred_steps_and_at_the_end() -> None:
 
 
 def test_the_log_is_told_every_thousand_steps(caplog: pytest.LogCaptureFixture) -> None:
-    meter = Meter("counting", log=log)
     with caplog.at_level(logging.INFO):
+        meter = Meter("counting", log=log)
         for _ in range(5):
             meter.advance(500)
-    assert [record.message for record in caplog.records] == ["counting: 1000", "counting: 2000"]
+    assert [record.message for record in caplog.records] == ["counting", "counting: 1000", "counting: 2000"]
+
+
+def test_the_log_is_told_how_much_there_is_once_that_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        Meter("counting", log=log).expect(3)
+        Meter("counting", 2000, log=log).advance(1000)
+    found = ["counting: 3 found", "counting: 2000 found"]
+    assert caplog.messages == ["counting", found[0], "counting", found[1], "counting: 1000 of 2000"]
+
+
+def test_the_end_is_told_once_though_it_comes_with_a_hundredth_step() -> None:
+    told: list[tuple[int, int | None]] = []
+    for total in (100, 90, None):
+        list(Meter("counting", total, on_progress=lambda *now: told.append(now), log=log).over(range(100)))
+    assert told == [(100, 100), (100, 100), (100, None), (100, 100)]
+
+
+def test_steps_that_take_long_are_told_one_by_one() -> None:
+    told: list[tuple[int, int | None]] = []
+    meter = Meter("counting", 2, on_progress=lambda *now: told.append(now), log=log, told_every=1)
+    list(meter.over(range(2)))
+    assert told == [(1, 2), (2, 2)]
 
 
 def test_a_total_is_never_below_what_was_done() -> None:

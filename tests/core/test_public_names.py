@@ -7,21 +7,19 @@ from pathlib import Path
 import pytest
 
 import tierkit
-from tierkit import bulk, checking, health, keys, plugins, rotation, settings, transfer
+from tierkit import bulk, checking, health, keys, plugins, progress, rotation, settings, transfer
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
     "CheckResult": checking.CheckResult,
     "Checker": checking.Checker,
-    "OnChecked": checking.OnChecked,
     "HealthResult": health.HealthResult,
     "KeyRing": keys.KeyRing,
     "OnInvalid": bulk.OnInvalid,
     "KeyStatus": rotation.KeyStatus,
     "LevelKeys": rotation.LevelKeys,
-    "OnRotated": rotation.OnRotated,
     "RotationResult": rotation.RotationResult,
-    "OnProgress": transfer.OnProgress,
+    "OnProgress": progress.OnProgress,
     "PluginRegistry": plugins.PluginRegistry,
     "Reject": transfer.Reject,
     "Setting": settings.Setting,

@@ -13,7 +13,7 @@ from tierkit.timing import TIER_OPERATIONS
 CONTRACT = {name for name, value in vars(CacheTier).items() if isfunction(value) and not name.startswith("_")}
 STEPS = "purge_in_steps"
 """Goes under the name of `purge`."""
-ITERATORS = {"scan", "keys"}
+ITERATORS = {"scan", "keys", "query", "count"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 
 from tierkit import CacheConfig, CacheManager, CacheValidationError, ProxyEntry
 from tierkit.errors import CacheStorageError, TierFull, TierkitError, TransferError
-from tierkit.transfer import files, jsonl_lines, warming
+from tierkit.progress import LOGGED_EVERY
+from tierkit.transfer import files, jsonl_lines
 from tierkit.transfer.csv_table import _Lines
 from tierkit.transfer.report import REJECTS_KEPT, WARNINGS_SHOWN
 
@@ -616,9 +617,9 @@ def test_progress_is_told_and_logged_on_real_lists(name: str, caplog: pytest.Log
     path = LISTS / name
     result = Shelf().warm(path, scheme="http", on_progress=lambda done, total: told.append((done, total)))
     infos = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
-    assert infos[:2] == [f"importing {path}", f"{path}: {result.found} entries to read"]
-    thousands = [text for text in infos if text.endswith(f" of {result.found} entries read")]
-    assert thousands == [f"{path}: {n}000 of {result.found} entries read" for n in range(1, result.found // 1000 + 1)]
+    assert infos[:2] == [f"importing {path}", f"importing {path}: {result.found} found"]
+    thousands = [text for text in infos if text.endswith(f"000 of {result.found}")]
+    assert thousands == [f"importing {path}: {n}000 of {result.found}" for n in range(1, result.found // 1000 + 1)]
     assert infos[-1].startswith(f"imported {path}: {result.found} entries found, {result.loaded} loaded")
     assert {total for _, total in told} == {result.found}
     assert [done for done, _ in told] == [*range(100, result.found, 100), result.found]
@@ -712,4 +713,4 @@ def test_a_credential_in_a_file_that_will_not_do_is_never_repeated(
 
 
 def test_the_limits_are_those_that_are_documented() -> None:
-    assert (files.MAX_LINE_BYTES, jsonl_lines.MAX_DEPTH, warming.LOGGED_EVERY) == (MEGABYTE, 64, 1000)
+    assert (files.MAX_LINE_BYTES, jsonl_lines.MAX_DEPTH, LOGGED_EVERY) == (MEGABYTE, 64, 1000)

@@ -15,15 +15,19 @@ DOCUMENTS = [
     "docs/how-to/configure.md",
     "docs/how-to/troubleshoot.md",
     "docs/how-to/health.md",
+    "docs/how-to/lease.md",
+    "docs/how-to/query.md",
     "docs/how-to/warm.md",
     "docs/how-to/export.md",
     "docs/how-to/backup.md",
     "docs/how-to/damaged-store.md",
+    "docs/how-to/doctor.md",
     "docs/how-to/monitor.md",
     "docs/how-to/rotate-keys.md",
     "docs/reference/expiry.md",
     "docs/explanation/secrets.md",
     "docs/reference/hooks.md",
+    "docs/reference/progress.md",
 ]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -30,6 +30,7 @@ MODULES: Final = (
     "key_loss",
     "kills",
     "leaks_of_secrets",
+    "leases",
     "linearizable",
     "lost_server",
     "old_formats",

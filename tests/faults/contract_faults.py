@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults import faulty_order, faulty_races, faulty_storage  # noqa: F401 - they fill the table
+from tests.faults import faulty_order, faulty_queries, faulty_races, faulty_storage  # noqa: F401 - they fill the table
 from tests.faults.planting import ALREADY, FAULTS, QUIET, Fault
 
 from tierkit import CacheTier, TierContext

@@ -147,7 +147,7 @@ TRIALS: Final = (
         STORED,
         {
             "a version of any size is taken": lambda: patch.object(log, "number_of", int),
-            "what a table does not declare is taken as it is": lambda: patch.object(statements, "_decoded", json.loads),
+            "what a table does not declare is taken as it is": lambda: patch.object(statements, "decode", json.loads),
         },
     ),
     trial(

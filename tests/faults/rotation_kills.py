@@ -26,6 +26,7 @@ from tests.faults.trials import Effort, Outcome, Trial
 from tierkit import CacheConfig, CacheManager, Row, revising, rotation
 from tierkit.keys import KeyRing, parse_keys
 from tierkit.level import Level
+from tierkit.progress import Meter
 from tierkit.sealing import Sealer
 from tierkit_jsonl import FileCacheTier
 from tierkit_sqlite import SQLiteCacheTier
@@ -227,8 +228,8 @@ def skips_levels_above() -> AbstractContextManager[object]:
     """Neither in the rotation nor in the scan that ends it is there anything but the authority."""
     status = rotation._level_keys
 
-    def authority_only(level: Level, sealer: Sealer, primary: str) -> rotation.LevelKeys:
-        return status(level, sealer, primary) if level.kind == "sqlite" else rotation.LevelKeys(name="", kind="")
+    def authority_only(level: Level, sealer: Sealer, primary: str, meter: Meter) -> rotation.LevelKeys:
+        return status(level, sealer, primary, meter) if level.kind == "sqlite" else rotation.LevelKeys(name="", kind="")
 
     return all_of(
         lambda: patch.object(revising.Revision, "store_copies", lambda *_, **__: None),

@@ -625,8 +625,8 @@ AFTERWARDS: Final = [
     Fault(
         "a scan leaves out what was brought down meanwhile",
         "stack:Stack.scan",
-        "yield from self._owed_or_paid(level, owed)",
-        "pass",
+        "for record in self.owed_or_paid(level, owed)",
+        "for record in ()",
         (IN_LINE,),
     ),
     Fault(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OPEN_TO_PLUGINS = ("tierkit", "tierkit.files", "tierkit.testing")
+OPEN_TO_PLUGINS = ("tierkit", "tierkit.files", "tierkit.storage_checks", "tierkit.testing")
 
 
 def modules_loaded_by(statement: str) -> set[str]:

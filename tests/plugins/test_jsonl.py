@@ -2,6 +2,7 @@
 
 import heapq
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from pydantic import ValidationError
 from tests.plugins.jsonl_tools import held, open_store, row, shard
 
 import tierkit_jsonl
-from tierkit import CacheConfigError, Delta, TierContext, TierSpec, Trait, coldness
+from tierkit import CacheConfigError, Delta, Finding, TierContext, TierSpec, Trait, coldness
 from tierkit.testing import TierContract, make_row, stamp
 from tierkit_jsonl import FileCacheTier, JsonlOptions
+from tierkit_jsonl.examining import examine
 
 
 class TestContract(TierContract):
@@ -22,6 +24,9 @@ class TestContract(TierContract):
 
     def open_tier(self, context: TierContext, path: Path) -> FileCacheTier:
         return FileCacheTier(context, path)
+
+    def examine(self, context: TierContext, path: Path) -> Iterable[Finding]:
+        return examine(context, JsonlOptions(path=path))
 
 
 class TestContractWithOneShardThatIsRewrittenOften(TierContract):

@@ -1,13 +1,15 @@
 """The SQLite tier keeps the contract."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from tierkit import TierContext
+from tierkit import Finding, TierContext
 from tierkit.testing import TierContract
-from tierkit_sqlite import SQLiteCacheTier, library
+from tierkit_sqlite import SQLiteCacheTier, SQLiteOptions, library
+from tierkit_sqlite.examining import examine
 
 
 class TestContract(TierContract):
@@ -15,6 +17,9 @@ class TestContract(TierContract):
 
     def open_tier(self, context: TierContext, path: Path) -> SQLiteCacheTier:
         return SQLiteCacheTier(context, path)
+
+    def examine(self, context: TierContext, path: Path) -> Iterable[Finding]:
+        return examine(context, SQLiteOptions(path=path))
 
 
 class TestContractOnALibraryWithTheWalFault(TierContract):

@@ -297,7 +297,7 @@ def test_each_setting_reaches_sqlite(path: Path) -> None:
         assert connection.execute("PRAGMA cache_size").fetchone() == (-3072,)
         assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (2000,)
         assert path.exists()
-        assert tier.traits == spec.traits == Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
+        assert tier.traits == spec.traits == Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED | Trait.QUERYABLE
 
 
 @pytest.mark.parametrize("wrong", [{}, {"busy_timeout_seconds": -1}, {"cache_size_mb": 0}, {"unknown": 1}], ids=str)

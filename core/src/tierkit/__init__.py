@@ -36,6 +36,8 @@ from tierkit.errors import (
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
 from tierkit.export_format import ExportFormat, FlatRecord, FormatFactory, Unreadable
+from tierkit.filters import above, at_least, at_most, below, between, contains
+from tierkit.findings import Finding, FindingKind
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
 from tierkit.keys import KeyProvider, KeyRing
@@ -45,6 +47,7 @@ from tierkit.manager import CacheManager
 from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
+from tierkit.query import Condition, Contains, OneOf, Query, Range
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
@@ -62,9 +65,13 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
-    from tierkit.checking import Checker, CheckResult, OnChecked
-    from tierkit.rotation import KeyStatus, LevelKeys, OnRotated, RotationResult
-    from tierkit.transfer import OnProgress, Reject, WarmResult
+    from tierkit.checking import Checker, CheckResult
+    from tierkit.doctor import Examination
+    from tierkit.leases import Lease
+    from tierkit.leasing import LeasedEntry
+    from tierkit.progress import OnProgress
+    from tierkit.rotation import KeyStatus, LevelKeys, RotationResult
+    from tierkit.transfer import Reject, WarmResult
     from tierkit.transfer.results import BackupInfo, ExportResult, ImportReject, ImportResult, RestoreResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
@@ -78,12 +85,13 @@ _LATE = {
     "SQLiteCacheTier": "tierkit_sqlite",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
-    "OnChecked": "tierkit.checking",
+    "Lease": "tierkit.leases",
+    "LeasedEntry": "tierkit.leasing",
+    "Examination": "tierkit.doctor",
     "KeyStatus": "tierkit.rotation",
     "LevelKeys": "tierkit.rotation",
-    "OnRotated": "tierkit.rotation",
     "RotationResult": "tierkit.rotation",
-    "OnProgress": "tierkit.transfer",
+    "OnProgress": "tierkit.progress",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
     "BackupInfo": "tierkit.transfer.results",
@@ -135,14 +143,19 @@ __all__ = [
     "Clock",
     "ColumnType",
     "ColumnValue",
+    "Condition",
+    "Contains",
     "CredentialEncryptor",
     "Delta",
     "Durability",
     "EncryptionKeyError",
     "EvictionPolicy",
+    "Examination",
     "ExportFormat",
     "ExportResult",
     "FileCacheTier",
+    "Finding",
+    "FindingKind",
     "FlatRecord",
     "FormatFactory",
     "HealthResult",
@@ -156,19 +169,22 @@ __all__ = [
     "KeyRing",
     "KeyStatus",
     "LatencyStatistics",
+    "Lease",
+    "LeasedEntry",
     "Level",
     "LevelKeys",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",
-    "OnChecked",
     "OnInvalid",
     "OnProgress",
-    "OnRotated",
+    "OneOf",
     "PluginError",
     "PluginRegistry",
     "PolicyFactory",
     "ProxyEntry",
+    "Query",
+    "Range",
     "Record",
     "Reject",
     "RestoreResult",
@@ -198,7 +214,13 @@ __all__ = [
     "Usage",
     "ValueEntry",
     "WarmResult",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "between",
     "coldness",
+    "contains",
     "delete_refusal",
     "discover",
     "hookimpl",

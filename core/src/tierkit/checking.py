@@ -23,6 +23,7 @@ from tierkit.entry import CacheEntry
 from tierkit.errors import CacheStorageError, CacheValidationError
 from tierkit.health import Health, HealthResult
 from tierkit.level import Level
+from tierkit.progress import Meter, OnProgress
 from tierkit.row import key_digest
 from tierkit.stack import Stack
 from tierkit.writing import BATCH
@@ -32,8 +33,6 @@ logger: Final = logging.getLogger("tierkit.health")
 E = TypeVar("E", bound=CacheEntry)
 Checker = Callable[[E], bool] | Callable[[E], Awaitable[bool]]
 """Says of an entry whether it is good. A coroutine function will do."""
-OnChecked = Callable[[int, int | None], object]
-"""Called with the records checked so far and how many there seem to be, or None if that is not known."""
 
 MOST_STUCK: Final = 200
 """Threads left to themselves, and still there, with which a run goes on."""
@@ -108,13 +107,17 @@ class CheckRun(Generic[E]):
     """One run of a checker over records. `run` belongs to one thread, `cancel` to any."""
 
     def __init__(
-        self, health: Health[E], checker: Any, settings: CheckSettings, total: int | None, on_progress: OnChecked | None
+        self,
+        health: Health[E],
+        checker: Any,
+        settings: CheckSettings,
+        total: int | None,
+        on_progress: OnProgress | None,
     ) -> None:
         """Judge as `health` does; `total` is how many records there seem to be."""
         self._health = health
         self._settings = settings
-        self._total = total
-        self._on_progress = on_progress
+        self._meter = Meter("checking", total, on_progress=on_progress, log=logger, told_every=1)
         self._monotonic = health.stack.time.monotonic
         self._results: SimpleQueue[Done | None] = SimpleQueue()
         self._runner: Runner = (
@@ -221,9 +224,7 @@ class CheckRun(Generic[E]):
         self._counts["checked"] += 1
         if len(self._known) >= self._settings.batch_size:
             self._apply()
-        if self._on_progress is not None:
-            checked = self._counts["checked"]
-            self._on_progress(checked, None if self._total is None else max(checked, self._total))
+        self._meter.advance()
 
     def _apply(self) -> None:
         known, self._known = self._known, {}

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.level import Level
+from tierkit.progress import Meter, OnProgress
 from tierkit.writing import ATTEMPTS, BATCH, Writer
 
 logger = logging.getLogger("tierkit.stack")
@@ -24,8 +25,8 @@ class Clearing(Generic[E]):
         self.writer = writer
         self.stack = writer.stack
 
-    def clear(self) -> None:
-        """Delete every key in every level, the authority first.
+    def clear(self, on_progress: OnProgress | None = None) -> None:
+        """Delete every key in every level, the authority first; `on_progress` is told of the keys deleted so far.
 
         Each level gets a mark for each key that any stored level had, against copies that are on their way up. If the
         authority fails half way, some keys are deleted, in every level, and the others stay.
@@ -39,13 +40,13 @@ class Clearing(Generic[E]):
         stack.filling.reset()
         try:
             if stack.stored:
-                self._clear_stored()
+                self._clear_stored(on_progress)
         finally:
             stack.filling.reset()  # before L1 is emptied: what was read until now cannot fill it any more
             for level in reversed(stack.live):
                 self._clear_live(level)
         stack.ledger.take()
-        logger.debug("cleared")
+        logger.info("cleared")
 
     def _clear_live(self, level: Level) -> None:
         if not level.begin_write():
@@ -59,15 +60,18 @@ class Clearing(Generic[E]):
         finally:
             level.end_write()
 
-    def _clear_stored(self) -> None:
+    def _clear_stored(self, on_progress: OnProgress | None) -> None:
         *above, authority = self.stack.stored
         keys = dict.fromkeys(_keys(authority))
         for level in above:
             keys |= dict.fromkeys(self._keys_above(level))  # another process may owe them to the authority
         deleted: dict[str, int] = {}
+        meter = Meter("clearing", len(keys), on_progress=on_progress, log=logger)
         try:
             for batch in _batches(list(keys)):
                 deleted.update(self._delete_batch(authority, batch))
+                meter.advance(len(batch))
+            meter.finish()
         finally:  # what is deleted is gone from every level, though the rest may stay
             for level in reversed(above):
                 self._clear_above(level, deleted)

@@ -30,7 +30,7 @@ _held = _Held()
 
 def _before_fork() -> None:
     # So that the child finds the tiers in memory whole. Their locks are reentrant.
-    locks = [level.tier.lock for stack in list(open_stacks) for level in stack.live]
+    locks = [tier.lock for stack in list(open_stacks) for tier in stack.kept_still()]
     _held.locks = [lock for lock in locks if lock.acquire(timeout=1.0)]
 
 

@@ -56,6 +56,17 @@ class HealthResult:
         """How many results were applied, of records that are missing too."""
         return self.healthy + self.unhealthy + self.removed + self.missing
 
+    def __add__(self, other: HealthResult) -> HealthResult:
+        """Both together; the error is the first."""
+        return HealthResult(
+            healthy=self.healthy + other.healthy,
+            unhealthy=self.unhealthy + other.unhealthy,
+            removed=self.removed + other.removed,
+            missing=self.missing + other.missing,
+            unapplied={**self.unapplied, **other.unapplied},
+            error=self.error or other.error,
+        )
+
     def __str__(self) -> str:
         """One line for a person."""
         counts = f"{self.healthy} healthy, {self.unhealthy} unhealthy, {self.removed} removed, {self.missing} missing"

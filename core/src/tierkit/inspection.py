@@ -5,6 +5,7 @@ It reads the public columns of the rows and opens no secret, so that it needs no
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -16,7 +17,10 @@ from typing import Any, Final
 from tierkit.errors import CacheCorruptionError, CacheStorageError
 from tierkit.expiry import deadline_of
 from tierkit.level import Level
+from tierkit.progress import Meter, OnProgress
 from tierkit.row import Row
+
+logger: Final = logging.getLogger("tierkit.inspection")
 
 AGES: Final = (("1m", 60.0), ("1h", 3600.0), ("1d", 86400.0), ("7d", 604800.0), ("older", inf))
 """Age buckets, each with the seconds since the fetch that a record in it is younger than."""
@@ -61,14 +65,27 @@ class LevelSurvey:
         self.ages[_bucket(row.columns.get("fetch_time"), now)] += 1
 
 
-def survey(levels: Iterable[Level], now: float) -> list[LevelSurvey]:
+def survey(levels: Iterable[Level], now: float, on_progress: OnProgress | None = None) -> list[LevelSurvey]:
     """Survey the persistent ones of `levels`, from the top. Reads every row; one broken level spoils no other.
 
     Args:
         levels: Those of an open cache.
         now: The time that ages and expiry are counted by, in POSIX seconds.
+        on_progress: Told of the records read so far, over all levels, and how many there seem to be.
     """
-    return [_survey(level, now) for level in levels if level.persistent and not level.live]
+    surveyed = [level for level in levels if level.persistent and not level.live]
+    meter = Meter("counting records", size_of(surveyed), on_progress=on_progress, log=logger)
+    found = [_survey(level, now, meter) for level in surveyed]
+    meter.finish()
+    return found
+
+
+def size_of(levels: Iterable[Level]) -> int | None:
+    """How many records `levels` seem to hold together; None if one that is in service cannot tell."""
+    try:
+        return sum(level.call(level.tier.size) for level in levels if level.in_service)
+    except CacheStorageError:
+        return None
 
 
 def unheld_keys(levels: Iterable[Level], key: str | None, held: Collection[str]) -> list[str]:
@@ -83,11 +100,12 @@ def unheld_keys(levels: Iterable[Level], key: str | None, held: Collection[str])
     return sorted(found.difference(held))
 
 
-def _survey(level: Level, now: float) -> LevelSurvey:
+def _survey(level: Level, now: float, meter: Meter) -> LevelSurvey:
     found = LevelSurvey(level.name, level.kind, level.max_entries)
     try:
         for row in level.scan():
             found.count(row, now)
+            meter.advance()
         found.bytes_on_disk = level.call(level.tier.bytes_on_disk)
     except CacheStorageError as error:
         found.error = str(error)

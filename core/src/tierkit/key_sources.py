@@ -143,8 +143,12 @@ class KeySources(HoldsKeys):
         del given  # a traceback may show the locals of the frame that raises
         raise EncryptionKeyError(f"the encryption key that was passed is of type {kind}: wrap it in SecretStr(...)")
 
+    def key_file(self) -> Path | None:
+        """The file that may hold keys, there or not; None if none is looked at."""
+        return self._key_file() if self._file or self._needed else None
+
     def _from_file(self) -> KeyRing | None:
-        path = self._key_file() if self._file or self._needed else None
+        path = self.key_file()
         keys = None if path is None else keys_in(path)
         return None if keys is None else ring_of(keys, f"the key file {path}", self._accept)
 

@@ -19,7 +19,7 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, CacheConfigError
 from tierkit.expiry import TTLManager
-from tierkit.face import FileMethods, HealthMethods, TransferMethods, UpkeepMethods
+from tierkit.face import ExaminationMethods, FileMethods, FilterMethods, LeaseMethods, TransferMethods, UpkeepMethods
 from tierkit.forking import in_child
 from tierkit.health import Health
 from tierkit.level import Level
@@ -35,13 +35,16 @@ from tierkit.writing import Writer
 
 if TYPE_CHECKING:
     from tierkit.checking import CheckRun
+    from tierkit.leasing import Leasing
 
 logger = logging.getLogger("tierkit")
 
 E = TypeVar("E", bound=CacheEntry)
 
 
-class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepMethods[E]):
+class CacheManager(
+    FilterMethods[E], ExaminationMethods[E], LeaseMethods[E], TransferMethods[E], FileMethods[E], UpkeepMethods[E]
+):
     """A stack of tiers that holds one type of entry.
 
     Opened when it is made; close it, or use it in a `with` statement. All methods may be called from many threads.
@@ -105,8 +108,7 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
         self.read_only = read_only
         self._time = CacheTime(clock)
         self._monotonic, self._offset = self._time.monotonic, self._time.offset
-        registry = discover(plugins)
-        self._registry = registry
+        registry = self._registry = discover(plugins)
         self._stack: Stack[E] = open_stack(self.config, entry_type, self._time, read_only, registry)
         self.ttl = TTLManager(
             self.config.default_ttl_seconds,
@@ -125,6 +127,7 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
             self._stack.reseal = self._resealing()
         self._closed = False
         self._checks: set[CheckRun[E]] = set()
+        self._leasing: Leasing[E] | None = None
         self._latencies: Latencies = {}
         if self.config.latency_histograms:
             for level in self._stack.levels:
@@ -222,6 +225,7 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
             answered=answered,
             tiers=tiers,
             intents=len(self._stack.owing.intents),
+            **({} if self._leasing is None else self._leasing.counts),
             latencies=measured(self._latencies),
         )
 
@@ -232,8 +236,8 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
     def close(self) -> None:
         """Stop the background thread, bring down usage and writes that wait, close the tiers, the authority last.
 
-        Checks that are under way apply what they found and end. Blocks on I/O, and until a sweep has ended its step.
-        May be called twice, and by many threads: the first closes.
+        Checks that are under way apply what they found and end; leases in hand are returned. Blocks on I/O, and until a
+        sweep has ended its step. May be called twice, and by many threads: the first closes.
 
         Raises:
             CacheStorageError: A tier could not be closed. The others are, and so is the cache.
@@ -244,6 +248,8 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
             for run in list(self._checks):
                 run.cancel()
             self._closed = True
+            if self._leasing is not None:
+                self._leasing.close()
             self._find_hot_path()  # so that the next call comes to where it is refused
             self._finalizer.detach()
             self._stack.halt.set()
@@ -296,6 +302,7 @@ class CacheManager(HealthMethods[E], TransferMethods[E], FileMethods[E], UpkeepM
     def _renew(self) -> None:
         self._hot_lock = threading.Lock()
         self._close_lock = threading.RLock()
+        self._lease_lock = threading.RLock()
 
     def _level_changed(self) -> None:
         self._find_hot_path()

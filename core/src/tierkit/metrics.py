@@ -56,6 +56,9 @@ _OF_CACHE: Final = (
     Metric(
         "intents", "gauge", "writes", "Writes that are held for the authority and wait to be replayed", additive=True
     ),
+    Metric("leases_taken", "counter", "leases", "Leases of records that were taken"),
+    Metric("leases_missed", "counter", "times", "Times that no record was free in time"),
+    Metric("leases_lost", "counter", "leases", "Leases that ran out or were ended before they were returned"),
 )
 _OF_LEVEL: Final = (
     Metric("hits", "counter", "reads", "Reads that the level answered", _LEVEL),

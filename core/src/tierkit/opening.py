@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NoReturn
@@ -28,8 +29,10 @@ from tierkit.keys import Environment, KeyRing
 from tierkit.level import Level, Missed
 from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import adopt_all, align, reconcile
+from tierkit.row import ColumnType
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
+from tierkit.side import SideTiers, side_namespace
 from tierkit.stack import Stack, StackSettings
 from tierkit.tier import CacheTier, TierContext, Trait
 from tierkit.workers import Workers
@@ -60,7 +63,7 @@ def open_stack(
     with ExitStack() as opened:
         levels = []
         for tier in resolved:
-            context = _context(config, tier, schema, time, read_only)
+            context = tier_context(config, tier, schema, time, read_only=read_only)
             levels.append(_level(config, tier, context, time.monotonic, lowest=tier is resolved[-1]))
             opened.callback(levels[-1].close)
         ring = _key_ring(config, schema, levels, read_only, registry)
@@ -79,6 +82,8 @@ def open_stack(
         stack: Stack[Any] = Stack(levels, sealer, time, VersionClock(time.now), settings)
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
+        if resolved:
+            stack.sides = SideTiers(partial(_open_side, resolved[-1], context))
         if read_only:
             adopt_all(stack)
         else:
@@ -88,9 +93,10 @@ def open_stack(
     return stack
 
 
-def _context(
-    config: CacheConfig, tier: ResolvedTier, schema: EntrySchema, time: CacheTime, read_only: bool
+def tier_context(
+    config: CacheConfig, tier: ResolvedTier, schema: EntrySchema, time: CacheTime, *, read_only: bool
 ) -> TierContext:
+    """What the tier of a level is told."""
     return TierContext(
         name=tier.name,
         namespace=schema.namespace,
@@ -103,6 +109,14 @@ def _context(
         read_only=read_only,
         now=time.now,
     )
+
+
+def _open_side(
+    authority: ResolvedTier, context: TierContext, name: str, columns: Mapping[str, ColumnType]
+) -> CacheTier[Any]:
+    """A tier beside that of `authority`, without a bound: what it holds is not for eviction."""
+    namespace = side_namespace(context.namespace, name)
+    return _open_tier(authority, replace(context, namespace=namespace, columns=columns, max_entries=None))
 
 
 def _level(

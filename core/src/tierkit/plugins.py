@@ -366,6 +366,7 @@ def _checks(spec: TierSpec) -> Iterator[tuple[bool, str]]:
     is_model = isinstance(options, type) and issubclass(options, BaseModel)
     yield not (isinstance(kind, str) and kind), "kind must be a name"
     yield not callable(spec.factory), "factory must be callable"
+    yield not (spec.examine is None or callable(spec.examine)), "examine must be callable"
     yield not isinstance(spec.traits, Trait), f"traits must be a Trait, not {type(spec.traits).__name__}"
     yield not is_model, "options must be a pydantic model"
     taken = sorted(set(TIER_SETTINGS) & set(options.model_fields)) if is_model else []

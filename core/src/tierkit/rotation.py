@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
@@ -23,7 +23,9 @@ import msgspec
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheCorruptionError, KeyNotHeldError, SchemaMismatchError, TierkitError
+from tierkit.inspection import size_of
 from tierkit.level import Level
+from tierkit.progress import Meter, OnProgress
 from tierkit.reconciling import compare
 from tierkit.revising import Change, Revision
 from tierkit.row import GOES_BACK_TO, Row, goes_back_to
@@ -34,8 +36,6 @@ from tierkit.writing import ATTEMPTS, BATCH, Write
 logger: Final = logging.getLogger("tierkit.rotation")
 
 E = TypeVar("E", bound=CacheEntry)
-OnRotated = Callable[[int, int], object]
-"""Called with the records of the authority looked at so far, and how many there seem to be."""
 
 _ROUNDS: Final = 4
 """What others bring meanwhile is sealed anew in the next round; but one that writes with an older key never ends."""
@@ -148,14 +148,21 @@ class RotationResult:
         return f"{self.resealed} records sealed anew; {can_go}{left and f' ({left})'}"
 
 
-def key_status(stack: Stack[Any]) -> KeyStatus:
-    """Read every level, and tell which keys its records name. Changes nothing; blocks on I/O."""
+def key_status(stack: Stack[Any], on_progress: OnProgress | None = None) -> KeyStatus:
+    """Read every level, and tell which keys its records name. Changes nothing; blocks on I/O.
+
+    Args:
+        stack: The levels.
+        on_progress: Told of the records read so far, over all levels, and how many there seem to be.
+    """
     primary, *older = stack.sealer.key_ids or ("",)
-    levels = tuple(_level_keys(level, stack.sealer, primary) for level in stack.stored)
+    meter = Meter("reading which keys records name", size_of(stack.stored), on_progress=on_progress, log=logger)
+    levels = tuple(_level_keys(level, stack.sealer, primary, meter) for level in stack.stored)
+    meter.finish()
     return KeyStatus(primary=primary, older=tuple(older), levels=levels)
 
 
-def _level_keys(level: Level, sealer: Sealer, primary: str) -> LevelKeys:
+def _level_keys(level: Level, sealer: Sealer, primary: str, meter: Meter) -> LevelKeys:
     counts: Counter[str] = Counter(records=0, current=0, damaged=0)
     others: Counter[str] = Counter()
     error = "" if level.in_service else "it is out of service"
@@ -165,6 +172,7 @@ def _level_keys(level: Level, sealer: Sealer, primary: str) -> LevelKeys:
             damaged = _is_damaged(sealer, row)
             counts.update(records=1, damaged=damaged, current=not named and not damaged)
             others.update(named)
+            meter.advance()
     except TierkitError as failure:
         error = str(failure)
     return LevelKeys(name=level.name, kind=level.kind, others=dict(sorted(others.items())), error=error, **counts)
@@ -232,7 +240,7 @@ class Resealing(Revision[E]):
 class Rotation(Resealing[E]):
     """One rotation of a stack."""
 
-    def rotate(self, on_progress: OnRotated | None = None) -> RotationResult:
+    def rotate(self, on_progress: OnProgress | None = None) -> RotationResult:
         """Seal everything anew, compact every tier, and see what is left. Blocks on I/O.
 
         Raises:
@@ -256,28 +264,28 @@ class Rotation(Resealing[E]):
         self.stack.settle()
         self.stack.sweep(paced=False)
 
-    def _round(self, on_progress: OnRotated | None) -> int:
+    def _round(self, on_progress: OnProgress | None) -> int:
         """Seal the authority anew, and bring the levels above in line. Answers how many records were not."""
         if not self.stack.stored:
             return 0
         before, authority = self.resealed, self.writer.authority()
         total = authority.call(authority.tier.size)
+        meter = Meter(f"sealing {authority.name} anew", total, on_progress=on_progress, log=logger, told_every=1)
         for seen in self._reseal_all(authority):
-            if on_progress is not None:
-                on_progress(seen, max(seen, total))
+            meter.advance(seen)
+        meter.finish()
         above = [level for level in reversed(self.stack.stored[:-1]) if level.in_service]
         return self.resealed - before + sum([self._bring_in_line(level, authority) for level in above])
 
     def _reseal_all(self, authority: Level) -> Iterator[int]:
-        """Seal the authority anew, in batches. Tells after each how many records were looked at."""
-        rows, seen = authority.scan(), 0
+        """Seal the authority anew, in batches. Tells after each how many records it had."""
+        rows = authority.scan()
         self.note_counters()
         while batch := list(islice(rows, BATCH)):
             changed_meanwhile = self.reseal_rows(batch)
             if changed_meanwhile:
                 self.reseal(changed_meanwhile)
-            seen += len(batch)
-            yield seen
+            yield len(batch)
             self.note_counters()
 
     def _bring_in_line(self, level: Level, authority: Level) -> int:

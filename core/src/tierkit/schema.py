@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from pydantic import SecretStr
@@ -23,7 +23,19 @@ from pydantic import SecretStr
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.row import ColumnType, ColumnValue, key_digest
-from tierkit.values import KINDS, NORMALISE, Codec, Unfit, enum_encoder, json_encoder, refuse_none, type_name
+from tierkit.values import (
+    AS_IT_IS,
+    KINDS,
+    NORMALISE,
+    PYTHON,
+    Codec,
+    Unfit,
+    decoder_of,
+    enum_encoder,
+    json_encoder,
+    refuse_none,
+    type_name,
+)
 
 MAX_RECORD_BYTES: Final = 960 * 1024
 """A record with more characters and bytes than this is refused, so that it fits a line of a file."""
@@ -31,7 +43,6 @@ MAX_RECORD_BYTES: Final = 960 * 1024
 ENCRYPTED: Final = "_encrypted"
 """What the column of a secret ends with."""
 
-_PYTHON_TYPES: Final[Mapping[ColumnType, type]] = {"text": str, "integer": int, "real": float, "blob": bytes}
 _ROW_FIELDS: Final = frozenset({"key", "version"})
 _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
 _CHANGING: Final = frozenset(CacheEntry.__struct_fields__) - {"source"}
@@ -48,6 +59,8 @@ class Field:
         encode: From the field's value to the column's; a secret stays as it is.
         decode: The way back.
         normalise: Makes what a tier handed back the column's type again.
+        items: For a tuple, the type of its elements, or those of each; else nothing.
+        nested: Whether the column holds JSON.
         secret: Whether the column holds ciphertext.
         optional: Whether None is allowed.
         required: Whether the class gives no default.
@@ -59,6 +72,8 @@ class Field:
     encode: Codec
     decode: Codec
     normalise: Codec
+    items: tuple[Any, ...]
+    nested: bool
     secret: bool
     optional: bool
     required: bool
@@ -89,11 +104,14 @@ class EntrySchema:
         self.secrets = tuple(field for field in self.fields if field.secret)
         self.bound = _bound(entry_type, self.fields)
         self._normalise = {field.column: field.normalise for field in self.fields}
-        self._types = {field.column: _PYTHON_TYPES[field.type] for field in self.fields}
+        self._kinds = {field.column: PYTHON[field.type] for field in self.fields}
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
-        self._decoding = [(field.name, field.column, field.decode) for field in self.fields if not field.secret]
+        public = [field for field in self.fields if not field.secret]
+        self._public = frozenset(field.column for field in public)
+        self._decoding = [(field.name, decoder_of(field.decode)) for field in public if field.decode is not AS_IT_IS]
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
-        self._expected = [field for field in self.fields if field.required or field.optional]
+        self._by_column = {field.column: field for field in self.fields}
+        self._expected = frozenset(field.name for field in self.fields if field.required or field.optional)
 
     def encode(self, entry: CacheEntry) -> dict[str, Any]:
         """The columns of `entry`; secrets as they are, masked, and None left out.
@@ -129,22 +147,27 @@ class EntrySchema:
         Raises:
             SchemaMismatchError: A column is missing that the class requires, or does not fit it.
         """
-        values: dict[str, Any] = {"key": key, "version": version, "_usage": usage, **secrets}
+        names = self._public  # a column that is no secret has the name of its field
+        known = columns if columns.keys() <= names else {name: columns[name] for name in columns.keys() & names}
+        values: dict[str, Any] = {**known, **secrets, "key": key, "version": version, "_usage": usage}
         name = ""
         try:
-            for name, column, decode in self._decoding:
-                value = columns.get(column)
-                if value is not None:
-                    values[name] = decode(value)
+            for name, decode in self._decoding:
+                if name in known:
+                    values[name] = decode(known[name])
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise SchemaMismatchError(
                 f"record {key_digest(key)}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
             ) from None
-        for field in self._expected:
-            if field.name not in values:
-                self._check_optional(key, field)
-                values[field.name] = None
+        if not self._expected <= values.keys():
+            self._fill_in(key, values)
         return self._made(key, values)
+
+    def column_of(self, entry: CacheEntry, column: str) -> ColumnValue:
+        """What the row of `entry`, which can be stored, has in `column`; None where that is a secret, or unknown."""
+        field = self._by_column.get(column)
+        value = None if field is None or field.secret else getattr(entry, field.name)
+        return None if value is None or field is None else cast("ColumnValue", field.encode(value))
 
     def normalise(self, columns: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
         """`columns` with None left out and each declared one of its own type again.
@@ -152,9 +175,10 @@ class EntrySchema:
         Raises:
             ValueError, TypeError: A column holds what its type cannot have come from.
         """
-        own, wanted = self._normalise, self._types.get
-        return {  # most are of their type: to look is half of what the call takes
-            name: value if type(value) is wanted(name) or name not in own else own[name](value)
+        own, kinds = self._normalise, self._kinds
+        # Nearly always each has its type as it is: a call for each column would take a third of opening a row.
+        return {
+            name: value if name not in own or type(value) is kinds[name] else own[name](value)
             for name, value in columns.items()
             if value is not None
         }
@@ -164,6 +188,12 @@ class EntrySchema:
         if size > MAX_RECORD_BYTES:
             too_much = f"holds {size} characters and bytes; {MAX_RECORD_BYTES} are allowed"
             raise CacheValidationError(f"the record {key[:80]!r} {too_much}", reason=f"the record {too_much}")
+
+    def _fill_in(self, key: str, values: dict[str, Any]) -> None:
+        for field in self.fields:
+            if field.name in self._expected and field.name not in values:
+                self._check_optional(key, field)
+                values[field.name] = None
 
     def _check_optional(self, key: str, field: Field) -> None:
         if not field.optional:
@@ -288,6 +318,8 @@ def _field(entry_type: type[CacheEntry], info: msgspec.structs.FieldInfo) -> Fie
         encode=kind[1],
         decode=kind[2],
         normalise=NORMALISE[kind[0]],
+        items=tuple(item for item in typing.get_args(core) if item is not Ellipsis),
+        nested=_storable(core),
         secret=secret,
         optional=optional,
         required=info.required,

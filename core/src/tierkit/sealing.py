@@ -341,7 +341,8 @@ class Sealer(HoldsKeys):
             for name, value in columns.items()
             if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT
         }
-        return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), {**columns, **whole}))
+        covered = {**columns, **whole} if whole else columns
+        return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), covered))
 
     def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any]) -> bool:
         try:
@@ -352,14 +353,14 @@ class Sealer(HoldsKeys):
 
     def _checking_key(self, row: Row) -> Key | None:
         check = _text(row.check)
+        if check.startswith("c1."):
+            if self._secrets:
+                raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
+            return None
         keyed = _KEYED.fullmatch(check)
-        if keyed is not None:
-            return held_key(self._ring, keyed[1], row)
-        if not check.startswith("c1."):
+        if keyed is None:
             raise CacheCorruptionError(f"{name_of(row)} has no check that can be read")
-        if self._secrets:
-            raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
-        return None
+        return held_key(self._ring, keyed[1], row)
 
 
 def _present(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -276,6 +276,13 @@ class Stack(Upkeep, Generic[E]):
         entry._usage.hits += 1
         entry._usage.last_accessed = self.time.now()
 
+    def note_use(self, entry: E) -> None:
+        """Count a use of `entry`, which the authority holds, and tell it at once. Blocks on I/O."""
+        self._use(entry)
+        if self.stored:
+            self.ledger.collect(entry.key, entry._usage)
+            self.flush_ledger()
+
     def fetch(self, level: Level, key: str) -> Any:
         """What `level` holds for `key`; None if nothing, or if it failed or holds something that cannot be decoded."""
         try:
@@ -353,30 +360,33 @@ class Stack(Upkeep, Generic[E]):
 
         Where writes are owed to the authority they count, and not what it holds.
         """
-        level = next((level for level in reversed(self.levels) if level.in_service), None)
+        level = self.lowest()
         owed = set(self.owing.intents)
-        if level is not None and level.live:
-            yield from (entry for entry in level.scan() if entry.key not in owed)
-        elif level is not None:
-            rows = (row for row in level.scan() if row.key not in owed)
-            yield from self._opened(level, rows)
         if level is not None:
-            yield from self._owed_or_paid(level, owed)
+            records = (record for record in level.scan() if record.key not in owed)
+            yield from filter(None, (self.opened(level, record) for record in records))
+            yield from filter(None, (self.opened(level, record) for record in self.owed_or_paid(level, owed)))
 
-    def _owed_or_paid(self, level: Level, keys: Iterable[str]) -> Iterator[E]:
-        """The entries of `keys`, which `level` was owed when the scan began."""
+    def lowest(self) -> Level | None:
+        """The lowest level in service, if any is."""
+        return next((level for level in reversed(self.levels) if level.in_service), None)
+
+    def owed_or_paid(self, level: Level, keys: Iterable[str]) -> Iterator[Any]:
+        """The records of `keys`, which `level` was owed when a scan of it began."""
         for key in keys:
             owed = self.owing.look(key)
-            row = self.fetch(level, key) if owed is None else owed.row
-            if row is not None:
-                yield from self._opened(level, [row])
+            record = self.fetch(level, key) if owed is None else owed.row
+            if record is not None:
+                yield record
 
-    def _opened(self, level: Level, rows: Iterable[Row]) -> Iterator[E]:
-        for row in rows:
-            held = self._owed(level, row) if is_owed(row) else Owed(level, row)
-            entry = self.open_row(level, held.row) if held is not None and held.row is not None else None
-            if entry is not None:
-                yield entry
+    def opened(self, level: Level, record: Any) -> E | None:
+        """The entry of what a scan of `level` found; None if that is damaged (it is evicted), or nothing to return."""
+        if isinstance(record, CacheEntry):
+            return cast("E", record)
+        if is_owed(record):
+            held = self._owed(level, record)
+            record = None if held is None else held.row
+        return None if record is None else self.open_row(level, record)
 
     # -- promotion ---------------------------------------------------------------------------------------------------
 

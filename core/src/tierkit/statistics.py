@@ -22,7 +22,12 @@ ROOM_CAUSES: Final = ("lru", "fifo", "lfu", "sieve", "s3fifo", "wtinylfu", "othe
 CAUSES: Final = (*ROOM_CAUSES, "ttl", "health", "corruption")
 """Why a record left a level: for room (by the policy's name), for age, for health, or because it was damaged."""
 
-CACHE_METRICS: Final = frozenset({"requests", "answered", "overall_hit_rate", "promotions", "demotions", "intents"})
+LEASE_COUNTS: Final = ("leases_taken", "leases_missed", "leases_lost")
+"""What is counted of leases."""
+
+CACHE_METRICS: Final = frozenset(
+    {"requests", "answered", "overall_hit_rate", "promotions", "demotions", "intents", *LEASE_COUNTS}
+)
 """The names that the metrics of the whole cache have in the flat dict, without those of latencies."""
 
 STATES: Final = ("closed", "half-open", "open")
@@ -200,6 +205,9 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
         requests: Reads asked of the cache.
         answered: Reads that some level answered.
         intents: Writes that are held for the authority and wait to be replayed.
+        leases_taken: Leases of records that this cache took.
+        leases_missed: Times that it was asked for one and no record was free in time.
+        leases_lost: Leases that ran out, or were ended by others, before they were returned.
         tiers: One per level, from the top.
         latencies: By operation, if `latency_histograms` is on: how long the cache took.
     """
@@ -209,6 +217,9 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     answered: int
     intents: int = 0
+    leases_taken: int = 0
+    leases_missed: int = 0
+    leases_lost: int = 0
     tiers: tuple[TierStatistics, ...]
     latencies: Mapping[str, LatencyStatistics] = {}
 
@@ -254,6 +265,7 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
             "promotions": self.promotions,
             "demotions": self.demotions,
             "intents": self.intents,
+            **{name: getattr(self, name) for name in LEASE_COUNTS},
             **_latency_metrics("", self.latencies),
         }
         for tier in self.tiers:

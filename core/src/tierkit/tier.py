@@ -35,11 +35,15 @@ from pydantic import BaseModel
 
 from tierkit.errors import CacheConfigError, PluginError, TierCorrupt
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, PolicyFactory, Unordered, last_used
+from tierkit.findings import Finding
+from tierkit.query import Query
 from tierkit.row import ColumnType, Delta, Record, Row, with_usage
 
 API_VERSION: Final = 1
 """The version of this contract. A tier whose `TierSpec` says that it was written for another one is refused by name."""
 
+QUERY_STEP: Final = 256
+"""Records that a default `query` reads at once, where it holds no more than their keys."""
 PURGE_STEP: Final = 64
 """Records that a default purge looks at in one step."""
 _MOST_FAILURES: Final = 8  # of single records; more are the tier's trouble, and each may cost a time-out
@@ -76,7 +80,7 @@ class Trait(enum.Flag):
     NATIVE_TTL = enum.auto()
     """It drops records at `purge_at` by itself. Nothing in the engine depends on it yet."""
     QUERYABLE = enum.auto()
-    """It can answer filters on columns with an index. Nothing depends on it yet."""
+    """It answers `query` and `count` by itself, by an index where there is one, and does not go over every record."""
     WATCHABLE = enum.auto()
     """It can tell of writes made by other processes. Nothing depends on it yet."""
 
@@ -330,6 +334,27 @@ class CacheTier(ABC, Generic[R]):
         if failures:
             raise failures[0]
 
+    def query(self, query: Query) -> Iterator[R]:
+        """The records that `query` asks for, in its order; else like `scan`: no use of them, no lock between two steps.
+
+        This default goes over every record. It holds those that it answers where `query.is_held_whole`, and else the
+        keys of all that match with what orders them.
+        """
+        if query.is_held_whole or Trait.LIVE in self.traits:  # what is live is in memory as it is
+            return query.answer(self.scan())
+        return islice(self._in_order(query), query.limit)
+
+    def _in_order(self, query: Query) -> Iterator[R]:
+        matching = filter(query.matches, self.scan())
+        keys = (position[-1] for position in sorted(map(query.position, matching), reverse=query.descending))
+        while some := list(islice(keys, QUERY_STEP)):
+            found = self.get_many(some)
+            yield from (record for key in some if (record := found.get(key)) is not None and query.matches(record))
+
+    def count(self, query: Query) -> int:
+        """How many records match `query`, whose order and limit do not count."""
+        return sum(map(query.matches, self.scan()))
+
     def keys(self) -> Iterator[str]:
         """The key of every record held; else like `scan`."""
         return (record.key for record in self.scan())
@@ -389,6 +414,10 @@ class TierSpec:
         eviction_policies: Those that its `overflow` honours, by name; `ANY_POLICY` for a tier that asks
             `TierContext.new_policy`.
         default_policy: The one that a level has if its configuration asks for none.
+        examine: For `tierkit doctor`: looks at the storage as it lies there, whether a tier has it open, and whether
+            one could open it. Yields what is wrong with it, each with a repair if there is one; nothing if it is sound,
+            not there, or in use. Called with a context that is read-only, and the options; changes nothing itself.
+            None where only the rows are looked at.
     """
 
     kind: str
@@ -399,6 +428,7 @@ class TierSpec:
     summary: str = ""
     eviction_policies: frozenset[str] = frozenset({"lru", "fifo"})
     default_policy: str = "lru"
+    examine: Callable[[TierContext, Any], Iterator[Finding]] | None = None
 
 
 def refusal(record: Record, held: Record | None, mark: int) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from tierkit.observers import Observers
 from tierkit.owing import Owing
 from tierkit.row import GOES_BACK_TO, Record, Row, comes_after, is_owed, key_digest, with_usage
 from tierkit.sealing import Sealer
-from tierkit.tier import purge_steps
+from tierkit.side import SideTiers
+from tierkit.tier import CacheTier, purge_steps
 from tierkit.usage import UsageLedger
 
 logger = logging.getLogger("tierkit.stack")
@@ -59,6 +61,7 @@ class Upkeep:
     Attributes:
         alarm: Wakes the background thread: there is something to do.
         reseal: Seals what the authority holds of some keys with the current key.
+        sides: The tiers beside the authority's, for what is not a record.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Upkeep:
         self.halt = threading.Event()
         self.alarm: Callable[[], None] = _nobody
         self.reseal: Callable[[list[str]], object] | None = None
+        self.sides = SideTiers()
         self._outdated: dict[str, None] = {}
         for level in self.levels:
             level.returning = partial(self._returning, level)
@@ -372,12 +376,13 @@ class Upkeep:
 
     # -- sweeping, closing -------------------------------------------------------------------------------------------
 
-    def sweep(self, *, paced: bool = True) -> int:
+    def sweep(self, *, paced: bool = True, on_step: Callable[[int], object] = lambda _: None) -> int:
         """Flush usage, and remove what expired from every level, in short steps. Blocks on I/O.
 
         Args:
             paced: Rest after each step, so that readers and writers find the locks and the interpreter free, and end
                 early once `halt` is set.
+            on_step: Told after each step how many records it removed.
 
         Returns:
             How many records were removed, over all levels.
@@ -387,22 +392,39 @@ class Upkeep:
         self.flush()
         self.owing.replay_expired(self.time.now())
         self._reseal_outdated(paced)
-        return sum([self._sweep_level(level, paced) for level in self.levels if level.in_service])
+        removed = sum([self._sweep_level(level, paced, on_step) for level in self.levels if level.in_service])
+        if self.levels and self.levels[-1].in_service:
+            self._sweep_sides(self.levels[-1], paced)
+        return removed
 
-    def _sweep_level(self, level: Level, paced: bool) -> int:
-        removed, steps = 0, purge_steps(level.tier, self.time.now())
+    def _sweep_level(self, level: Level, paced: bool, on_step: Callable[[int], object]) -> int:
+        removed = 0
         try:
-            while (step := level.call(next, steps, None)) is not None:
+            for step in self._purged(level, level.tier, paced):
                 level.counters.evictions["ttl"] += step * level.counters.step
                 removed += step
-                if paced and self.halt.wait(_REST_SECONDS):
-                    break
+                on_step(step)
         except TierkitError as error:
             logger.warning("%s could not be swept: %s", level.name, str(error))
         level.tell("on_sweep", removed)
         if removed:
             logger.debug("%s: swept %d expired records", level.name, removed)
         return removed
+
+    def _purged(self, level: Level, tier: CacheTier[Any], paced: bool) -> Iterator[int]:
+        """Purge `tier`, which is of `level`; how many went in each step."""
+        steps = purge_steps(tier, self.time.now())
+        while (step := level.call(next, steps, None)) is not None:
+            yield step
+            if paced and self.halt.wait(_REST_SECONDS):
+                break
+
+    def _sweep_sides(self, authority: Level, paced: bool) -> None:
+        try:
+            for tier in self.sides.opened():
+                deque(self._purged(authority, tier, paced), 0)
+        except TierkitError as error:
+            logger.warning("what is beside the records of %s could not be swept: %s", authority.name, str(error))
 
     def note_outdated(self, row: Row) -> None:
         """Have a row that was read sealed with the current key at the next sweep, if it names an older one."""
@@ -436,14 +458,19 @@ class Upkeep:
             for level in () if self.settings.read_only else self.stored[:-1]:
                 self._leave(level)
         finally:
-            for level in self.levels:
+            for name, close in self._closings():
                 try:
-                    level.close()
+                    close()
                 except TierkitError as error:
-                    logger.error("%s could not be closed: %s", level.name, str(error))  # noqa: TRY400 - it is raised below
+                    logger.error("%s could not be closed: %s", name, str(error))  # noqa: TRY400 - it is raised below
                     failures.append(error)
         if failures:
             raise failures[0]
+
+    def _closings(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        if self.levels and self.sides.opened():
+            yield "what is beside the records", partial(self.levels[-1].call, self.sides.close)
+        yield from ((level.name, level.close) for level in self.levels)
 
     def _pay(self) -> None:
         """Replay all that is owed; say what is left."""
@@ -469,6 +496,12 @@ class Upkeep:
 
     # -- fork --------------------------------------------------------------------------------------------------------
 
+    def kept_still(self) -> list[CacheTier[Any]]:
+        """The tiers in memory, which a fork must find whole."""
+        return [level.tier for level in self.live] + (
+            self.sides.opened() if self.levels and self.levels[-1].live else []
+        )
+
     def leave_parent(self) -> None:
         """In a forked child: make locks of one's own, and drop what belongs to the parent or may be half done.
 
@@ -483,6 +516,7 @@ class Upkeep:
         for level in self.levels:
             level.renew()
             level.tier.lock = threading.RLock()
+        self.sides.renew()
         for level in self.live if self.stored else ():
             with suppress(TierkitError):
                 level.empty()

@@ -22,6 +22,7 @@ from tierkit import (
     Trait,
     hookimpl,
 )
+from tierkit.side import SEPARATOR
 from tierkit.testing import FaultyTier
 from tierkit.testing.faulty import METHODS
 from tierkit_memory import MemoryCacheTier
@@ -133,7 +134,7 @@ class World:
         return ScriptedTier(MemoryCacheTier(context), self.calls)
 
     def _disk(self, context: TierContext, options: object) -> CacheTier[Any]:
-        made = ScriptedTier(Disk(context, self.disks[context.name]), self.calls)
+        made = ScriptedTier(Disk(context, self.disks[disk_of(context)]), self.calls)
         self.before_opening.pop(context.name, id)(made)
         return made
 
@@ -171,6 +172,12 @@ class World:
     def calls_of(self, *methods: str) -> list[tuple[str, str]]:
         """Level and method of each call of one of `methods` since `calls` was cleared."""
         return [(level, method) for level, method, _ in self.calls if method in methods]
+
+
+def disk_of(context: TierContext) -> str:
+    """The disk of a tier: that of its level, and one of its own for what stands beside the records."""
+    _, _, side = context.namespace.partition(SEPARATOR)
+    return f"{context.name} {side}".rstrip()
 
 
 def tier(cache: CacheManager[Any], name: str) -> ScriptedTier:

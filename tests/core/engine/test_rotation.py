@@ -305,7 +305,7 @@ def test_a_cache_that_holds_both_keys_finds_every_record_all_the_while(opened: C
 
 def test_its_progress_is_told(opened: Callable[..., Cache]) -> None:
     filled(opened("disk", key=OLD), 7)
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int | None]] = []
     with patch.object(rotation, "BATCH", 3):
         opened("disk", key=BOTH).rotate(lambda done, total: told.append((done, total)))
     assert told == [(3, 7), (6, 7), (7, 7)]
@@ -452,7 +452,8 @@ def test_a_tier_that_cannot_be_compacted_keeps_the_old_keys_from_going(
             "5 records sealed anew; no older key can go (L1 could not be compacted: a reader is in the way)"
         )
         assert str(cache.rotate()) == f"0 records sealed anew; these keys can go: {OLD_ID}"
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    results = [record.levelname for record in caplog.records if "sealed anew;" in record.getMessage()]
+    assert results == ["WARNING", "INFO"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ class ReaderGone(Exception):
 
 
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
-NOT_FOUND: Final = Exit(1, "`get`: no such record, or it has expired")
+NOT_FOUND: Final = Exit(
+    1, "`get`: no such record, or it has expired; `delete`: none of the keys has one; `leases --release`: no such lease"
+)
 USAGE: Final = Exit(
     2,
     "the command line, the configuration or a plugin is at fault",
@@ -62,6 +64,8 @@ RECORD: Final = Exit(
     "a record is damaged, sealed with another key, or of another entry type",
     (Unreadable, KeyNotHeldError, CacheCorruptionError, SchemaMismatchError),
 )
+DOUBTFUL: Final = Exit(7, "`doctor`: warnings are left, and no errors")
+DAMAGED: Final = Exit(8, "`doctor`: errors are left")
 INTERNAL: Final = Exit(70, "a fault in tierkit or in a plugin; `-v` shows where")
 INTERRUPTED: Final = Exit(130, "interrupted", (KeyboardInterrupt, click.Abort))
 BROKEN_PIPE: Final = Exit(141, "whoever read the output has gone", (BrokenPipeError, ReaderGone))
@@ -74,6 +78,8 @@ EXITS: Final = (
     TRANSFER,
     SECRET,
     RECORD,
+    DOUBTFUL,
+    DAMAGED,
     INTERNAL,
     INTERRUPTED,
     BROKEN_PIPE,

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator
 
 from tierkit.cli.output import LogLines, cell, console
 from tierkit.cli.settings import Settings
-
-OnProgress = Callable[[int, int | None], None]
+from tierkit.progress import OnProgress
 
 
 @contextlib.contextmanager
-def progress(settings: Settings, log_name: str) -> Iterator[Callable[[str], OnProgress | None]]:
+def progress(settings: Settings, log_name: str, *, logs: bool = True) -> Iterator[Callable[[str], OnProgress | None]]:
     """Makes the progress callback for a thing by its name: a bar on a terminal; elsewhere None, and logs are shown.
 
-    Above a bar what is logged to `log_name` is left out, errors excepted: the command tells it at its end.
+    Above a bar what is logged to `log_name` is left out, errors excepted: the command tells it at its end. Without
+    `logs`, for a command that only reads, they are shown nowhere.
     """
     if not sys.stderr.isatty():
-        settings.log_at(logging.INFO)
+        if logs:
+            settings.log_at(logging.INFO)
         yield lambda _name: None
         return
     log = logging.getLogger(log_name)

@@ -16,6 +16,7 @@ from tierkit.cli.output import cell, console, json_option, note, show, table, wr
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline
+from tierkit.cli.where import filters_given, where_options
 from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
 from tierkit.errors import TierUnavailable
 from tierkit.inspection import unheld_keys
@@ -66,12 +67,12 @@ def get(
     as_json: bool,
 ) -> None:
     """Show one record, by its key or, if it is a proxy, by its URL."""
-    key = _key(settings, key, username)
+    key = key_of(settings, key, username)
     with settings.open(read_only=True) as cache:
         entry, level = cache.get_with_level(key, allow_stale=allow_stale)
         if entry is None:
             _raise_trouble(cache, key)
-            note(f"tierkit: no record {_name(key)}, or it has expired")
+            note(f"tierkit: no record {shown_key(key)}, or it has expired")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, "stale": entry.is_stale, **fields_of(entry, reveal=reveal)}
     if as_json:
@@ -109,7 +110,8 @@ def _left_out(cache: CacheManager[Any]) -> bool:
     return any(level.counters.unreadable or level.counters.corruptions for level in cache.levels)
 
 
-def _key(settings: Settings, given: str, username: str | None) -> str:
+def key_of(settings: Settings, given: str, username: str | None) -> str:
+    """The key that is given, or that of the proxy whose URL is."""
     if issubclass(settings.entry_type(), ProxyEntry) and "://" in given:
         return ProxyEntry.key_for(given, username)
     if username is not None:
@@ -117,7 +119,8 @@ def _key(settings: Settings, given: str, username: str | None) -> str:
     return given
 
 
-def _name(key: str) -> str:
+def shown_key(key: str) -> str:
+    """`key` as an error may show it."""
     if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password
         return redact(key)
     return key if len(key) <= 80 else f"{key[:80]}..."
@@ -134,10 +137,10 @@ def _print_fields(fields: dict[str, Any]) -> None:
 
 
 @click.command(short_help="List records.")
-@click.option("--source", metavar="NAME", help="Only records from this source.")
-@click.option("--health", type=click.Choice([status.value for status in HealthStatus]), help="Only this health.")
+@where_options
 @click.option("--expired", "which", flag_value="expired", help="Only expired records that were not swept yet.")
 @click.option("--all", "which", flag_value="all", help="Expired records too.")
+@click.option("--order-by", metavar="FIELD", help="In the order of this field; descending with a - before it.")
 @click.option(
     "--limit",
     metavar="N",
@@ -148,13 +151,21 @@ def _print_fields(fields: dict[str, Any]) -> None:
 @global_options
 @pass_settings
 def ls(
-    settings: Settings, *, source: str | None, health: str | None, which: str | None, limit: int | None, as_json: bool
+    settings: Settings,
+    *,
+    source: str | None,
+    health: str | None,
+    conditions: tuple[str, ...],
+    which: str | None,
+    order_by: str | None,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
     """List the records of the lowest persistent level, which holds everything. Secrets are masked."""
-    wanted = _filter(source, health, which)
+    filters = filters_given(settings.entry_type(), conditions, source, health)
     limit = (0 if as_json else _LIMIT) if limit is None else limit
     with settings.open(read_only=True) as cache:
-        entries = filter(wanted, cache.scan(include_expired=which is not None))
+        entries = _entries(cache, filters, which, order_by, limit)
         shown = islice(entries, limit or None)
         if as_json:
             _write_lines(shown)
@@ -167,15 +178,15 @@ def ls(
         _raise_trouble(cache)
 
 
-def _filter(source: str | None, health: str | None, which: str | None) -> Callable[[CacheEntry], bool]:
-    def wanted(entry: CacheEntry) -> bool:
-        return (
-            (source is None or entry.source == source)
-            and (health is None or entry.health_status == health)
-            and (which != "expired" or entry.is_expired)
-        )
-
-    return wanted
+def _entries(
+    cache: CacheManager[Any], filters: dict[str, Any], which: str | None, order_by: str | None, limit: int
+) -> Iterator[CacheEntry]:
+    """What is to be listed, and one more, by which it shows that there are more."""
+    if which == "expired":
+        found = cache.select(order_by=order_by, include_expired=True, where=filters)
+        return (entry for entry in found if entry.is_expired)
+    most = limit + 1 if limit else None
+    return cache.select(order_by=order_by, limit=most, include_expired=which == "all", where=filters)
 
 
 def _write_lines(entries: Iterator[CacheEntry]) -> None:

@@ -34,8 +34,8 @@ def keys(settings: Settings, *, generate: bool, as_json: bool) -> None:
     if generate:
         _generate()
         return
-    with settings.open(read_only=True) as cache:
-        status, found_in = cache.key_status(), key_origin(cache.config)
+    with settings.open(read_only=True) as cache, progress(settings, "tierkit.rotation", logs=False) as progress_of:
+        status, found_in = cache.key_status(progress_of("reading")), key_origin(cache.config)
     if as_json:
         write_json(_as_json(status) | {"found_in": found_in})
     else:

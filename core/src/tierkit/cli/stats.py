@@ -11,6 +11,7 @@ import click
 
 from tierkit.cli.exits import describe
 from tierkit.cli.output import bar, cell, json_option, note, show, table, write_json
+from tierkit.cli.progress import progress
 from tierkit.cli.settings import Settings, global_options, pass_settings, refuse_cache_options
 from tierkit.cli.text import size
 from tierkit.errors import EncryptionKeyError, TierUnavailable
@@ -53,8 +54,8 @@ def stats(settings: Settings, url: str | None, interval: float | None, times: in
         raise click.UsageError("--interval and --count go with --watch")
     from tierkit.inspection import survey
 
-    with _open(settings) as cache:
-        levels = survey(cache.levels, time.time())
+    with _open(settings) as cache, progress(settings, "tierkit.inspection", logs=False) as progress_of:
+        levels = survey(cache.levels, time.time(), progress_of("counting"))
     if as_json:
         write_json({"levels": [vars(level) for level in levels]})
     else:

@@ -10,12 +10,15 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheClosedError, TierReadOnly
 from tierkit.health import Health
+from tierkit.plugins import PluginRegistry
 from tierkit.stack import Stack
 from tierkit.writing import Writer
 
 if TYPE_CHECKING:
+    import threading
+
     from tierkit.checking import CheckRun
-    from tierkit.plugins import PluginRegistry
+    from tierkit.leasing import Leasing
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -27,13 +30,15 @@ class Face(Generic[E]):
     entry_type: type[E]
     read_only: bool
     _closed: bool
-    _time: CacheTime
     _registry: PluginRegistry
+    _time: CacheTime
     _stack: Stack[E]
     _writer: Writer[E]
     _comparing: Comparing[E]
     _health: Health[E]
     _checks: set[CheckRun[E]]
+    _lease_lock: threading.RLock
+    _leasing: Leasing[E] | None
 
     def _check_open(self) -> None:
         if self._closed:

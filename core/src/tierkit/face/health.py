@@ -11,7 +11,8 @@ from tierkit.face.queries import QueryMethods
 from tierkit.health import HealthResult, Outcome
 
 if TYPE_CHECKING:
-    from tierkit.checking import Checker, CheckResult, OnChecked
+    from tierkit.checking import Checker, CheckResult
+    from tierkit.progress import OnProgress
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -77,7 +78,7 @@ class HealthMethods(QueryMethods[E]):
         checker: Checker[E],
         *,
         concurrency: int = 10,
-        on_progress: OnChecked | None = None,
+        on_progress: OnProgress | None = None,
         keys: Iterable[str] | None = None,
         timeout_seconds: float | None = None,
         batch_size: int = 1000,

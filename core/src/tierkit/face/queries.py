@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
 from tierkit.face.base import Face
+from tierkit.filters import filters_of, fresh_at
+from tierkit.query import Query
+from tierkit.querying import Querying
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -41,6 +46,67 @@ class QueryMethods(Face[E]):
         self._check_open()
         now = self._time.now
         return (entry for entry in self._stack.scan() if include_expired or now() < entry._deadline)
+
+    def select(
+        self,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        include_expired: bool = False,
+        where: Mapping[str, Any] | None = None,
+        **filters: Any,
+    ) -> Iterator[E]:
+        """The entries of which every filter holds: `select(source="paid", failure_count=at_most(2), limit=10)`.
+
+        Asks the authority or, while that is out, the lowest level in service. A tier with the trait `QUERYABLE`, as
+        SQLite, answers by itself, by an index where there is one; another is gone over. Else like `scan`: neither usage
+        nor statistics are touched, and memory does not grow with the number of records: only, where they are ordered
+        and many, with what orders them.
+
+        Args:
+            order_by: A field; with a `-` before it, descending. No value comes first, text goes by code point, and the
+                key decides between equals.
+            descending: The same order from its end.
+            limit: The most entries to answer. Without `order_by` it is open which.
+            include_expired: Also those that expired and are still held.
+            where: Filters by name, for fields that are called like an argument.
+            filters: By field: a value, a list or set of values, None for no value, or `at_least`, `at_most`, `above`,
+                `below`, `between` and `contains`. Values have the field's type; of an enum its value will do.
+
+        Raises:
+            CacheValidationError: There is no such field, it is a secret, or a value is not of its type.
+            CacheStorageError: On the way: the level failed.
+        """
+        query = self._query(where, filters, include_expired, order_by=order_by, descending=descending, limit=limit)
+        found = Querying(self._stack).select(query)
+        if include_expired:
+            return found
+        now = self._time.now
+        # The deadline has to be computed; what was just opened has it at hand.
+        return (entry for entry in found if now() < entry._fresh_until or now() < entry._deadline)
+
+    def count(self, *, include_expired: bool = False, where: Mapping[str, Any] | None = None, **filters: Any) -> int:
+        """How many records `select` would find with these filters, at the cost of finding and not of reading them.
+
+        As `size`, it may count damaged records that nobody has come upon yet.
+
+        Raises:
+            CacheValidationError: As for `select`.
+            CacheStorageError: The level failed.
+        """
+        return Querying(self._stack).count(self._query(where, filters, include_expired))
+
+    def _query(
+        self, where: Mapping[str, Any] | None, filters: Mapping[str, Any], include_expired: bool, **order: Any
+    ) -> Query:
+        self._check_open()
+        query = filters_of(self._stack.sealer.schema).query({**(where or {}), **filters}, **order)
+        if query.goes_by_usage:
+            self._stack.flush()
+        if include_expired:
+            return query
+        return replace(query, conditions=(*query.conditions, fresh_at(self._time.now())))
 
     def size(self) -> int:
         """How many records the authority holds, expired ones that were not swept yet included. Blocks on I/O.

@@ -11,7 +11,8 @@ from tierkit.entry import CacheEntry
 from tierkit.face.writing import WritingMethods
 
 if TYPE_CHECKING:
-    from tierkit.transfer import OnProgress, WarmResult
+    from tierkit.progress import OnProgress
+    from tierkit.transfer import WarmResult
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -35,7 +36,7 @@ class TransferMethods(WritingMethods[E]):
             ttl_override: Seconds to live from now on for all of them, whatever the file says; at most 100 years.
             source: Their source, whatever the file says.
             scheme: The scheme of lines that have none.
-            on_progress: Called with the number of records done and the number there are, if known.
+            on_progress: Told of the entries read so far and how many there seem to be, every 100 and at the end.
 
         Returns:
             What was found, loaded, skipped and failed, and why.

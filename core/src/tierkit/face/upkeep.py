@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import logging
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tierkit.entry import CacheEntry
 from tierkit.face.base import Face
 from tierkit.recovery import recover
 
 if TYPE_CHECKING:
-    from tierkit.rotation import KeyStatus, OnRotated, RotationResult
+    from tierkit.progress import OnProgress
+    from tierkit.rotation import KeyStatus, RotationResult
+
+logger: Final = logging.getLogger("tierkit.sweeper")
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -41,23 +45,36 @@ class UpkeepMethods(Face[E]):
             self._stack.settle()  # copies took the place of what was pinned
         self._stack.flush()
 
-    def sweep(self) -> int:
+    def sweep(self, on_progress: OnProgress | None = None) -> int:
         """Remove what expired from every level now, as the background sweeper does, but without resting.
+
+        Args:
+            on_progress: Told of the records removed so far; how many there are is not known before the end.
 
         Returns:
             How many records were removed, over all levels.
         """
-        self._check_writable()
-        return self._stack.sweep(paced=False)
+        from tierkit.progress import Meter
 
-    def key_status(self) -> KeyStatus:
-        """Which keys are held, and which the stored records name. Reads every level; changes nothing. Blocks on I/O."""
+        self._check_writable()
+        meter = Meter("sweeping", on_progress=on_progress, log=logger)
+        removed = self._stack.sweep(paced=False, on_step=meter.advance)
+        meter.finish()
+        logger.info("swept: %d expired records were removed", removed)
+        return removed
+
+    def key_status(self, on_progress: OnProgress | None = None) -> KeyStatus:
+        """Which keys are held, and which the stored records name. Reads every level; changes nothing. Blocks on I/O.
+
+        Args:
+            on_progress: Told of the records read so far, over all levels, and how many there seem to be.
+        """
         from tierkit.rotation import key_status
 
         self._check_open()
-        return key_status(self._stack)
+        return key_status(self._stack, on_progress)
 
-    def rotate(self, on_progress: OnRotated | None = None) -> RotationResult:
+    def rotate(self, on_progress: OnProgress | None = None) -> RotationResult:
         """Seal everything that an older key has sealed with the current one, in every level, and compact the tiers.
 
         The current key is the first of those that are held. Every program that has the storage open must hold it and
@@ -66,7 +83,8 @@ class UpkeepMethods(Face[E]):
         Secrets that another cipher than the one that is set has sealed are sealed anew as well.
 
         Args:
-            on_progress: Called with the records of the authority looked at so far, and how many there seem to be.
+            on_progress: Told of the records of the authority looked at so far, and how many there seem to be; once more
+                from the start if others have meanwhile brought what an older key has sealed.
 
         Returns:
             How many records were sealed anew, which keys can go, and what stands against it if they cannot.

@@ -12,6 +12,7 @@ from tierkit.entry import CacheEntry
 from tierkit.expiry import deadline_of
 from tierkit.face.base import Face
 from tierkit.merging import Merging
+from tierkit.progress import OnProgress
 
 E = TypeVar("E", bound=CacheEntry)
 
@@ -94,17 +95,21 @@ class WritingMethods(Face[E]):
         check_keys(keys)
         return sum(self.delete(key) for key in keys)
 
-    def clear(self) -> None:
+    def clear(self, on_progress: OnProgress | None = None) -> None:
         """Remove every record from every level, the authority first. Blocks on I/O.
 
         Not atomic: what is put meanwhile may stay. The keys of all records are held in memory.
+
+        Args:
+            on_progress: Told of the stored records deleted so far, and how many there are. What it raises leaves the
+                rest, in every level but L1, which is emptied.
 
         Raises:
             TierUnavailable: The authority is out of service, or did not take what it is owed. Nothing was removed.
             CacheStorageError: It failed on the way. Some records may be gone.
         """
         self._check_writable()
-        Clearing(self._writer).clear()
+        Clearing(self._writer).clear(on_progress)
 
     def _present(self, key: str) -> bool:
         authority = self._stack.authority

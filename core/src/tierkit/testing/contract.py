@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tierkit.findings import Finding
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.bulk import Bulk
 from tierkit.testing.suite.concurrency import Concurrency
 from tierkit.testing.suite.durability import Durability
 from tierkit.testing.suite.eviction import Eviction
+from tierkit.testing.suite.examination import Examinations
 from tierkit.testing.suite.iteration import Iteration
 from tierkit.testing.suite.lifetime import Lifetime
 from tierkit.testing.suite.marks import Marks
 from tierkit.testing.suite.model import Model
+from tierkit.testing.suite.queries import Queries
 from tierkit.testing.suite.races import Races
 from tierkit.testing.suite.resources import Resources
 from tierkit.testing.suite.round_trips import RoundTrips
@@ -34,7 +37,9 @@ class TierContract(  # pytest runs the last of these first
     Concurrency,
     Durability,
     Resources,
+    Examinations,
     Lifetime,
+    Queries,
     Iteration,
     Bulk,
     Eviction,
@@ -43,7 +48,7 @@ class TierContract(  # pytest runs the last of these first
     Versions,
     RoundTrips,
 ):
-    """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else.
+    """Tests that any tier must pass. Inherit from it and write `open_tier`; override nothing else but `examine`.
 
     ```python
     class TestMyTier(TierContract):
@@ -56,7 +61,8 @@ class TierContract(  # pytest runs the last of these first
     What it cannot decide, and you must see to yourself: that a tier claims too little of `SHARED` and `CRASH_SAFE`;
     that a write torn by a crash is never read as whole; that what was damaged in the storage raises `TierCorrupt` once
     and is set aside, and that a storage which fails raises and is not silent, for it cannot reach into your storage;
-    that `NATIVE_TTL`, `QUERYABLE` and `WATCHABLE` are true; that a power cut loses nothing under `durability="full"`.
+    that `NATIVE_TTL` and `WATCHABLE` are true, and that a `QUERYABLE` tier goes by an index where there is one; that a
+    power cut loses nothing under `durability="full"`.
     """
 
     def open_tier(self, context: TierContext, path: Path) -> CacheTier[Any]:
@@ -68,11 +74,15 @@ class TierContract(  # pytest runs the last of these first
         """
         raise NotImplementedError(f"{type(self).__name__} must define open_tier(context, path)")
 
+    def examine(self, context: TierContext, path: Path) -> Iterable[Finding] | None:
+        """Call what your `TierSpec` has as `examine`, for the storage at `path`; None if it has none."""
+        return None
+
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass in which a part of the contract is replaced or switched off.
 
         Raises:
-            TypeError: It overrides something other than `open_tier`.
+            TypeError: It overrides something other than `open_tier` and `examine`.
         """
         super().__init_subclass__(**options)
         changed = [name for name in _WHOLE if _attribute(cls, name) is not _attribute(TierContract, name)]
@@ -97,4 +107,4 @@ def _attribute(cls: type, name: str) -> object:
     return getattr_static(cls, name, None)
 
 
-_WHOLE = [name for name in dir(TierContract) if not name.startswith("__") and name != "open_tier"]
+_WHOLE = [name for name in dir(TierContract) if not name.startswith("__") and name not in {"open_tier", "examine"}]

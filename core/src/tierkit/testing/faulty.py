@@ -24,7 +24,18 @@ WRITES: Final = (
     "clear",
     "compact",
 )
-READS: Final = ("get", "get_many", "scan", "keys", "size", "overflow", "highest_version", "bytes_on_disk")
+READS: Final = (
+    "get",
+    "get_many",
+    "scan",
+    "query",
+    "count",
+    "keys",
+    "size",
+    "overflow",
+    "highest_version",
+    "bytes_on_disk",
+)
 METHODS: Final = (*WRITES, *READS)
 
 
@@ -96,6 +107,8 @@ class FaultyTier(CacheTier[Any]):
     put = _forward("put")
     delete = _forward("delete")
     scan = _forward("scan")
+    query = _forward("query")
+    count = _forward("count")
     get_many = _forward("get_many")
     put_many = _forward("put_many")
     delete_many = _forward("delete_many")

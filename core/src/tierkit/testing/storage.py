@@ -34,11 +34,14 @@ class Storage:
 
     def open(self, **settings: Any) -> CacheTier[Any]:
         """Open the tier; `settings` are fields of its `TierContext`."""
-        context = TierContext(**{"columns": COLUMNS, "now": self.clock.wall, **settings})
-        tier = self._open_tier(context, self.path)
+        tier = self._open_tier(self.context(**settings), self.path)
         self._opened.append(tier)
         self._traits = tier.traits
         return tier
+
+    def context(self, **settings: Any) -> TierContext:
+        """What a tier of this storage is told; `settings` are fields of it."""
+        return TierContext(**{"columns": COLUMNS, "now": self.clock.wall, **settings})
 
     def reopen(self, **settings: Any) -> CacheTier[Any]:
         """Close all that is open, then open the tier."""

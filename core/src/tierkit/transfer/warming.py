@@ -23,6 +23,7 @@ from tierkit.checks import CREDENTIALS_IN_SOURCE
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheStorageError, CacheValidationError, TransferError
 from tierkit.expiry import rule_seconds
+from tierkit.progress import Meter, OnProgress
 from tierkit.proxy_url import SCHEME, holds_credentials, redact
 from tierkit.schema import schema_of
 from tierkit.transfer.columns import Names, Options, Plan, RowMapping
@@ -48,13 +49,6 @@ FORMATS: Final[dict[str, type[Reader]]] = {
 _URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/")  # a Path has one slash of the two
 _USERINFO_START: Final = re.compile(r"/*[^/]*:.*@", re.DOTALL)
 _COLLAPSED: Final = re.compile(r":/+")
-
-LOGGED_EVERY: Final = 1000
-_TOLD_EVERY: Final = 100
-
-OnProgress = Callable[[int, int | None], None]
-"""Called with the entries read so far and how many there seem to be, or None if that is not known."""
-
 
 T = TypeVar("T")
 
@@ -178,16 +172,12 @@ class _Import:
         self._mapping = RowMapping(options, _stem(path), self._file, self._reader.absent)
         self._tally = Tally(self._file)
         self._put_many = put_many
-        self._on_progress = on_progress
-        self._total = 0
-        self._found = 0
+        self._meter = Meter(f"importing {self._file}", on_progress=on_progress, log=logger)
         self._refused = 0
         self._positions = array("q")  # of the entries handed over, by their index
 
     def run(self) -> WarmResult:
-        logger.info("importing %s", self._file)
-        self._total = self._reader.total()
-        logger.info("%s: %d entries to read", self._file, self._total)
+        self._meter.expect(self._reader.total())
         try:
             with closing(self._entries()) as entries:
                 loaded = self._put_many(entries, on_invalid=self._refuse)
@@ -203,14 +193,14 @@ class _Import:
 
     def reject(self, position: int, reason: str) -> None:
         """A row that the reader cannot make out."""
-        self._count()
+        self._meter.advance()
         self._tally.reject(*self._placed(position, reason))
 
     def _entries(self) -> Generator[CacheEntry, None, None]:
         seen: dict[str, int] = {}
         with closing(self._reader.rows(self)) as rows:
             for position, names, values in rows:
-                self._count()
+                self._meter.advance()
                 try:
                     entry = self._mapping.plan(names).build(values)
                 except Unfit as unfit:
@@ -222,17 +212,6 @@ class _Import:
                     continue
                 self._positions.append(position)
                 yield entry
-
-    def _count(self) -> None:
-        self._found += 1
-        if self._found % _TOLD_EVERY == 0:
-            self._tell()
-
-    def _tell(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(self._found, max(self._total, self._found))
-        if self._found % LOGGED_EVERY == 0:
-            logger.info("%s: %d of %d entries read", self._file, self._found, self._total)
 
     def _refuse(self, index: int, error: CacheValidationError) -> None:
         """An entry that the cache does not take; the message of `error` may show a value of the row."""
@@ -248,24 +227,23 @@ class _Import:
         return f"has the key of line {line}" if record is None else f"has the key of record {record}"
 
     def _note_failure(self, error: CacheStorageError) -> None:
-        counts = f"{self._found} of {self._total} entries read, {len(self._positions)} handed to the storage, "
-        counts += f"{self._tally.skipped} skipped"
+        counts = f"{self._meter.done} of {self._meter.total} entries read"
+        counts += f", {len(self._positions)} handed to the storage, {self._tally.skipped} skipped"
         logger.error("%s: the import ended early: %s (%s)", self._file, error, counts)
         error.add_note(f"while importing {self._file}: {counts}")
 
     def _finish(self, loaded: int) -> WarmResult:
-        if self._on_progress is not None:
-            self._on_progress(self._found, self._found)
+        self._meter.finish()
         result = WarmResult(
             path=self._path,
-            found=self._found,
+            found=self._meter.done,
             loaded=loaded,
             skipped=self._tally.skipped,
             failed=max(0, len(self._positions) - self._refused - loaded),
             left_out=tuple(self._mapping.left_out),
             rejects=tuple(self._tally.rejects),
         )
-        if not self._found:
+        if not result.found:
             logger.warning("%s holds no entries", self._file)
         logger.log(logging.WARNING if result.failed else logging.INFO, "imported %s", result)
         return result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tierkit import ANY_POLICY, TierContext, TierSpec, Trait, hookimpl
+from tierkit import ANY_POLICY, Finding, TierContext, TierSpec, Trait, hookimpl
 
 if TYPE_CHECKING:
     from tierkit_jsonl.tier import FileCacheTier
@@ -47,6 +47,7 @@ def register_tiers() -> Sequence[TierSpec]:
             api=1,
             summary="JSON Lines files: an append-only log per shard, readable with jq",
             eviction_policies=ANY_POLICY,
+            examine=_examine,
         )
     ]
 
@@ -55,6 +56,12 @@ def _make(context: TierContext, options: JsonlOptions) -> FileCacheTier:
     from tierkit_jsonl.tier import FileCacheTier
 
     return FileCacheTier(context, **dict(options))
+
+
+def _examine(context: TierContext, options: JsonlOptions) -> Iterator[Finding]:
+    from tierkit_jsonl.examining import examine
+
+    return examine(context, options)
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,7 @@ class Settings:
         busy_timeout_seconds: How long to wait for another writer.
         cache_size_mb: The most memory for pages, in MiB.
         gated: Whether writes go through a lock file, because SQLite has the WAL fault.
+        indexes: The columns of each index beside those that are always there.
     """
 
     context: TierContext
@@ -45,6 +46,7 @@ class Settings:
     busy_timeout_seconds: float
     cache_size_mb: float
     gated: bool
+    indexes: schema.Indexes = ()
 
     def make_lock_file(self) -> files.LockFile:
         """A lock between processes, beside the database."""
@@ -58,7 +60,7 @@ class Settings:
         """
         if self.context.read_only:
             return open_for_reading(self)
-        was_empty = self._stays_empty()
+        was_empty = self.stays_empty()
         files.prepare(self.path)
         try:
             with gate:
@@ -91,7 +93,7 @@ class Settings:
         )
         return True
 
-    def _stays_empty(self) -> bool:
+    def stays_empty(self) -> bool:
         """Whether the file is there and empty, and not because another process is just making it."""
         give_up = monotonic() + _MAKING_SECONDS
         while files.is_empty(self.path):
@@ -210,6 +212,19 @@ def open_for_reading(settings: Settings) -> Opened:
         return Opened(connection, _table(connection, settings), file=tracked, stamp=stamp, passing=passing)
 
 
+def connect_for_reading(settings: Settings) -> tuple[sqlite3.Connection, tuple[int, ...] | None]:
+    """A connection to the file as it is, and its stamp if it is read without locks: that tells if it has changed.
+
+    Raises:
+        TierUnavailable: The file is not safe to open.
+    """
+    files.check(settings.path)
+    stamp = files.settled_stamp(settings.path)
+    with _closed_on_error(_connect(settings, "mode=ro" if stamp is None else "mode=ro&immutable=1")) as connection:
+        _tune(connection, settings)
+        return connection, stamp
+
+
 def _opened_for_writing(settings: Settings) -> Opened:
     file = files.identity(settings.path)  # first: whoever replaces it now is found out by the next call
     with _closed_on_error(_connect(settings, "mode=rw")) as connection:
@@ -219,7 +234,7 @@ def _opened_for_writing(settings: Settings) -> Opened:
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
         _set_wal(connection, settings)
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.context.durability]}")
-        schema.ensure(connection, settings.context)
+        schema.ensure(connection, settings.context, settings.indexes)
         return Opened(connection, _table(connection, settings), file=file)
 
 

@@ -58,7 +58,7 @@ def rebuild(connection: sqlite3.Connection, table: Table, path: str, aside: str)
     system.close(system.create(aside))
     try:
         cursor.execute("BEGIN IMMEDIATE")  # first: what is written after the copy would be lost
-        _copy(path, aside)
+        keep_copy(path, aside)
         _begin_anew(cursor, table.namespace)
         count = bring_over(aside, cursor, table)
         cursor.execute("COMMIT")
@@ -80,8 +80,10 @@ def _opened(source: str) -> sqlite3.Connection:
     return connection
 
 
-def _copy(path: str, aside: str) -> None:
-    """Copy the pages as they are, with what is in the log."""
+def keep_copy(path: str, aside: str) -> None:
+    """Copy the pages as they are, with what is in the log, to the file `aside`."""
+    if system.stat(aside) is None:
+        system.close(system.create(aside))
     with (
         contextlib.closing(sqlite3.connect(path)) as source,
         contextlib.closing(sqlite3.connect(aside)) as target,

@@ -6,10 +6,11 @@ a hundred databases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tierkit import CacheConfigError, ColumnType, TierContext, TierUnavailable
+from tierkit_sqlite import undeclared
 from tierkit_sqlite.library import sqlite3
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ ORDERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """The policies that the table itself can order by, each with its index and what that is on."""
 
+USAGE: Final = ("version", "access_count", "last_accessed")
+"""Of the fixed columns, those that a query may be ordered by beside the key."""
+Indexes = Sequence[tuple[str, ...]]
+"""The columns of each index that the settings ask for."""
+
+_ENCRYPTED: Final = "_encrypted"
 _RESERVED: Final = frozenset({*FIXED, "rowid"})
 _REQUIRED: Final = ("key", "version", "purge_at", "row_check", "access_count", "last_accessed")
 
@@ -56,6 +63,30 @@ def check_namespace(namespace: str) -> None:
     """
     if "\0" in namespace:
         raise CacheConfigError(f"the namespace {namespace!r} has a null character")
+
+
+def check_indexes(context: TierContext, named: Sequence[str]) -> Indexes:
+    """The columns of each index in the setting `indexes`.
+
+    Raises:
+        CacheConfigError: There is no such column, it is a secret, or it comes twice in one index.
+    """
+    return [_checked_index(context, index) for index in dict.fromkeys(named)]
+
+
+def _checked_index(context: TierContext, index: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in index.split(","))
+    for name in names:
+        if f"{name}{_ENCRYPTED}" in context.columns or name.endswith(_ENCRYPTED):
+            raise CacheConfigError(f"{context.name}: indexes names {name!r}, a secret: it is stored sealed")
+        if name not in context.columns and name not in USAGE:
+            public = sorted(name for name in (*context.columns, *USAGE) if not name.endswith(_ENCRYPTED))
+            raise CacheConfigError(
+                f"{context.name}: indexes names {name!r}, which is no column; there are {', '.join(public)}"
+            )
+    if len(set(names)) != len(names):
+        raise CacheConfigError(f"{context.name}: indexes has {index!r}, with a column twice")
+    return names
 
 
 def marks_name(namespace: str) -> str:
@@ -100,15 +131,36 @@ def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
     return columns
 
 
-def ensure(connection: sqlite3.Connection, context: TierContext) -> None:
-    """Make what the entry type needs and the database lacks, in one transaction. Nothing is ever taken away."""
-    if _is_complete(connection, context):
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether its head says that it is a database of tierkit."""
+    return _pragma(connection, "application_id") == APPLICATION_ID
+
+
+def has_marks(connection: sqlite3.Connection, namespace: str) -> bool:
+    """Whether the table of marks is there."""
+    return bool(connection.execute(f"PRAGMA table_info({quote(marks_name(namespace))})").fetchall())
+
+
+def make_marks(connection: sqlite3.Connection, context: TierContext) -> None:
+    """Make the table of marks, where it was lost, and its index."""
+    marks = marks_name(context.namespace)
+    if not has_marks(connection, context.namespace):
+        connection.execute(_marks_sql(context.namespace, "CREATE TABLE"))
+        connection.execute(f"CREATE INDEX {quote(f'idx_{marks}_marked_at')} ON {quote(marks)} (marked_at)")
+
+
+def ensure(connection: sqlite3.Connection, context: TierContext, indexes: Indexes = ()) -> None:
+    """Make what the entry type needs and the database lacks, in one transaction.
+
+    Nothing is ever taken away but indexes that were made for an earlier setting.
+    """
+    if _is_complete(connection, context, indexes):
         return
     from sqlite_utils import Database
 
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _complete(Database(connection, recursive_triggers=False, execute_plugins=False), context)
+        _complete(Database(connection, recursive_triggers=False, execute_plugins=False), context, indexes)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -134,12 +186,13 @@ def _objects(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def _is_complete(connection: sqlite3.Connection, context: TierContext) -> bool:
+def _is_complete(connection: sqlite3.Connection, context: TierContext, indexes: Indexes) -> bool:
     held = columns_of(connection, context.namespace)
     return (
         bool(held)
         and not _lacking_columns(context, held)
-        and not _lacking_indexes(connection, context, held)
+        and not lacking_indexes(connection, context, held, indexes)
+        and not _needless_indexes(connection, context, indexes)
         and _pragma(connection, "application_id") == APPLICATION_ID
     )
 
@@ -155,13 +208,27 @@ def _lacking_columns(context: TierContext, held: Mapping[str, str]) -> dict[str,
     return lacking
 
 
-def _lacking_indexes(connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
+def lacking_indexes(
+    connection: sqlite3.Connection, context: TierContext, held: Mapping[str, str], indexes: Indexes = ()
+) -> dict[str, str]:
     """What each index to make is on, by name."""
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    return {name: on for name, on in _indexes(context, held).items() if name not in there}
+    return {name: on for name, on in _indexes(context, held, indexes).items() if name not in there}
 
 
-def _indexes(context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
+def _needless_indexes(connection: sqlite3.Connection, context: TierContext, indexes: Indexes) -> list[str]:
+    """Those that were made for a setting, and are in it no more."""
+    table = context.namespace
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ?", (table,))
+    wanted = {_asked_name(table, names) for names in indexes}
+    return [name for (name,) in found if name.startswith(_asked_name(table, ())) and name not in wanted]
+
+
+def _asked_name(table: str, names: Sequence[str]) -> str:
+    return f"idx_{table}_by.{'.'.join(names)}"
+
+
+def _indexes(context: TierContext, held: Mapping[str, str], indexes: Indexes) -> dict[str, str]:
     table = context.namespace
     wanted = {f"idx_{table}_{name}": f"{quote(table)} ({name})" for name in INDEXED if name in held}
     # Nearly every record is purged when it expires: those are found by expires_at, and only the others stand here.
@@ -171,12 +238,15 @@ def _indexes(context: TierContext, held: Mapping[str, str]) -> dict[str, str]:
     if context.max_entries is not None and context.eviction_policy in ORDERS:
         name, on = ORDERS[context.eviction_policy]
         wanted[f"idx_{table}_{name}"] = f"{quote(table)} ({on})"
+    for names in indexes:  # with the key, by which queries order equals
+        on = ", ".join(map(quote, (*names, "key")))
+        wanted[_asked_name(table, names)] = f"{quote(table)} ({on})"
     marks = marks_name(table)
     wanted[f"idx_{marks}_marked_at"] = f"{quote(marks)} (marked_at)"
     return wanted
 
 
-def _complete(database: Database, context: TierContext) -> None:
+def _complete(database: Database, context: TierContext, indexes: Indexes) -> None:
     """Add what is lacking by now: another process may have been faster."""
     table = database.table(context.namespace)
     held = columns_of(database.conn, context.namespace)
@@ -189,10 +259,14 @@ def _complete(database: Database, context: TierContext) -> None:
         )
         database.execute(_marks_sql(context.namespace, "CREATE TABLE"))
     else:
-        for name, kind in _lacking_columns(context, held).items():
+        added = _lacking_columns(context, held)
+        for name, kind in added.items():
             table.add_column(name, kind)
+        undeclared.move_into_columns(database.conn, quote(context.namespace), added)
     held = columns_of(database.conn, context.namespace)
-    for name, on in _lacking_indexes(database.conn, context, held).items():
+    for name in _needless_indexes(database.conn, context, indexes):
+        database.execute(f"DROP INDEX {quote(name)}")
+    for name, on in lacking_indexes(database.conn, context, held, indexes).items():
         database.execute(f"CREATE INDEX {quote(name)} ON {on}")
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {FORMAT}")

@@ -8,14 +8,13 @@ first by SQLite, the second by the length of the tuple.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from tierkit import Row
+from tierkit import ColumnType, Row
 from tierkit_sqlite.schema import COLDNESS, FIXED, marks_name, quote
+from tierkit_sqlite.undeclared import decode, encode
 
 MANY: Final = 100
 """Rows that are read by their keys at once."""
@@ -36,6 +35,8 @@ class Table:
     Attributes:
         namespace: The table's name.
         names: The columns after the fixed ones, in the table's order.
+        types: The declared type of each column.
+        spoken: Those of the columns that queries can speak of, once one has looked.
         width: How many columns the table has.
     """
 
@@ -48,6 +49,8 @@ class Table:
         """
         self.namespace = namespace
         self.names = tuple(columns)[len(FIXED) :]
+        self.types = columns
+        self.spoken: Mapping[str, ColumnType] = {}
         self.width = len(columns)
         self._known = frozenset(self.names)
         self._pick = _picker(self.names)
@@ -115,6 +118,7 @@ class Table:
         self.page = f"SELECT rowid, * {page}"
         self.key_page = f"SELECT rowid, key {page}"
         self.usage_page = f"SELECT rowid, key, version, access_count, last_accessed {page}"
+        self.rows_at = f"SELECT rowid, * FROM {table} WHERE rowid IN (SELECT value FROM json_each(?1))"
         self.last_rowid = f"SELECT max(rowid) FROM {table}"
         self.rowids = f"SELECT rowid FROM {table} WHERE rowid <= ?1 LIMIT ?2"
         self.count = f"SELECT count(*) FROM {table}"
@@ -160,19 +164,14 @@ class Table:
             return None
         columns = dict(zip(self.names, values, strict=True))
         if undeclared is not None:
-            more = _decoded(undeclared)
+            more = decode(undeclared)
             if more is None:
                 return None
             columns.update(more)
         return Row(key, version, purge_at, check, columns, *_usage(count, last_accessed))
 
     def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
-        more = {
-            name: {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
-            for name, value in columns.items()
-            if name not in self._known and value is not None
-        }
-        return json.dumps(more, ensure_ascii=False) if more else None
+        return encode({name: value for name, value in columns.items() if name not in self._known})
 
 
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -205,13 +204,3 @@ def _due(table: str, columns: Mapping[str, str]) -> str:
         f"{select} expires_at <= ?1 AND purge_at IS expires_at"
         f" UNION ALL {select} purge_at <= ?1 AND purge_at IS NOT expires_at LIMIT ?2"
     )
-
-
-def _decoded(undeclared: Any) -> dict[str, Any] | None:
-    try:
-        return {
-            name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value
-            for name, value in json.loads(undeclared).items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None

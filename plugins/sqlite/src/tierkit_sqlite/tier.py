@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from operator import attrgetter
 from typing import ClassVar, Final
+
+from msgspec.structs import replace
 
 from tierkit import (
     CacheTier,
     Delta,
     Held,
     KeyOrder,
+    Query,
     Row,
     TierContext,
     TierCorrupt,
@@ -21,13 +24,15 @@ from tierkit import (
     Trait,
     key_digest,
 )
-from tierkit_sqlite import files, library, schema, work
+from tierkit_sqlite import files, library, queries, schema, work
 from tierkit_sqlite.connections import Connections
 from tierkit_sqlite.opening import Settings
-from tierkit_sqlite.statements import MANY
+from tierkit_sqlite.statements import MANY, PAGE
 
 CHUNK: Final = 50_000
 """Records that a bulk put writes in one transaction, sorted by key."""
+AT_ONCE: Final = 1000
+"""The most records that one statement of a query reads."""
 _STEPS_PER_CHECKPOINT: Final = 8
 """Of a purge: so few that its statements seldom fill the log to where SQLite checkpoints within one; but after each
 checkpoint a statement begins the log anew, and waits for the disk."""
@@ -41,7 +46,7 @@ class SQLiteCacheTier(CacheTier[Row]):
     it first calls; `close` closes them all.
     """
 
-    traits: ClassVar[Trait] = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
+    traits: ClassVar[Trait] = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED | Trait.QUERYABLE
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class SQLiteCacheTier(CacheTier[Row]):
         *,
         busy_timeout_seconds: float = 5.0,
         cache_size_mb: float = 8.0,
+        indexes: Sequence[str] = (),
     ) -> None:
         """Open the database at `path`; make it if it is not there.
 
@@ -58,9 +64,12 @@ class SQLiteCacheTier(CacheTier[Row]):
             path: The database file. Its folder is made with mode 0700, the file with 0600.
             busy_timeout_seconds: How long to wait for another writer before `TierTimeout`.
             cache_size_mb: The most memory that one connection uses for pages, in MiB.
+            indexes: Columns that get an index, or several in one, with commas between. Others are dropped, if they were
+                made for this setting.
 
         Raises:
-            CacheConfigError: There is no such eviction policy, or no table can have the name of the namespace.
+            CacheConfigError: There is no such eviction policy, no table can have the name of the namespace, or an index
+                is asked for that there cannot be.
             TierUnavailable: The file is another program's or a newer format's, a link, or in a folder that others
                 can write.
             TierReadOnly: It is not there and cannot be made.
@@ -69,6 +78,7 @@ class SQLiteCacheTier(CacheTier[Row]):
         schema.check_namespace(context.namespace)
         if context.eviction_policy not in schema.ORDERS:
             context.new_policy()  # refuses one that is not there, before anything is made
+        wanted = schema.check_indexes(context, indexes)
         self.path = os.path.abspath(path)
         settings = Settings(
             context=context,
@@ -76,6 +86,7 @@ class SQLiteCacheTier(CacheTier[Row]):
             busy_timeout_seconds=busy_timeout_seconds,
             cache_size_mb=cache_size_mb,
             gated=library.has_wal_fault(),
+            indexes=wanted,
         )
         self._connections = Connections(
             self.path,
@@ -165,6 +176,31 @@ class SQLiteCacheTier(CacheTier[Row]):
         while after < last:
             rows, after = self._connections.read(work.page, after, last)
             yield from rows
+
+    def query(self, query: Query) -> Iterator[Row]:
+        """The rows that `query` asks for, found by SQLite, by an index where there is one.
+
+        Up to 1000 in one statement; more in pages, of which eight bytes for each match are kept beforehand. Where the
+        order or all conditions are of columns that the table does not have, the table is gone over.
+        """
+        columns = self.context.columns
+        if query.limit is not None and query.limit <= AT_ONCE:
+            rows = self._connections.read(queries.first, columns, query)
+            if rows is not None:
+                yield from rows
+                return
+        places = self._connections.read(queries.places, columns, query)
+        yield from super().query(query) if places is None else islice(self._at(places, query), query.limit)
+
+    def _at(self, places: Sequence[int], query: Query) -> Iterator[Row]:
+        for start in range(0, len(places), PAGE):
+            rows = self._connections.read(queries.rows_at, places[start : start + PAGE])
+            yield from filter(query.matches, rows)
+
+    def count(self, query: Query) -> int:
+        """How many rows match `query`, counted by SQLite where it can say what is meant."""
+        found = self._connections.read(queries.count, self.context.columns, query)
+        return sum(1 for _ in self.query(replace(query, order_by=None, limit=None))) if found is None else found
 
     def keys(self) -> Iterator[str]:
         """The key of every row held; else like `scan`."""

@@ -46,7 +46,7 @@ def get(cursor: sqlite3.Cursor, table: Table, key: str) -> Row | None:
     found = fetch(cursor, table.get, (key,))
     if not found:
         return None
-    _check_width(found, table.width)
+    check_width(found, table.width)
     row = table.row(found[0])
     if found[0][0] != key:
         raise MisplacedRow
@@ -62,7 +62,7 @@ def get_many(cursor: sqlite3.Cursor, table: Table, keys: Sequence[str]) -> dict[
         DamagedRow: One of them cannot be decoded.
     """
     found = fetch(cursor, table.get_many, (*keys, *[keys[-1]] * (MANY - len(keys))))
-    _check_width(found, table.width)
+    check_width(found, table.width)
     rows = {row.key: row for columns in found if (row := table.row(columns)) is not None}
     if len(rows) != len(found) or not rows.keys() <= set(keys):
         raise DamagedRow
@@ -185,10 +185,17 @@ def bounds(cursor: sqlite3.Cursor, table: Table) -> tuple[int, int]:
 def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Row], int]:
     """The next rows after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.page, (after, last))
-    _check_width(found, table.width + 1)
+    check_width(found, table.width + 1)
     _check_order(found, after, last)
     rows = [row for _, *columns in found if (row := table.row(columns)) is not None]
     return rows, _next(found, last)
+
+
+def undecodable(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> list[int]:
+    """The rowids of those of the next rows after a rowid that are not what was written."""
+    found = fetch(cursor, table.page, (after, last))
+    check_width(found, table.width + 1)
+    return [rowid for rowid, *columns in found if table.row(columns) is None]
 
 
 def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
@@ -216,7 +223,7 @@ def overflow(cursor: sqlite3.Cursor, table: Table, limit: int, policy: str) -> l
     if excess <= 0:
         return []
     found = fetch(cursor, table.oldest if policy == "fifo" else table.coldest, (excess,))
-    _check_width(found, table.width)
+    check_width(found, table.width)
     return [row for columns in found if (row := table.row(columns)) is not None]
 
 
@@ -290,7 +297,12 @@ def blanked(found: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(None if value is _DAMAGED or isinstance(value, float) else value for value in found)
 
 
-def _check_width(found: Sequence[Sequence[Any]], width: int) -> None:
+def check_width(found: Sequence[Sequence[Any]], width: int) -> None:
+    """See that the table is as the statements take it to be.
+
+    Raises:
+        StaleLayout: Another process has given it a column.
+    """
     if found and len(found[0]) != width:
         raise failures.StaleLayout
 

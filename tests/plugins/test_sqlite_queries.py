@@ -1,0 +1,211 @@
+# ruff: noqa: S608 - the names are constants of the tests
+"""Queries of the SQLite tier: by index, in bounded memory, and with what its table does not have."""
+
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tests.plugins.sqlite_support import NAMESPACE, PROXY_COLUMNS, assert_nothing_is_open, open_tier, raw
+
+from tierkit import CacheConfigError, Condition, Contains, OneOf, Query, Range
+from tierkit.testing import make_row
+from tierkit_sqlite import SQLiteOptions
+from tierkit_sqlite.queries import Statement
+from tierkit_sqlite.statements import Table
+
+COLUMNS = {**PROXY_COLUMNS, "country": "text", "tags": "text"}
+FRESH = Condition("expires_at", Range(low=1e9, above=True, or_none=True))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tierkit.db"
+
+
+def asked(path: Path) -> set[str]:
+    """The indexes that were made for the setting."""
+    with raw(path) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+        return {name.partition("_by.")[2] for (name,) in found if "_by." in name}
+
+
+def plan(path: Path, query: Query) -> str:
+    """How SQLite goes about what the tier asks it."""
+    with raw(path) as connection:
+        names = {row[1]: row[2] for row in connection.execute(f"PRAGMA table_info({NAMESPACE})")}
+        statement = Statement(Table(NAMESPACE, names), COLUMNS, query)
+        sql = f"EXPLAIN QUERY PLAN SELECT * {statement.source}{statement.order} LIMIT 10"
+        return "; ".join(row[3] for row in connection.execute(sql, statement.values))
+
+
+def equal(column: str, *values: Any) -> Condition:
+    return Condition(column, OneOf(frozenset(values)))
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (Query(conditions=(equal("source", "paid"), FRESH)), "idx_proxy_entry_source"),
+        (Query(conditions=(equal("source", "a", "b"), FRESH)), "idx_proxy_entry_source"),
+        (Query(conditions=(Condition("expires_at", Range(high=1e9)),)), "idx_proxy_entry_expires_at"),
+        (Query(conditions=(equal("country", "de"), FRESH)), "idx_proxy_entry_by.country"),
+        (Query(order_by="country", conditions=(FRESH,)), "idx_proxy_entry_by.country"),
+        (Query(order_by="country", conditions=(FRESH,), descending=True), "idx_proxy_entry_by.country"),
+        (
+            Query(order_by="last_accessed", conditions=(equal("health_status", "healthy"), FRESH)),
+            "idx_proxy_entry_by.health_status.last_accessed",
+        ),
+    ],
+)
+def test_a_query_goes_by_an_index_and_sorts_nothing(path: Path, query: Query, index: str) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["country", "health_status, last_accessed"]).close()
+    found = plan(path, query)
+    assert f"USING INDEX {index} " in f"{found} "
+    assert "TEMP B-TREE" not in found
+
+
+def test_an_index_is_made_and_dropped_as_the_setting_says(path: Path) -> None:
+    for wanted in (["country"], ["country", "health_status,last_accessed"], ["access_count"], []):
+        with open_tier(path, context={"columns": COLUMNS}, indexes=wanted) as tier:
+            tier.put(make_row("key", 1, country="de"))
+        assert asked(path) == {names.replace(",", ".") for names in wanted}
+
+
+def test_the_indexes_of_another_table_stay(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["country"]).close()
+    open_tier(path, context={"columns": {"country": "text"}, "namespace": "proxy"}, indexes=[]).close()
+    assert asked(path) == {"country"}
+
+
+def test_reading_only_neither_makes_nor_drops_an_index(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["country"]).close()
+    open_tier(path, context={"columns": COLUMNS, "read_only": True}, indexes=["source"]).close()
+    assert asked(path) == {"country"}
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("contry", "which is no column; there are access_count, country"),
+        ("", "indexes names ''"),
+        ("password", "a secret"),
+        ("password_encrypted", "a secret"),
+        ("country,country", "a column twice"),
+    ],
+)
+def test_an_index_that_there_cannot_be_is_refused(path: Path, index: str, said: str) -> None:
+    with pytest.raises(CacheConfigError, match=said) as refused:
+        open_tier(path, context={"columns": COLUMNS}, indexes=[index])
+    assert "encrypted" not in str(refused.value).partition("there are")[2]
+    assert not path.exists()
+
+
+def test_the_option_is_a_list_of_names() -> None:
+    assert SQLiteOptions(path=Path("x.db"), indexes=["country"]).indexes == ("country",)
+    with pytest.raises(ValidationError):
+        SQLiteOptions(path=Path("x.db"), indexes=[1])
+
+
+def test_a_column_that_comes_to_be_declared_takes_what_rows_had_of_it_and_fits_its_type(path: Path) -> None:
+    rows = [
+        make_row("text", 1, country="de", size=7, weight=2, picture=b"\0"),
+        make_row("other", 1, country=5, size="007", other="stays"),
+        make_row("none", 1),
+    ]
+    with open_tier(path) as tier:
+        tier.put_many(rows)
+    added = {**COLUMNS, "size": "integer", "weight": "real", "picture": "blob"}
+    with open_tier(path, context={"columns": added}) as tier:
+        assert [tier.get(row.key) for row in rows] == rows
+        assert list(tier.query(Query(conditions=(equal("country", "de"), equal("picture", b"\0"))))) == [rows[0]]
+        assert tier.count(Query(conditions=(equal("size", 7),))) == 1
+    with raw(path) as connection:
+        found = dict(connection.execute(f"SELECT key, undeclared FROM {NAMESPACE}"))
+    assert found == {"text": None, "other": '{"country": 5, "size": "007", "other": "stays"}', "none": None}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(conditions=(equal("gone", "b"),), limit=2),
+        Query(order_by="gone", limit=2),
+        Query(order_by="gone", descending=True),
+        Query(conditions=(equal("source", "list"), equal("gone", "b", "c")), order_by="key"),
+        Query(conditions=(Condition("tags", Contains(True)),), order_by="key", limit=1),
+        Query(conditions=(equal("source", "list", *map(str, range(600))),), order_by="key"),
+    ],
+)
+def test_what_sql_cannot_say_is_looked_at(path: Path, query: Query) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        rows = [
+            make_row(f"k {n}", n + 1, source="list", gone="abc"[n % 3], tags="[true]" if n % 2 else "[1]")
+            for n in range(9)
+        ]
+        tier.put_many(rows)
+        assert list(tier.query(query)) == list(query.answer(rows))
+        assert tier.count(query) == sum(map(query.matches, rows))
+
+
+def test_a_row_that_is_damaged_leaves_its_place_to_another(path: Path) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        tier.put_many([make_row(f"k {n}", n + 1, country="de") for n in range(9)])
+        with raw(path) as connection:
+            connection.execute(f"UPDATE {NAMESPACE} SET version = 'x' WHERE key = 'k 1'")
+        query = Query(conditions=(equal("country", "de"),), order_by="key", limit=3)
+        assert [row.key for row in tier.query(query)] == ["k 0", "k 2", "k 3"]
+
+
+def test_a_tuple_that_rotted_spoils_no_query(path: Path) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        tier.put_many([make_row("k 0", 1, tags='["a"]'), make_row("k 1", 1, tags='["a"'), make_row("k 2", 1, tags="1")])
+        query = Query(conditions=(Condition("tags", Contains("a")),))
+        assert ([row.key for row in tier.query(query)], tier.count(query)) == (["k 0"], 1)
+
+
+def test_nothing_is_open_between_two_steps(path: Path) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        tier.put_many([make_row(f"k {n}", n + 1, country="de") for n in range(300)])
+        found = tier.query(Query(conditions=(equal("country", "de"),), order_by="country"))
+        next(found)
+        assert_nothing_is_open(tier)
+        assert sum(1 for _ in found) == 299
+
+
+def test_a_row_that_changes_while_the_query_stands_still_is_looked_at_again(path: Path) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        tier.put_many([make_row(f"k {n:03}", n + 1, country="de") for n in range(300)])
+        found = tier.query(Query(conditions=(equal("country", "de"),), order_by="key"))
+        next(found)
+        tier.put(make_row("k 250", 1000, country="fr"))
+        assert "k 250" not in {row.key for row in found}
+
+
+def test_another_layout_is_noticed(path: Path) -> None:
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        tier.put(make_row("k", 1, country="de"))
+        list(tier.query(Query(limit=1)))
+        open_tier(path, context={"columns": {**COLUMNS, "more": "text"}}).close()
+        assert [row.key for row in tier.query(Query(conditions=(equal("country", "de"),), limit=1))] == ["k"]
+
+
+@pytest.mark.parametrize("order_by", [None, "country"])
+def test_memory_does_not_grow_with_the_records(path: Path, order_by: str | None) -> None:
+    if sys.gettrace() is not None:
+        pytest.skip("tracing takes memory of its own")
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        for start in range(0, 5000, 1000):
+            tier.put_many(
+                [make_row(f"k {n}", n + 1, country="de", proxy_url="x" * 500) for n in range(start, start + 1000)]
+            )
+        query = Query(conditions=(equal("country", "de"),), order_by=order_by)
+        tracemalloc.start()
+        try:
+            count = sum(1 for _ in tier.query(query))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert count == 5000
+    assert peak < 5000 * 500 / 4
