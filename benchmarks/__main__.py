@@ -26,6 +26,7 @@ from benchmarks import (
     replay,
     startup,
     sweep,
+    transfers,
     values,
 )
 from benchmarks.measuring import Figure
@@ -39,6 +40,7 @@ GROUPS = {
     "footprint": footprint,
     "counting": counting,
     "values": values,
+    "transfers": transfers,
 }
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "criteria": criteria.main,

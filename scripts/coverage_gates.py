@@ -23,6 +23,10 @@ WHOLE = (
     "tierkit/rotation.py",
     "tierkit/sealing.py",
     "tierkit/tokens.py",
+    "tierkit/transfer/exporting.py",
+    "tierkit/transfer/flat.py",
+    "tierkit/transfer/formats.py",
+    "tierkit/transfer/importing.py",
     "tierkit_keychain/__init__.py",
 )
 

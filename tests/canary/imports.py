@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner
 from tests.canary.scene import Scene
@@ -38,6 +39,49 @@ def imports(scene: Scene) -> None:
             level.tier = tier
             tier.fail(error=TierUnavailable("gone"))
         scene.refused("an import that broke off", cache.warm_from_file, scene.given / "good.csv")
+    scene.files()
+
+
+def exports(scene: Scene) -> None:
+    """Exports, backups and imports of them, whole, changed and with a callback that fails; a key that is not held."""
+
+    def fails(_done: int, _total: int | None) -> None:
+        raise RuntimeError("a callback of the user's")
+
+    folder = scene.root / "exports"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    plain = scene.given / "plain.jsonl"  # what is given may hold them
+    with scene.opened() as cache:
+        cache.put_many([scene.proxy(number) for number in range(3)])
+        for name in ("all.jsonl", "all.json", "all.csv", "none.csv"):
+            secrets: Any = name[:4] if name.startswith("none") else "sealed"
+            scene.shows("an export", cache.export_to_file(folder / name, secrets=secrets))
+            scene.shows("an import", cache.import_from_file(folder / name))
+        scene.shows("a backup", cache.backup(folder / "backup.jsonl"), cache.verify_backup(folder / "backup.jsonl"))
+        scene.shows("an export in the clear", cache.export_to_file(plain, secrets="plain"))
+        scene.refused("an export that is stopped", cache.export_to_file, plain, secrets="plain", on_progress=fails)
+        scene.refused("an import that is stopped", cache.import_from_file, plain, on_progress=fails)
+        text = plain.read_text()
+        for bad in (
+            text[:-90],
+            text.replace("access_count", "password", 1),
+            text.replace("unknown", scene.secrets.password),
+        ):
+            plain.write_text(bad)
+            rejects = scene.given / "plain.rejects.jsonl"
+            scene.refused("a file that was changed", cache.import_from_file, plain)
+            result = cache.import_from_file(plain, accept_damage=True, rejects=rejects)
+            scene.shows("what was rejected", result, *result.rejects)
+        for level in cache.levels:
+            tier = FaultyTier(level.tier)
+            level.tier = tier
+            tier.fail(error=TierUnavailable("gone"))
+        plain.write_text(text)
+        scene.refused("an import that broke off", cache.import_from_file, plain)
+        scene.refused("an export that broke off", cache.export_to_file, plain, secrets="plain")
+        scene.refused(
+            "an export to a URL", cache.export_to_file, f"http://{scene.secrets.userinfo}@host.example/a.json"
+        )
     scene.files()
 
 
@@ -158,6 +202,11 @@ def command_lines(scene: Scene) -> Iterator[list[str]]:
     yield ["ls", "--health", url]
     yield ["stats", "--json"]
     yield ["stats", "--watch", url, "--count", "1"]
+    yield ["export", str(scene.root / "exports" / "command.csv"), "--json"]
+    yield ["export", url]
+    yield ["import", str(given / "bad.jsonl"), "--rejects", url]
+    yield ["backup", url]
+    yield ["restore", str(given / "bad.jsonl")]
     yield ["config"]
     yield ["config", "--json"]
     yield ["plugins", "--json"]

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import REGISTRY, generate_latest
 from pydantic import SecretStr
-from tests.canary.imports import commands, imports
+from tests.canary.imports import commands, exports, imports
 from tests.canary.refusals import damage, doors, keys, settings
 from tests.canary.scene import ApiToken, Scene
 from tests.canary.values import values
@@ -164,6 +164,7 @@ PARTS: Final[tuple[Part, ...]] = (
     keys,
     settings,
     imports,
+    exports,
     commands,
     damage,
     dropped,

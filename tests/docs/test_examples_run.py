@@ -19,6 +19,8 @@ DOCUMENTS = [
     "docs/how-to/lease.md",
     "docs/how-to/query.md",
     "docs/how-to/warm.md",
+    "docs/how-to/export.md",
+    "docs/how-to/backup.md",
     "docs/how-to/damaged-store.md",
     "docs/how-to/doctor.md",
     "docs/how-to/monitor.md",

@@ -23,6 +23,7 @@ MODULES: Final = (
     "clocks",
     "crash_states",
     "disk_full",
+    "exports",
     "failing_calls",
     "forking",
     "hostile_input",

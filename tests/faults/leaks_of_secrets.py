@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import msgspec
 from pydantic import SecretStr
-from tests.canary.imports import commands, imports
+from tests.canary.imports import commands, exports, imports
 from tests.canary.refusals import damage, doors, keys, settings
 from tests.canary.scene import AWKWARD, Scene
 from tests.canary.workload import Part, dropped, observed, outages, serving, tokens
@@ -278,5 +278,5 @@ TRIALS: Final = (
     Trial(16, "secrets of what fails", played((outages, observed, damage, dropped)), PICKED),
     Trial(16, "secrets of what is refused", played((doors, settings)), REFUSED),
     Trial(16, "encryption keys", played((tokens, keys)), OF_KEYS),
-    Trial(16, "secrets in imports and commands", played((imports, commands)), IMPORTED),
+    Trial(16, "secrets in imports and commands", played((imports, exports, commands)), IMPORTED),
 )

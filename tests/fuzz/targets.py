@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.fuzz import given, imported, stored
+from tests.fuzz import exported, given, imported, stored
 
 Target = Callable[[bytes], None]
 
@@ -24,6 +24,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "import_json": imported.json_document,
     "import_jsonl": imported.json_lines,
     "import_list": imported.host_list,
+    "import_exported": exported.exported,
     "import_packed": imported.packed,
     "import_compressed": imported.compressed,
     "toml": given.toml,

@@ -37,6 +37,7 @@ from tierkit.errors import (
 )
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
+from tierkit.export_format import ExportFormat, FlatRecord, FormatFactory, Unreadable
 from tierkit.filters import above, at_least, at_most, below, between, contains
 from tierkit.findings import Finding, FindingKind
 from tierkit.health import HealthResult
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from tierkit.progress import OnProgress
     from tierkit.rotation import KeyStatus, LevelKeys, RotationResult
     from tierkit.transfer import Reject, WarmResult
+    from tierkit.transfer.results import BackupInfo, ExportResult, ImportReject, ImportResult, RestoreResult
     from tierkit_jsonl import FileCacheTier
     from tierkit_memory import MemoryCacheTier
     from tierkit_sqlite import SQLiteCacheTier
@@ -98,6 +100,11 @@ _LATE = {
     "OnProgress": "tierkit.progress",
     "Reject": "tierkit.transfer",
     "WarmResult": "tierkit.transfer",
+    "BackupInfo": "tierkit.transfer.results",
+    "ExportResult": "tierkit.transfer.results",
+    "ImportReject": "tierkit.transfer.results",
+    "ImportResult": "tierkit.transfer.results",
+    "RestoreResult": "tierkit.transfer.results",
 }
 
 
@@ -123,6 +130,7 @@ __all__ = [
     "METRICS",
     "AdmissionFactory",
     "AdmissionPolicy",
+    "BackupInfo",
     "BlobTier",
     "Cache",
     "CacheClosedError",
@@ -150,12 +158,18 @@ __all__ = [
     "EncryptionKeyError",
     "EvictionPolicy",
     "Examination",
+    "ExportFormat",
+    "ExportResult",
     "FileCacheTier",
     "Finding",
     "FindingKind",
+    "FlatRecord",
+    "FormatFactory",
     "HealthResult",
     "HealthStatus",
     "Held",
+    "ImportReject",
+    "ImportResult",
     "KeyNotHeldError",
     "KeyOrder",
     "KeyProvider",
@@ -184,6 +198,7 @@ __all__ = [
     "Range",
     "Record",
     "Reject",
+    "RestoreResult",
     "RotationResult",
     "Row",
     "SQLiteCacheTier",
@@ -206,6 +221,7 @@ __all__ = [
     "Trait",
     "TransferError",
     "UnknownTierError",
+    "Unreadable",
     "Usage",
     "ValueEntry",
     "WarmResult",

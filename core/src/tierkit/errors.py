@@ -21,7 +21,7 @@ TierkitError
 │   ├── TamperedError (CacheCorruptionError)   not what was sealed: record quarantined
 │   └── EncryptionKeyError                 no usable encryption key, or a malformed one
 ├── SchemaMismatchError (ValueError)       written by an entry class that this one cannot read
-└── TransferError (ValueError)             a file cannot be imported at all
+└── TransferError (ValueError)             a file cannot be imported, exported or restored at all
 ```
 
 Each also is the built-in exception that a caller would think of. A message says what was wrong,
@@ -132,4 +132,4 @@ class SchemaMismatchError(TierkitError, ValueError):
 
 
 class TransferError(TierkitError, ValueError):
-    """A file cannot be imported: not readable, not of a known format, or not a list of records."""
+    """A file cannot be imported, exported, backed up or restored: not readable, not whole, no export."""

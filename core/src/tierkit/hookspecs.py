@@ -11,6 +11,7 @@ What they speak of is imported from `tierkit`. Where it is written down:
   tier that outlives the process.
 - `admission.py`: `AdmissionPolicy`, the door of a level.
 - `observers.py`: `CacheObserver`, what is told of events.
+- `export_format.py`: `ExportFormat`, how records become a file and are read again; `Unreadable`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import BaseModel
 
 from tierkit.admission import AdmissionFactory
 from tierkit.eviction import PolicyFactory
+from tierkit.export_format import FormatFactory
 from tierkit.keys import KeyProvider
 from tierkit.observers import CacheObserver
 from tierkit.tier import TierSpec
@@ -84,4 +86,14 @@ def register_key_providers() -> Mapping[str, KeyProvider]:  # type: ignore[empty
     Called once, at discovery. A provider is called when a cache opens that asks for it and finds no key before. It
     gets the name of the cache, and answers a `SecretStr` (a Fernet key, or several with commas between, the newest
     first) or None. What it raises is reported by its type alone.
+    """
+
+
+@hookspec
+def register_formats() -> Mapping[str, FormatFactory]:  # type: ignore[empty-body]  # likewise
+    """The formats of exported files that this plugin offers, by the extension of their names, without the dot.
+
+    Called once, at discovery. Each is a subclass of `ExportFormat`, or what makes one; it is made anew for each file
+    that is written or read. Import what it needs in its methods. A name may have `.gz` behind the extension: then the
+    core compresses what the format writes.
     """

@@ -19,8 +19,6 @@ from itertools import chain, repeat
 from types import TracebackType
 from typing import Final, Generic, TypeVar
 
-from msgspec.structs import replace
-
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError
 from tierkit.filters import fresh_at

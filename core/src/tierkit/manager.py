@@ -22,6 +22,7 @@ from tierkit.expiry import TTLManager
 from tierkit.face import (
     ChangingMethods,
     ExaminationMethods,
+    FileMethods,
     FilterMethods,
     LeaseMethods,
     TransferMethods,
@@ -55,6 +56,7 @@ class CacheManager(
     ExaminationMethods[E],
     LeaseMethods[E],
     TransferMethods[E],
+    FileMethods[E],
     UpkeepMethods[E],
 ):
     """A stack of tiers that holds one type of entry.

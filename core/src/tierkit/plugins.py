@@ -22,6 +22,7 @@ from tierkit import hookspecs
 from tierkit.admission import ADMISSION_POLICIES, AdmissionFactory
 from tierkit.errors import CacheConfigError, PluginError, UnknownTierError
 from tierkit.eviction import EVICTION_POLICIES, PolicyFactory
+from tierkit.export_format import EXPORT_FORMATS, FormatFactory
 from tierkit.keys import KeyProvider
 from tierkit.offers import Offers, nearest
 from tierkit.tier import ANY_POLICY, API_VERSION, TierSpec, Trait
@@ -146,6 +147,7 @@ class PluginRegistry:
         eviction_policies: Those that ship and those that plugins offer.
         admission_policies: Likewise.
         key_providers: What plugins offer that can be asked for encryption keys.
+        formats: Of exported files: those that ship and those that plugins offer.
     """
 
     def __init__(self) -> None:
@@ -169,6 +171,9 @@ class PluginRegistry:
             package=_KEY_PROVIDERS["keychain"],
             apart=_KEY_PROVIDERS,
         )
+        self.formats: Offers[FormatFactory] = Offers(
+            "export format", self._raise_broken("export format"), shipped=EXPORT_FORMATS
+        )
         self._takers: dict[str, Callable[[_Plugin, Any], None]] = {
             "register_tiers": self._take_specs,
             "register_eviction_policies": partial(
@@ -178,6 +183,7 @@ class PluginRegistry:
                 self._take_named, "register_admission_policies", self.admission_policies
             ),
             "register_key_providers": partial(self._take_named, "register_key_providers", self.key_providers),
+            "register_formats": partial(self._take_named, "register_formats", self.formats),
             "register_observer_options": self._take_observer_options,
         }
         self._observer_options: dict[str, type[BaseModel]] = {}

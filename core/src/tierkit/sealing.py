@@ -52,7 +52,7 @@ class Sealer(HoldsKeys):
         schema: The compiled entry class.
     """
 
-    __slots__ = ("_bound", "_mark", "_ring", "_secrets", "schema")
+    __slots__ = ("_bound", "_mark", "_ring", "_secret_columns", "_secrets", "schema")
 
     def __init__(self, schema: EntrySchema, ring: KeyRing | None, cipher: CipherName = DEFAULT_CIPHER) -> None:
         """Seal entries of `schema` with the keys of `ring`, new secrets with `cipher`.
@@ -63,6 +63,7 @@ class Sealer(HoldsKeys):
         self._mark = mark_of(cipher)
         self._ring = ring
         self._secrets = tuple((field.name, field.column) for field in schema.secrets)
+        self._secret_columns = frozenset(column for _, column in self._secrets)
         self._bound = tuple(field.column for field in schema.bound)
 
     def seal(self, entry: CacheEntry, *, ciphertext_of: Row | None = None) -> Row:
@@ -172,6 +173,57 @@ class Sealer(HoldsKeys):
         _force(entry, "_fresh_until", columns.get("expires_at", inf))
         _force(entry, "_purge_at", row.purge_at)
         return entry
+
+    # -- to files and from files ---------------------------------------------------------------------------------------
+
+    def intact(self, row: Row) -> dict[str, ColumnValue]:
+        """The columns of `row`, None left out, if its check fits: as `verify`, but as the tier hands them back.
+
+        Raises:
+            KeyNotHeldError, CacheCorruptionError, SchemaMismatchError: As `verify`.
+        """
+        columns = _present(row.columns)
+        return columns if self._fits(row, self._checking_key(row), columns) else self.verify(row)
+
+    def unsealed(self, row: Row) -> dict[str, ColumnValue]:
+        """The columns of `row`, with the secrets of this class in the clear, by the names of their fields.
+
+        Raises:
+            KeyNotHeldError, CacheCorruptionError, SchemaMismatchError: As `verify`, or of a secret, as `open`.
+        """
+        columns = self.verify(row)
+        for name, secret in self._open_secrets(row, columns).items():
+            columns[name] = secret.get_secret_value()
+        return {name: value for name, value in columns.items() if name not in self._secret_columns}
+
+    def without_secrets(self, row: Row) -> dict[str, ColumnValue]:
+        """The columns of `row`, but for those that hold secrets, of this class or of another.
+
+        Raises:
+            KeyNotHeldError, CacheCorruptionError, SchemaMismatchError: As `verify`.
+        """
+        columns = self.verify(row)
+        sealed = self._sealed_columns(columns)
+        return {name: value for name, value in columns.items() if name not in sealed}
+
+    def plain_columns(self, row: Row) -> tuple[dict[str, Any], dict[str, SecretStr]]:
+        """The columns of `row`, which are as `unsealed` answers them, and apart from them the secrets, by field name.
+
+        Raises:
+            SchemaMismatchError: A column has a type that this class does not give it.
+        """
+        secrets = {name: row.columns[name] for name, _ in self._secrets if name in row.columns}
+        others = {name: value for name, value in row.columns.items() if name not in secrets}
+        if not all(isinstance(secret, str) for secret in secrets.values()) or self._secret_columns & others.keys():
+            del row, secrets, others  # a traceback may show the locals of the frame that raises
+            raise SchemaMismatchError("a secret in the clear must be text, under the name of its field")
+        try:
+            columns = self.schema.normalise(others)
+        except (TypeError, ValueError, OverflowError):
+            said = f"a column of {name_of(row)} has a type that {self.schema.entry_type.__name__} does not give it"
+            del row, secrets, others
+            raise SchemaMismatchError(said) from None
+        return columns, {name: SecretStr(secret) for name, secret in secrets.items()}
 
     # -- changing keys ------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,9 @@ USAGE: Final = Exit(
 STORAGE: Final = Exit(
     3, "a tier could not be read or written, or the last scrape of `stats --watch` failed", (CacheStorageError, OSError)
 )
-TRANSFER: Final = Exit(4, "`warm`: a file could not be imported, or nothing in it could", (TransferError,))
+TRANSFER: Final = Exit(
+    4, "a file could not be imported, exported or restored, or nothing in it could", (TransferError,)
+)
 SECRET: Final = Exit(5, "the encryption key is missing or malformed, or its file unsafe", (SealingError,))
 RECORD: Final = Exit(
     6,

@@ -1,4 +1,4 @@
-"""`tierkit plugins`: which kinds of tier and which observers can be used, and what cannot and why."""
+"""`tierkit plugins`: which kinds of tier, observers and formats can be used, and what cannot and why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from tierkit.tier import Trait
 
 
-@click.command(short_help="Show which kinds of tier and which observers are installed.")
+@click.command(short_help="Show which tiers, observers and formats are installed.")
 @json_option
 @global_options
 @pass_settings
 def plugins(settings: Settings, as_json: bool) -> None:
-    """Show the kinds of tier and the observers that are installed, and what failed to load."""
+    """Show the kinds of tier, the observers and the formats of exports that are installed, and what failed to load."""
     from tierkit.plugins import discover
 
     settings.log_at(logging.CRITICAL)  # what is broken stands in the answer
@@ -54,6 +54,7 @@ def _as_json(registry: PluginRegistry) -> dict[str, Any]:
             }
             for observer in registry.observers
         ],
+        "formats": [{"name": name, "from": origin} for name, _, origin in registry.formats.all()],
         "broken": [
             {"name": plugin.name, "distribution": plugin.distribution, "error": plugin.error}
             for plugin in registry.broken
@@ -66,6 +67,7 @@ def _print(registry: PluginRegistry) -> None:
     blocks = [_installed(registry.installed) if registry.installed else none]
     if registry.observers:
         blocks.append(_observers(registry.observers))
+    blocks.append(_formats(registry))
     if registry.broken:
         blocks.append(_broken(registry.broken))
     show(*blocks)
@@ -85,6 +87,13 @@ def _observers(observers: tuple[InstalledObserver, ...]) -> Any:
     for observer in observers:
         origin = f"{observer.distribution} {observer.version}".strip() or "code"
         made.add_row(cell(observer.name, "bold cyan"), cell(origin), cell(observer.summary))
+    return made
+
+
+def _formats(registry: PluginRegistry) -> Any:
+    made = table("format", "from")
+    for name, _, origin in registry.formats.all():
+        made.add_row(cell(name, "bold cyan"), cell(origin))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from tierkit.face.changing import ChangingMethods
 from tierkit.face.examination import ExaminationMethods
+from tierkit.face.files import FileMethods
 from tierkit.face.filtering import FilterMethods
 from tierkit.face.health import HealthMethods
 from tierkit.face.leasing import LeaseMethods
@@ -13,6 +14,7 @@ from tierkit.face.writing import WritingMethods
 __all__ = [
     "ChangingMethods",
     "ExaminationMethods",
+    "FileMethods",
     "FilterMethods",
     "HealthMethods",
     "LeaseMethods",

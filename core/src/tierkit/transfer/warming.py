@@ -119,7 +119,7 @@ def refusal(
 ) -> TransferError | CacheValidationError | None:
     """What to raise if an argument of an import may hold credentials; it tells nothing of them."""
     if url := url_in(path):
-        return _no_file(url)
+        return no_file(url)
     if holds_credentials(source):
         return TransferError(CREDENTIALS_IN_SOURCE)
     if isinstance(scheme, str) and not SCHEME.fullmatch(scheme):
@@ -144,12 +144,13 @@ def check_file(path: Path, entry_type: type[CacheEntry]) -> None:
     """
     if url := url_in(path):
         del path
-        raise _no_file(url)
+        raise no_file(url)
     _reader(path, Options(entry_type, time.time))
     _without_rows(lambda: open_bytes(path).close())
 
 
-def _no_file(url: str) -> TransferError:
+def no_file(url: str) -> TransferError:
+    """What to raise where a URL was given in place of a file; `url` is without credentials."""
     return TransferError(f"{url} is a URL, not a file: fetch it first, and name the file")
 
 
