@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "findings", "forking", "latency", "progress"},
+    {"decisions", "errors", "files", "findings", "forking", "latency", "progress"},
     {"row", "storage_checks"},
     {"breaker", "clock", "proxy_url", "statistics", "admission", "eviction", "filling", "offers", "workers"},
     {"ciphers"},
@@ -25,6 +25,7 @@ LAYERS = [
     {"config"},
     {"intents", "key_sources"},
     {"owing", "side"},
+    {"decision_log"},
     {"upkeep"},
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},

@@ -75,6 +75,8 @@ def open_stack(
             read_only=read_only,
             counting=config.enable_statistics,
             volatile=config.durability == "none",
+            decisions_kept=config.decisions_kept,
+            decisions_persisted=config.decisions_persisted,
             flush_interval_seconds=config.flush_interval_seconds,
             marks_seconds=config.tombstone_seconds - config.late_seconds - CLOCK_DIFFERENCE_SECONDS,
         )
