@@ -35,7 +35,7 @@ LAYERS = [
     {"health"},
     {"inspection"},
     {"checking", "leasing", "rotation"},
-    {"doctor", "transfer"},
+    {"doctor", "explaining", "transfer"},
     {"face"},
     {"manager"},
     {"testing"},

@@ -66,6 +66,7 @@ from tierkit.tier import (
 if TYPE_CHECKING:
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
+    from tierkit.explaining import Decision, Explanation, LevelState
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
@@ -83,6 +84,9 @@ _LATE = {
     "SQLiteCacheTier": "tierkit_sqlite",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
+    "Decision": "tierkit.explaining",
+    "Explanation": "tierkit.explaining",
+    "LevelState": "tierkit.explaining",
     "Lease": "tierkit.leases",
     "LeasedEntry": "tierkit.leasing",
     "Examination": "tierkit.doctor",
@@ -138,11 +142,13 @@ __all__ = [
     "Condition",
     "Contains",
     "CredentialEncryptor",
+    "Decision",
     "Delta",
     "Durability",
     "EncryptionKeyError",
     "EvictionPolicy",
     "Examination",
+    "Explanation",
     "FileCacheTier",
     "Finding",
     "FindingKind",
@@ -159,6 +165,7 @@ __all__ = [
     "LeasedEntry",
     "Level",
     "LevelKeys",
+    "LevelState",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",

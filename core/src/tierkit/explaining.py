@@ -6,7 +6,6 @@ decode what it holds may set it aside, as it does when anybody asks for it.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,9 +17,10 @@ from tierkit.decision_log import DecisionLog
 from tierkit.decisions import LONGEST_REASON, Note, last_of_each
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheCorruptionError, KeyNotHeldError, SchemaMismatchError, TierkitError
-from tierkit.leases import Lease, LeaseStore
+from tierkit.leases import Lease
 from tierkit.level import Level
-from tierkit.row import OWED_PURGE_AT, Row, is_owed, is_owed_deletion, pack_row
+from tierkit.row import Row, is_owed, is_owed_deletion, pack_row
+from tierkit.side import SideStore
 from tierkit.stack import Stack
 
 DECISIONS_SHOWN: Final = 20
@@ -331,18 +331,18 @@ def _sentence(begin: str, passed: list[str]) -> str:
 
 def _decided(stack: Stack[Any], key: str) -> list[Note]:
     notes = stack.decisions.of(key)
-    if stack.settings.decisions_persisted and stack.stored and stack.decisions_are_kept():
-        with suppress(TierkitError):  # then what this process has decided is told, and the level says its trouble
-            log = DecisionLog(stack.decisions, stack.stored[-1], stack.sides, stack.versions)
-            notes += log.of(key)
+    if stack.stored:
+        with suppress(TierkitError), stack.sides.reading() as sides:  # else what this process has decided is told
+            notes += DecisionLog(stack.decisions, stack.stored[-1], sides, stack.versions).of(key)
     return last_of_each(notes)[-DECISIONS_SHOWN:]
 
 
 def _lease(stack: Stack[Any], key: str) -> Lease | None:
-    if stack.authority is None or not stack.sides.known("leases"):
+    if stack.authority is None:
         return None
-    with suppress(TierkitError):
-        return next((lease for lease in LeaseStore(stack).held() if lease.key == key), None)
+    with suppress(TierkitError), stack.sides.reading() as sides:
+        lease = SideStore("leases", Lease, stack.authority, sides, stack.versions).get(key)
+        return lease if lease is not None and stack.time.now() < lease._deadline else None
     return None
 
 

@@ -85,7 +85,8 @@ def open_stack(
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
         if resolved:
-            stack.sides = SideTiers(partial(_open_side, resolved[-1], context))
+            opener = partial(_open_side, resolved[-1])
+            stack.sides = SideTiers(partial(opener, context), partial(opener, replace(context, read_only=True)))
         if read_only:
             adopt_all(stack)
         else:
