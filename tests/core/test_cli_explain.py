@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tierkit import CacheConfig, CacheManager
+
 from .conftest import Run
 
 URL = "http://ada:lovelace1815@192.0.2.3:8080"
@@ -26,6 +28,13 @@ def test_a_record_is_explained_by_its_url_and_nothing_changes(run: Run, store: P
     assert "lovelace1815" not in shown + json.dumps(told)
     assert below(store).keys() == before.keys()
     assert all(before[path] == data for path, data in below(store).items() if path.suffix != ".db-wal")
+
+
+@pytest.mark.usefixtures("store")
+def test_who_holds_it_is_told(run: Run) -> None:
+    with CacheManager(CacheConfig.load()) as cache, cache.lease() as entry:
+        assert entry is not None
+        assert "It is leased by" in run("explain", entry.key).stdout
 
 
 @pytest.mark.usefixtures("store")

@@ -57,9 +57,9 @@ class DecisionLog:
             return
         row = self._row(notes, time.now())
         try:
-            if self._side.replace(row, 0):
-                self._decisions.saved(notes[-1])
-                self._rows.append(row)
+            self._side.replace(row, 0)  # nobody else has this key
+            self._decisions.saved(notes[-1])
+            self._rows.append(row)
             while len(self._rows) > ROWS_KEPT:
                 self._side.discard(self._rows.popleft())
         except TierkitError as error:

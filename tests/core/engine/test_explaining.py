@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from tests.core.engine.support import World, note, tier
+from tests.core.engine.support import ScriptedTier, World, note, tier
 
-from tierkit import CacheEntry, CacheManager, CacheValidationError, TierFull, TierUnavailable
+from tierkit import CacheEntry, CacheManager, CacheValidationError, TierCorrupt, TierFull, TierUnavailable
 from tierkit.decision_log import ROWS_KEPT
 from tierkit.decisions import WORDS, Decisions, last_of_each
 from tierkit.testing import FakeClock
@@ -57,6 +58,7 @@ def test_an_unknown_key_is_known_to_be_unknown(world: World) -> None:
     found = world.open("live", "disk").explain("nobody")
     assert (found.known, found.answer) == (False, None)
     assert found.why == "a miss: L1 does not hold it; L2 does not hold it"
+    assert str(found).splitlines()[1:] == ["L1 (live): absent", "L2 (disk): absent"]
     with pytest.raises(CacheValidationError):
         world.open("live").explain("")
 
@@ -307,3 +309,122 @@ def test_a_storage_that_takes_no_decisions_keeps_nothing_from_closing(world: Wor
     tier(cache, "L1").fail("replace", error=TierFull("full"))
     cache.flush()
     assert cache.get("a") is not None
+
+
+# -- what is rare -----------------------------------------------------------------------------------------------------
+
+
+def test_a_deletion_that_the_lowest_level_is_owed_is_a_miss(world: World) -> None:
+    cache = world.open("disk", "disk")
+    cache.put(note("a"))
+    tier(cache, "L2").fail("delete", "put", error=TierFull("full"))
+    cache.delete("a")
+    found = cache.explain("a")
+    assert (found.levels[0].state, found.answer, found.waits_in) == ("deleted", None, "L1")
+    assert "a deletion" in found.why
+    assert cache.get("a") is None
+    assert found.levels[0].health is None
+    assert why(cache, "L2", "owed") == "deleted, and held by L1"
+
+
+def test_what_waits_in_memory_is_told_until_it_has_expired(world: World, clock: FakeClock) -> None:
+    cache = world.open("live", "disk", durability="none")
+    tier(cache, "L2").fail("put", "put_many", error=TierFull("full"))
+    cache.put(note("a", ttl_seconds=60))
+    tier(cache, "L1").tier.discard(cache.get("a"))
+    found = cache.explain("a")
+    assert (found.waits_in, found.answer) == ("memory", "L2")
+    assert "memory holds" in found.why
+    assert cache.get("a") is not None
+    tier(cache, "L1").tier.discard(cache.get("a"))
+    clock.advance(60)
+    assert "has expired" in cache.explain("a").why
+    tier(cache, "L2").fail("delete", "delete_many", error=TierFull("full"))
+    cache.delete("a")
+    assert "memory holds a deletion" in cache.explain("a").why
+
+
+def test_a_copy_that_is_too_old_is_read_again_from_below(world: World, clock: FakeClock) -> None:
+    cache = world.open("live", "disk", staleness_seconds=5)
+    cache.put(note("a"))
+    clock.advance(6)
+    found = cache.explain("a")
+    assert (found.levels[0].state, found.answer) == ("outdated", "L2")
+    assert "staleness_seconds" in found.why
+
+
+def test_what_is_older_than_what_has_expired_above_is_not_answered(world: World, clock: FakeClock) -> None:
+    cache = world.open("disk", "disk")
+    cache.put(note("a", "older", ttl_seconds=900))
+    older = dict(world.disks["L2"])
+    cache.put(note("a", "newer", ttl_seconds=60))
+    world.disks["L2"].update(older)
+    clock.advance(60)
+    found = cache.explain("a")
+    assert [level.state for level in found.levels] == ["expired", "fresh"]
+    assert found.answer is None
+    assert "older than one that has expired above" in found.why
+    assert cache.get("a") is None
+
+
+def test_a_level_that_cannot_decode_or_fails_is_told(world: World) -> None:
+    cache = world.open("live", "disk", "disk")
+    cache.put(note("a"))
+    tier(cache, "L1").tier.clear()
+    tier(cache, "L2").fail("get", error=TierCorrupt("no row"), times=1)
+    tier(cache, "L3").fail("get", error=TierUnavailable("away"), times=1)
+    found = cache.explain("a")
+    assert [(level.state, level.trouble) for level in found.levels[1:]] == [("damaged", "no row"), ("unknown", "away")]
+
+
+def test_while_the_lowest_level_is_out_of_service_those_above_are_told(world: World) -> None:
+    cache = world.open("live", "disk")
+    cache.put(note("a"))
+    cache.levels[1].take_out(TierUnavailable("away"))
+    found = cache.explain("a")
+    assert (found.answer, found.leased_by) == ("L1", None)
+    assert ("L1", "admitted") in decided(cache, "a")
+
+
+def test_a_cache_that_is_turned_off_holds_nothing(world: World) -> None:
+    cache = world.open("disk", cache_enabled=False)
+    found = cache.explain("a")
+    assert (found.why, found.levels, found.leased_by) == ("a miss", (), None)
+
+
+def test_a_lease_is_shown_to_a_person(world: World) -> None:
+    cache = world.open("live", "disk")
+    cache.put(note("a"))
+    with cache.lease():
+        assert "leased by " in str(cache.explain("a"))
+
+
+def test_a_record_without_end_lives_for_ever(world: World) -> None:
+    cache = world.open("disk")
+    cache.put(note("a"))
+    assert "s left" in str(cache.explain("a").levels[0])
+
+
+def test_decisions_that_could_not_be_kept_are_kept_the_next_time(world: World) -> None:
+    cache = world.open("disk")
+    cache.put(note("a"))
+    cache.flush()
+    (side,) = cache._stack.sides.opened()
+    assert isinstance(side, ScriptedTier)
+    side.fail("replace", error=TierFull("full"), times=1)
+    cache.put(note("b"))
+    cache.flush()
+    other = world.open("disk", name="other")
+    assert decided(other, "b") == []
+    cache.flush()
+    assert decided(other, "b") == [("L1", "written")]
+    side.fail("scan", error=TierUnavailable("away"), times=1)
+    assert decided(cache, "b") == [("L1", "written")]
+
+
+def test_rows_of_another_version_are_passed_over(world: World) -> None:
+    cache = world.open("disk")
+    cache.put(note("a"))
+    with patch("tierkit.decision_log._packed", return_value=b"\xc1"):
+        cache.flush()
+    assert decided(world.open("disk", name="other"), "a") == []
