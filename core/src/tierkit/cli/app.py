@@ -81,8 +81,8 @@ def app(context: click.Context) -> None:
     """Keep records that go bad (proxies, API keys, sessions, pages) in a stack of storage tiers.
 
     The cache is the one that the configuration describes: --config, else $TIERKIT_CONFIG, else ./tierkit.toml, else
-    defaults. Reading commands (get, ls, explain, count, leases, stats, keys, plugins, config, and doctor without --fix) create
-    and change nothing.
+    defaults. Reading commands (get, ls, explain, count, leases, stats, keys, plugins, config, and doctor without --fix)
+    create and change nothing.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
