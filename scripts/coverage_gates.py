@@ -20,6 +20,7 @@ WHOLE = (
     "tierkit/key_file.py",
     "tierkit/key_sources.py",
     "tierkit/keys.py",
+    "tierkit/explaining.py",
     "tierkit/rotation.py",
     "tierkit/sealing.py",
     "tierkit/tokens.py",

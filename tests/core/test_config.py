@@ -36,6 +36,8 @@ SIMPLE: list[tuple[str, Any, str, str]] = [
     ("failure_threshold", 1, "1", "1"),
     ("enable_statistics", False, "0", "false"),
     ("latency_histograms", True, "yes", "true"),
+    ("decisions_kept", 100, "100", "100"),
+    ("decisions_persisted", False, "no", "false"),
     ("observers", ("prometheus", "other"), "prometheus, other", '["prometheus", "other"]'),
     ("observer_options", {"other": {"port": 1}}, '{"other": {"port": 1}}', "{ other = { port = 1 } }"),
     ("durability", "full", "full", '"full"'),

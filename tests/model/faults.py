@@ -102,8 +102,8 @@ PROMOTION: Final = [
     Fault(
         "a late promotion is made all the same, and brings back what was deleted",
         "stack:Stack._copy_up",
-        "self.late(started) or ",
-        "",
+        "LATE if self.late(started) else level.against(entry.key)",
+        "level.against(entry.key)",
         (
             "tests/core/engine/test_filling.py",
             "tests/core/engine/test_reading.py",
@@ -163,9 +163,9 @@ WRITING: Final = [
     ),
     Fault(
         "a late write goes to the levels above the authority all the same",
-        "writing:Writer.store_above",
-        "self.stack.late(started) or ",
-        "",
+        "writing:Writer._against",
+        "LATE if self.stack.late(started) else level.against(key)",
+        "level.against(key)",
         ("tests/core/engine/test_writing.py",),
     ),
     Fault(
@@ -206,15 +206,15 @@ WRITING: Final = [
     ),
     Fault(
         "a write fills the first level although another came between",
-        "writing:Writer.fill_or_drop",
-        "raced or ",
-        "",
+        "writing:Writer._against_filling",
+        "if raced:",
+        "if False:",
     ),
     Fault(
         "a late write fills the first level",
-        "writing:Writer.fill_or_drop",
-        " or stack.late(started)",
-        "",
+        "writing:Writer._against_filling",
+        "if self.stack.late(started):",
+        "if False:",
         (
             "tests/core/engine/test_filling.py",
             "tests/core/engine/test_writing.py",
@@ -668,7 +668,7 @@ AFTERWARDS: Final = [
         "a demotion forgets to copy",
         "upkeep:Upkeep._copy_down",
         "self.put_copy(below, row, started)",
-        "pass",
+        "False",
         (WRITE_POLICIES,),
     ),
     Fault(
@@ -818,8 +818,8 @@ TOGETHER_WITH_OTHERS: Final = [
         (
             "a level that is emptied loses what the authority is owed",
             "level:Level.empty",
-            "if self.live or not is_owed(record):",
-            "if True:",
+            "(self.live or not is_owed(record))",
+            "True",
             TOGETHER,
         ),
         (

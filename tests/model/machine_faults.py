@@ -364,7 +364,7 @@ def written_through(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a level that is to get what is evicted is written at once")
 def victim_cache_written(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Level, "takes_copy", lambda *_: True)
+    patch.setattr(Level, "against", lambda *_: "")
 
 
 @fault("delete says that there was nothing")

@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"errors", "files", "findings", "forking", "latency", "progress"},
+    {"decisions", "errors", "files", "findings", "forking", "latency", "progress"},
     {"row", "storage_checks"},
     {
         "breaker",
@@ -36,6 +36,7 @@ LAYERS = [
     {"config"},
     {"intents", "key_sources"},
     {"owing", "side"},
+    {"decision_log"},
     {"upkeep"},
     {"stack"},
     {"writing", "reconciling", "recovery", "timing"},
@@ -45,7 +46,7 @@ LAYERS = [
     {"health"},
     {"inspection"},
     {"checking", "leasing", "rotation"},
-    {"doctor", "transfer"},
+    {"doctor", "explaining", "transfer"},
     {"face"},
     {"manager"},
     {"cache", "testing"},

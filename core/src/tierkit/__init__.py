@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
+    from tierkit.explaining import Decision, Explanation, LevelState
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
@@ -91,6 +92,9 @@ _LATE = {
     "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
+    "Decision": "tierkit.explaining",
+    "Explanation": "tierkit.explaining",
+    "LevelState": "tierkit.explaining",
     "Lease": "tierkit.leases",
     "LeasedEntry": "tierkit.leasing",
     "Examination": "tierkit.doctor",
@@ -153,11 +157,13 @@ __all__ = [
     "Condition",
     "Contains",
     "CredentialEncryptor",
+    "Decision",
     "Delta",
     "Durability",
     "EncryptionKeyError",
     "EvictionPolicy",
     "Examination",
+    "Explanation",
     "ExportFormat",
     "ExportResult",
     "FileCacheTier",
@@ -180,6 +186,7 @@ __all__ = [
     "LeasedEntry",
     "Level",
     "LevelKeys",
+    "LevelState",
     "LoadError",
     "LoadSettings",
     "LoadTimeout",

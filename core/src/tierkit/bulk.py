@@ -180,8 +180,20 @@ class Bulk(Generic[E]):
                     owing.intents.settle(row.key, row.version)
 
         holder = self.writer.in_truth(write)
+        self.note_truth(writes, holder)
         self._repeat(writes, refusals, started)
         return holder
+
+    def note_truth(self, writes: Iterable[Write[E]], holder: Level | None) -> None:
+        """Note that the authority has `writes`, or who holds them for it."""
+        decisions, authority = self.stack.decisions, self.stack.levels[-1]
+        until = {write.entry.key: write.entry._deadline for write in writes} if decisions.most else {}
+        if holder is authority:
+            decisions.note_many(authority.name, "written", until)
+        else:
+            decisions.note_many(
+                authority.name, "owed", until, f"written, and held by {holder.name if holder else 'this process'}"
+            )
 
     def _repeat(self, writes: list[Write[E]], refusals: Sequence[int | None], started: float) -> None:
         """Put again, with a newer stamp, what was refused; `writes` is changed accordingly."""

@@ -61,7 +61,8 @@ class Clearing(Generic[E]):
             level.end_write()
 
     def _clear_stored(self, on_progress: OnProgress | None) -> None:
-        *above, authority = self.stack.stored
+        stack = self.stack
+        *above, authority = stack.stored
         keys = dict.fromkeys(_keys(authority))
         for level in above:
             keys |= dict.fromkeys(self._keys_above(level))  # another process may owe them to the authority
@@ -70,6 +71,7 @@ class Clearing(Generic[E]):
         try:
             for batch in _batches(list(keys)):
                 deleted.update(self._delete_batch(authority, batch))
+                stack.decisions.note_many(authority.name, "deleted", batch, "with all others")
                 meter.advance(len(batch))
             meter.finish()
         finally:  # what is deleted is gone from every level, though the rest may stay

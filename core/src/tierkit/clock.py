@@ -70,6 +70,11 @@ def _looked(clock: Clock) -> tuple[float, float]:
     return after - before, wall - (before + after) / 2
 
 
+def written_at(version: int) -> float:
+    """When a write with this version was stamped, in POSIX seconds, by the clock of who made it."""
+    return version // _SEQUENCE / 1_000_000
+
+
 class VersionClock:
     """Stamps for writes: wall microseconds times 1024 plus ten random bits per process.
 

@@ -79,6 +79,7 @@ class Comparing(Generic[E]):
             entry = None if held is None else self.stack.fresh(authority, held)
             write = self.prepare(made(entry), held, same_secrets=False)
             if authority.write(authority.tier.replace, write.row or write.entry, held.version if held else 0):
+                authority.note("written", key, until=write.entry._deadline)
                 return write
             if held is None:  # a mark, by a clock that is ahead of ours
                 self.stack.versions.observe(authority.call(authority.tier.highest_version))
@@ -119,6 +120,7 @@ class Comparing(Generic[E]):
         except BaseException:
             self.writer.doubt(stamped.key)
             raise
+        authority.note("changed", stamped.key, until=stamped._deadline)
         stack.settle()
         return stamped
 

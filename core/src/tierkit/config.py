@@ -118,6 +118,8 @@ class CacheConfig(BaseModel):
     failure_threshold: Count = 3
     enable_statistics: bool = True
     latency_histograms: bool = False
+    decisions_kept: Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(no_bool)] = 10_000
+    decisions_persisted: bool = True
     observers: tuple[PluginName, ...] = ()
     observer_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     durability: Durability = "process"

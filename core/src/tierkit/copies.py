@@ -12,17 +12,20 @@ is replayed and refused, it is stamped anew (`owing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Generic, TypeVar, cast
 
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError, TierUnavailable
 from tierkit.level import Level
 from tierkit.row import GOES_BACK_TO, ColumnValue, Row, comes_after, goes_back_to, is_owed
+from tierkit.stack import LATE, OVERTAKEN
 from tierkit.tier import Trait
 from tierkit.writing import ATTEMPTS, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
+
+NO_ROOM_FOR_ALL: Final = "of many that come at once it takes the last, as many as it has room for, and what it held"
 
 
 class Copies(Generic[E]):
@@ -35,8 +38,10 @@ class Copies(Generic[E]):
 
     def put(self, level: Level, rows: Sequence[Row], started: float) -> None:
         """Put `rows` into `level`, or only drop what is older if that is late or the level does not admit them."""
-        taken = [] if self.stack.late(started) else [row for row in rows if self._wanted(level, row)]
+        late = self.stack.late(started)
+        taken = [] if late else [row for row in rows if self._wanted(level, row)]
         kept_out = {row.key for row in rows} - {row.key for row in taken}
+        self._note(level, "refused", kept_out, LATE if late else level.against_copies())
 
         def put() -> None:
             if taken:
@@ -51,10 +56,15 @@ class Copies(Generic[E]):
 
     def keep_out(self, level: Level, rows: Sequence[Row]) -> None:
         """Put none of `rows` into `level`: drop what is older, and leave marks against older copies on their way."""
+        self._note(level, "refused", [row.key for row in rows], NO_ROOM_FOR_ALL)
         self._guarded(level, rows, 1, lambda: self._drop(level, rows, 1))
+
+    def _note(self, level: Level, what: str, keys: Collection[str], why: str = "") -> None:
+        self.stack.decisions.note_many(level.name, what, keys, why)
 
     def _guarded(self, level: Level, rows: Sequence[Row], before: int, act: Callable[[], object]) -> None:
         if not level.begin_write(_versions(rows, before)):
+            self._note(level, "refused", [row.key for row in rows], "it is out of service")
             return
         try:
             act()
@@ -63,7 +73,8 @@ class Copies(Generic[E]):
         finally:
             level.end_write()
 
-    def _failed(self, level: Level, rows: Sequence[Row], before: int, _: TierkitError) -> None:
+    def _failed(self, level: Level, rows: Sequence[Row], before: int, failure: TierkitError) -> None:
+        self._note(level, "dropped", [row.key for row in rows], f"it could not be written: {failure}")
         try:
             self._drop(level, rows, before)
         except TierkitError as error:
@@ -71,7 +82,10 @@ class Copies(Generic[E]):
 
     def _put(self, level: Level, rows: Sequence[Row], _: float) -> None:
         answers = level.write(level.tier.put_many, rows)
-        self._outdo(level, {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None})
+        refused = {row.key: row for row, answer in zip(rows, answers, strict=True) if answer is not None}
+        self._note(level, "admitted", [row.key for row in rows if row.key not in refused])
+        self._note(level, "refused", refused.keys(), OVERTAKEN)
+        self._outdo(level, refused)
 
     def _outdo(self, level: Level, refused: Mapping[str, Row]) -> None:
         """Write again, above it, what `level` refused since it holds a newer write of another that is owed."""
@@ -119,7 +133,9 @@ class ComparedCopies(Copies[E]):
         return (after is None or after.version < row.version) and super()._wanted(level, row)
 
     def _put(self, level: Level, rows: Sequence[Row], started: float) -> None:
-        self._replace(level, {row.key: row for row in rows}, started)
+        left = self._replace(level, {row.key: row for row in rows}, started)
+        self._note(level, "admitted", [row.key for row in rows if row.key not in left])
+        self._note(level, "refused", left, "it holds a write that the lowest level is owed, and that comes after")
 
     def _drop(self, level: Level, rows: Sequence[Row], before: int) -> set[str]:
         """With marks: a row that has expired takes the place of what is there, and is discarded.

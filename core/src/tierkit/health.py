@@ -115,6 +115,7 @@ class Health(Generic[E]):
             if entry.key in keys:
                 level.counters.evictions["health"] += level.counters.step
                 level.tell("on_eviction", "health")
+                level.note("removed", entry.key, f"{entry.failure_count} failures")
         logger.info("%s was removed: %d failures", key_digest(entry.key), entry.failure_count)
 
     def judge_all(self, results: Mapping[str, bool]) -> HealthResult:

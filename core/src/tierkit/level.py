@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
 from tierkit.admission import AdmissionPolicy
 from tierkit.breaker import Backoff, Breaker, Kind, State
+from tierkit.decisions import NONE
 from tierkit.errors import (
     CacheCorruptionError,
     CacheStorageError,
@@ -47,7 +48,10 @@ DOUBTFUL: Final = 0
 """Noted in place of a version, where it is not known whether a write has taken effect: no copy must remain."""
 ANY_VERSION: Final = 2**63
 """Above every version."""
+DEMOTE_ONLY: Final = "it takes what the level above evicts, and nothing else (write_policy = demote)"
+NOT_ADMITTED: Final = "its admission policy did not admit it"
 _PATIENCE_SECONDS = 10.0
+_PASSED_BY: Final = "writes passed this level by while it was out of service: it may have been older than these"
 _ROUNDS: Final = 8  # others may go on writing meanwhile; the last round keeps them out
 
 P = ParamSpec("P")
@@ -79,10 +83,13 @@ class Level:
         persistent: Whether what it holds outlives the process.
         max_entries: Its bound, or None.
         policy: The eviction policy of a bounded level.
+        bound: Both, as a person is told them.
         policy_failed: Whether that policy has named what it must not, or nothing, which is logged once.
         write_policy: When it is written: with each write, soon after it, or only when a level above evicts.
         cause: What its evictions for room are counted as.
         counters: What was counted since the cache was opened.
+        decisions: Where it notes what is decided of its records.
+        trouble: Why it went out of service, or takes no writes, the last time that it did.
         latencies: How long the tier's operations took, where that is measured.
         in_service: Whether it is read and written.
         writable: Whether its storage had room and took writes when it was last asked.
@@ -115,12 +122,15 @@ class Level:
         self.persistent = bool(tier.traits & Trait.PERSISTENT)
         self.max_entries = tier.context.max_entries
         self.policy = tier.context.eviction_policy
+        self.bound = f"max_entries = {self.max_entries}, by the policy {self.policy}"
         self.policy_failed = False
         self.cause = self.policy if self.policy in ROOM_CAUSES else "other"
         self.write_policy = write_policy
         self._admission = admission
         self.counters = new_counters(counting)
         self.observers = Observers()
+        self.decisions = NONE
+        self.trouble = ""
         self.latencies: Mapping[str, Histogram] = {}
         self.in_service = True
         self.writable = True
@@ -214,7 +224,15 @@ class Level:
 
     def takes_copy(self, key: str) -> bool:
         """Whether a write of `key` is copied into this level; else it drops the copy that it has."""
-        return self.write_policy != "demote" and self.admits(key)
+        return not self.against(key)
+
+    def against(self, key: str) -> str:
+        """Why a write of `key` is not copied into this level; empty if it is. Asked once for each copy."""
+        return "" if self.write_policy != "demote" and self.admits(key) else self.against_copies()
+
+    def against_copies(self) -> str:
+        """Why this level does not take a copy, where it does not."""
+        return DEMOTE_ONLY if self.write_policy == "demote" else NOT_ADMITTED
 
     def admits(self, key: str) -> bool:
         """Whether the record of `key` may be copied into this level. A policy that fails admits it, and is logged."""
@@ -225,6 +243,10 @@ class Level:
         except Exception:
             logger.exception("%s: the admission policy failed; the record is admitted", self.name)
             return True
+
+    def note(self, what: str, key: str, why: str = "", until: float | None = None) -> None:
+        """Note what was decided of a record here: see `decisions`."""
+        self.decisions.note(self.name, what, key, why, until)
 
     def scan(self) -> Iterator[Any]:
         """Every record that the tier holds, counting a failure on the way."""
@@ -298,6 +320,7 @@ class Level:
         with self._lock:  # a write that passes by has to wait until nobody reads here any more
             went, self.in_service = self.in_service, False
             if went:
+                self.trouble = str(error)
                 self._out_since = self._monotonic()
                 self._breaker.open()
                 self._changed()
@@ -328,6 +351,7 @@ class Level:
         if went or self._room.state == "half-open":
             self._room.open()
         if went:
+            self.trouble = str(error)
             self._changed()
             logger.error("%s (%s) takes no writes: %s", self.name, self.kind, str(error))
             self.tell("on_level_out", str(error))
@@ -473,6 +497,7 @@ class Level:
         """
         if missed.everything:
             self.empty()
+        self.decisions.note_many(self.name, "dropped", [*missed.versions, *missed.doubtful], _PASSED_BY)
         for key, version in missed.versions.items():
             if self.live:
                 self.drop(key, version)
@@ -488,8 +513,8 @@ class Level:
             CacheStorageError: The tier failed to.
         """
         for record in self.scan():
-            if self.live or not is_owed(record):
-                self._discard(record)
+            if (self.live or not is_owed(record)) and self._discard(record):
+                self.note("dropped", record.key, _PASSED_BY)
 
     def drop_copy(self, key: str) -> None:
         """Discard what is held for `key`, unless the authority is owed it.

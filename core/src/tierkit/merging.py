@@ -73,6 +73,7 @@ class Merging(Bulk[E]):
         expected = {key: record.version for key, (record, _) in self._held.items()}
         replacements = [(row, expected.get(entry.key, 0)) for entry, row in writes]
         answers = replace_all(authority, replacements)
+        self.note_truth((write for write, replaced in zip(writes, answers, strict=True) if replaced), authority)
         self._upsert(authority, writes, [index for index, replaced in enumerate(answers) if not replaced])
 
     def _upsert(self, authority: Level, writes: list[Write[E]], indexes: Sequence[int]) -> None:

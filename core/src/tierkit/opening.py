@@ -75,6 +75,8 @@ def open_stack(
             read_only=read_only,
             counting=config.enable_statistics,
             volatile=config.durability == "none",
+            decisions_kept=config.decisions_kept,
+            decisions_persisted=config.decisions_persisted,
             flush_interval_seconds=config.flush_interval_seconds,
             marks_seconds=config.tombstone_seconds - config.late_seconds - CLOCK_DIFFERENCE_SECONDS,
         )
@@ -83,7 +85,8 @@ def open_stack(
         for level in levels:
             level.align = partial(_align, weakref.ref(stack), level)
         if resolved:
-            stack.sides = SideTiers(partial(_open_side, resolved[-1], context))
+            opener = partial(_open_side, resolved[-1])
+            stack.sides = SideTiers(partial(opener, context), partial(opener, replace(context, read_only=True)))
         if read_only:
             adopt_all(stack)
         else:

@@ -367,6 +367,11 @@ class Owing:
             if row is not None and intent.level is not None:
                 self._replace(intent.level, row, taken.get(key), started)
             self.intents.settle(key, intent.version if row is None else row.version)
+        settled = {key for key, _, row in found if row is not None} - set(again)
+        authority.decisions.note_many(authority.name, "replayed", settled - missing)
+        authority.decisions.note_many(
+            authority.name, "refused", settled & missing, "it has something newer than was owed"
+        )
         logger.debug("%s got %d writes that it was owed", authority.name, len(found) - len(again))
         return again + self._still_held([key for key, _, row in found if row is None])
 
@@ -445,6 +450,7 @@ class Owing:
             logger.warning(
                 "%s: a write of %s that was owed is damaged and lost: %s", level.name, key_digest(key), error
             )
+            level.note("dropped", key, f"what the lowest level was owed was damaged, and is lost: {error}")
             return None
         except (KeyNotHeldError, SchemaMismatchError) as error:
             logger.debug("%s: what is owed of %s is left to others: %s", level.name, key_digest(key), str(error))

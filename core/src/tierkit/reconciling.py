@@ -150,7 +150,11 @@ def compare(
                     continue
                 put_down = lost and put_down_again(stack, row)
                 restored += put_down
-                dropped += not put_down and level.call(level.tier.discard, row)
+                if put_down:
+                    authority.note("put back", row.key, f"from {level.name}")
+                elif level.call(level.tier.discard, row):
+                    dropped += 1
+                    level.note("dropped", row.key, f"{authority.name} has another version of it, or has deleted it")
         started = stack.time.monotonic()
     stack.owing.replay_all()
     if restored:

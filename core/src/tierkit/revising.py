@@ -44,6 +44,7 @@ class Revision(Bulk[E]):
         self.stack.filling.begin_many(keys, self.expected)
         try:
             writes = self._replace_in_authority(changes)
+            self._note_changed(writes)
             self.spread(writes, started)
             done = {write.entry.key for write in writes}
             for key in keys:
@@ -60,6 +61,10 @@ class Revision(Bulk[E]):
         self.store_copies(writes, started)
         for write in writes:
             self.end(write, started)
+
+    def _note_changed(self, writes: Sequence[Write[E]]) -> None:
+        until = {write.entry.key: write.entry._deadline for write in writes}
+        self.stack.decisions.note_many(self.stack.levels[-1].name, "changed", until)
 
     def _replace_in_authority(self, changes: Sequence[Change[E]]) -> list[Write[E]]:
         authority = self.writer.authority([write.entry.key for write, _ in changes])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar, cast
 
 from tierkit.clock import VersionClock
@@ -42,9 +43,10 @@ def side_namespace(namespace: str, name: str) -> str:
 class SideTiers:
     """The tiers beside an authority's, by name: opened when they are first asked for, and closed with the stack."""
 
-    def __init__(self, opener: Opener | None = None) -> None:
-        """None is open yet, and without an opener none can be."""
+    def __init__(self, opener: Opener | None = None, reader: Opener | None = None) -> None:
+        """None is open yet, and without an opener none can be; `reader` opens one to be read, and creates nothing."""
         self._opener = opener or _no_storage
+        self._reader = reader or _no_storage
         self._tiers: dict[str, CacheTier[Any]] = {}
         self._closed = False
         self.renew()
@@ -67,6 +69,19 @@ class SideTiers:
         """
         tier = self._tiers.get(name)
         return self._open(name, columns) if tier is None else tier
+
+    @contextmanager
+    def reading(self) -> Iterator[SideTiers]:
+        """The same tiers, to look at: one that is not open is opened read-only, and closed at the end."""
+        looking = SideTiers(self._reader)
+        looking._tiers.update(self._tiers)
+        opened = set(looking._tiers)
+        try:
+            yield looking
+        finally:
+            for name in opened:
+                looking._tiers.pop(name, None)
+            looking.close()
 
     def _open(self, name: str, columns: Mapping[str, ColumnType]) -> CacheTier[Any]:
         with self._lock:

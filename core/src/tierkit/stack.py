@@ -67,6 +67,9 @@ logger: Final = logging.getLogger("tierkit.stack")
 
 E = TypeVar("E", bound=CacheEntry)
 
+LATE: Final = "it came too late: what was read or written took longer than late_seconds"
+OVERTAKEN: Final = "another write or deletion of it came first"
+
 _force = msgspec.structs.force_setattr
 
 
@@ -332,6 +335,7 @@ class Stack(Upkeep, Generic[E]):
         if not self.settings.read_only:
             level.counters.evictions["corruption"] += level.counters.step
             level.tell("on_eviction", "corruption")
+            level.note("dropped", key, f"it was damaged: {error}")
         logger.warning("%s: record %s is damaged and was %s: %s", level.name, key_digest(key), fate, str(error))
         if level is self.authority and self.stored and not self.settings.read_only:
             self._heal(level, key)
@@ -344,6 +348,7 @@ class Stack(Upkeep, Generic[E]):
             if entry is not None:
                 with suppress(TierkitError):  # it stays above, where it was found
                     authority.call(authority.tier.put, self.sealer.seal(entry) if level.live else record)
+                    authority.note("put back", key, f"from {level.name}")
                     if level.live:
                         self.ledger.pop(key)  # the row that was sealed counts these reads
                     logger.info("%s: record %s was put back from %s", authority.name, key_digest(key), level.name)
@@ -404,19 +409,29 @@ class Stack(Upkeep, Generic[E]):
         for level in taken:
             level.counters.promotions += level.counters.step
             level.tell("on_promotion")
+            level.note("promoted", entry.key, f"from {self.levels[depth].name}")
         self.settle(taken)
         return any(level.live for level in taken)
 
     def _copy_up(self, level: Level, entry: E, row: Row | None, expected: int, started: float) -> bool:
-        if self.late(started) or not level.takes_copy(entry.key):
-            return False
+        against = LATE if self.late(started) else level.against(entry.key)
+        if not against:
+            against = self._try_copy_up(level, entry, row, expected, started)
+        if against:
+            level.note("refused", entry.key, against)
+        return not against
+
+    def _try_copy_up(self, level: Level, entry: E, row: Row | None, expected: int, started: float) -> str:
+        """Copy up. Answers why it was not taken, or nothing."""
         try:
             if level.live:
-                return self._fill_if(level, entry, expected, None if row is None else started)
-            return self._store_if(level, row, expected, started)
+                taken = self._fill_if(level, entry, expected, None if row is None else started)
+            else:
+                taken = self._store_if(level, row, expected, started)
         except TierkitError as error:
             logger.debug("%s did not take a promotion: %s", level.name, str(error))
-            return False
+            return str(error)
+        return "" if taken else OVERTAKEN
 
     def _store_if(self, level: Level, row: Any, expected: int, started: float) -> bool:
         if not self.filling.begin_promotion(row.key, expected):

@@ -16,6 +16,8 @@ from math import inf
 from typing import Any, Final
 
 from tierkit.clock import CacheTime, VersionClock
+from tierkit.decision_log import DecisionLog
+from tierkit.decisions import Decisions
 from tierkit.errors import PluginError, TierkitError, TierUnavailable
 from tierkit.filling import Filling
 from tierkit.forking import open_stacks
@@ -51,6 +53,8 @@ class StackSettings:
     counting: bool = True
     volatile: bool = False
     flush_interval_seconds: float = 1.0
+    decisions_kept: int = 0
+    decisions_persisted: bool = False
     marks_seconds: float = inf
     """For how long every level knows what was deleted, whatever its clock says."""
 
@@ -80,6 +84,7 @@ class Upkeep:
         self.filling: Filling[Any] = Filling(settings.late_seconds)
         self.ledger = UsageLedger()
         self.observers = Observers()
+        self.decisions = Decisions(0 if settings.read_only else settings.decisions_kept, time.now)
         self.owing = Owing(
             self.stored,
             sealer,
@@ -96,9 +101,11 @@ class Upkeep:
         self.alarm: Callable[[], None] = _nobody
         self.reseal: Callable[[list[str]], object] | None = None
         self.sides = SideTiers()
+        self._decision_log: DecisionLog | None = None
         self._outdated: dict[str, None] = {}
         for level in self.levels:
             level.returning = partial(self._returning, level)
+            level.decisions = self.decisions
         open_stacks.add(self)
 
     def _wake(self) -> None:
@@ -160,6 +167,7 @@ class Upkeep:
         if self.discard(level, record):
             level.counters.evictions["ttl"] += level.counters.step
             level.tell("on_eviction", "ttl")
+            level.note("expired", record.key)
             logger.debug("%s: %s expired", level.name, key_digest(record.key))
 
     def discard(self, level: Level, record: Record) -> bool:
@@ -244,17 +252,18 @@ class Upkeep:
         try:
             started = self.time.monotonic()
             for row in self._current(victims):
-                self._copy_down(below, row, expected[self.filling.stripe(row.key)], started)
+                if self._copy_down(below, row, expected[self.filling.stripe(row.key)], started):
+                    below.note("demoted", row.key)
         except TierkitError as error:
             logger.debug("%s did not take a victim: %s", below.name, str(error))
         if below.max_entries is not None:
             self._settle_level(below)
 
-    def _copy_down(self, below: Level, row: Row, expected: int, started: float) -> None:
+    def _copy_down(self, below: Level, row: Row, expected: int, started: float) -> bool:
         if not self.filling.begin_promotion(row.key, expected):
-            return
+            return False
         try:
-            self.put_copy(below, row, started)
+            return self.put_copy(below, row, started)
         finally:
             self.filling.end_promotion()
 
@@ -307,8 +316,10 @@ class Upkeep:
         if level.observers:
             level.tell("on_eviction", level.policy)
         if level is self.levels[-1]:
+            level.note("evicted", victim.key, f"{level.bound}; it left the levels above, too")
             self._drop_above(victim)
         else:
+            level.note("evicted", victim.key, level.bound)
             counters.demotions += counters.step
             self._keep_usage(level, victim)
 
@@ -343,6 +354,13 @@ class Upkeep:
             if level.in_service:
                 self._collect(level)
         self.flush_ledger()
+        self._save_decisions()
+
+    def _save_decisions(self) -> None:
+        if self.settings.decisions_persisted and self.stored[-1].in_service:
+            if self._decision_log is None:
+                self._decision_log = DecisionLog(self.decisions, self.stored[-1], self.sides, self.versions)
+            self._decision_log.save(self.time)
 
     def _collect(self, level: Level) -> None:
         try:
@@ -513,6 +531,7 @@ class Upkeep:
         self.owing.intents.renew()
         self.halt = threading.Event()
         self.versions.renew()
+        self.decisions.renew()
         for level in self.levels:
             level.renew()
             level.tier.lock = threading.RLock()

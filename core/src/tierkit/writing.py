@@ -20,9 +20,9 @@ from tierkit.errors import (
     TierUnavailable,
 )
 from tierkit.expiry import TTLManager
-from tierkit.level import ANY_VERSION, DOUBTFUL, Level
+from tierkit.level import ANY_VERSION, DOUBTFUL, NOT_ADMITTED, Level
 from tierkit.row import Row, is_owed, key_digest
-from tierkit.stack import Stack
+from tierkit.stack import LATE, OVERTAKEN, Stack
 
 logger = logging.getLogger("tierkit.stack")
 
@@ -93,6 +93,7 @@ class Writer(Generic[E]):
         except BaseException:
             self.doubt(key)
             raise
+        self.note_truth("deleted", key, holder)
         stack.ledger.pop(key)
         return version, refused
 
@@ -190,6 +191,7 @@ class Writer(Generic[E]):
             return write
         for _ in range(ATTEMPTS):
             write, holder = self._store_truth(write, started)
+            self.note_truth("written", write.entry.key, holder, write.entry._deadline)
             refused = self.store_above(write, started, holder)
             if refused is None:
                 break
@@ -210,6 +212,14 @@ class Writer(Generic[E]):
 
         _, holder = self._in_truth(write.entry.key, attempt, write.entry.version, started)
         return current, holder
+
+    def note_truth(self, what: str, key: str, holder: Level | None, until: float | None = None) -> None:
+        """Note what was decided of a record in the authority, or in who holds it for that."""
+        authority = self._authority
+        if holder is authority:
+            authority.note(what, key, until=until)
+        else:
+            authority.note("owed", key, f"{what}, and held by {holder.name if holder else 'this process'}", until)
 
     def _in_truth(
         self, key: str, attempt: Callable[[Level | None, int], int | None], version: int, started: float
@@ -287,7 +297,9 @@ class Writer(Generic[E]):
         refused, outdated = None, False
         for level in self._copies(holder):
             older = entry.version - (not outdated)
-            if outdated or self.stack.late(started) or not level.takes_copy(entry.key):
+            against = OVERTAKEN if outdated else self._against(level, entry.key, started)
+            if against:
+                level.note("refused", entry.key, against)
                 answer = self.guarded(level, entry.key, older, level.tier.delete, entry.key, older)
             else:
                 answer = self.guarded(level, entry.key, older, level.tier.put, row)
@@ -295,6 +307,10 @@ class Writer(Generic[E]):
                 refused = max(refused or 0, answer)
             outdated = outdated or answer is not None
         return refused
+
+    def _against(self, level: Level, key: str, started: float) -> str:
+        """Why a write is not copied into `level`, or nothing."""
+        return LATE if self.stack.late(started) else level.against(key)
 
     def _copies(self, holder: Level | None) -> Iterator[Level]:
         return (level for level in reversed(self.stack.stored[:-1]) if level is not holder)
@@ -323,11 +339,14 @@ class Writer(Generic[E]):
             The version that refused, or None.
         """
         if not level.begin_write({key: version}):
+            level.note("refused", key, "it is out of service")
             return None
         try:
-            act = level.mark if operation == level.tier.delete else level.write
-            return act(operation, *args)
+            if operation == level.tier.delete:
+                return level.mark(operation, *args)
+            return _noted(level, key, level.write(operation, *args))
         except TierkitError as error:
+            level.note("dropped", key, f"it could not be written: {error}")
             try:
                 return level.mark(level.tier.delete, key, version)
             except TierkitError:
@@ -353,10 +372,19 @@ class Writer(Generic[E]):
         stack = self.stack
         if level is stack.authority:
             stack.fill(level, entry, started)  # it is the truth, and versions alone decide
-        elif raced or stack.late(started) or not level.admits(entry.key):
+            level.note("written", entry.key, until=entry._deadline)
+        elif against := self._against_filling(level, entry.key, raced, started):
+            level.note("refused", entry.key, against)
             stack.drop(level, entry.key, entry.version)
         else:
-            stack.fill(level, entry, started)
+            _noted(level, entry.key, None if stack.fill(level, entry, started) else entry.version)
+
+    def _against_filling(self, level: Level, key: str, raced: bool, started: float) -> str:
+        if raced:
+            return OVERTAKEN
+        if self.stack.late(started):
+            return LATE
+        return "" if level.admits(key) else NOT_ADMITTED
 
     def doubt(self, key: str) -> None:
         """After a write of unknown outcome: let no copy remain, so that the next read fetches the truth.
@@ -364,6 +392,7 @@ class Writer(Generic[E]):
         A level that is full, and cannot drop a copy that is the truth all the same, stays in service: it may hold what
         the authority is owed, which nobody could read.
         """
+        self._authority.note("failed", key, "no copy is left above")
         self.drop_live(key)
         for level in self._copies(None):
             if level.begin_write({key: DOUBTFUL}):
@@ -429,3 +458,12 @@ class Writer(Generic[E]):
                 level.miss(error, {key: ANY_VERSION})
         finally:
             level.end_write()
+
+
+def _noted(level: Level, key: str, refused: int | None) -> int | None:
+    """Note whether `level` took a copy. Answers the version that refused, as it is given."""
+    if refused is None:
+        level.note("admitted", key)
+    else:
+        level.note("refused", key, OVERTAKEN)
+    return refused

@@ -135,7 +135,8 @@ class World:
 
     def _disk(self, context: TierContext, options: object) -> CacheTier[Any]:
         made = ScriptedTier(Disk(context, self.disks[disk_of(context)]), self.calls)
-        self.before_opening.pop(context.name, id)(made)
+        if SEPARATOR not in context.namespace:
+            self.before_opening.pop(context.name, id)(made)
         return made
 
     def hang_opening(self, name: str) -> threading.Event:

@@ -12,7 +12,21 @@ from typing import Any
 import click
 
 import tierkit
-from tierkit.cli import config, demo, doctor, filtered, leases, plugins, read, rotate, stats, sweep, transfer, warm
+from tierkit.cli import (
+    config,
+    demo,
+    doctor,
+    explain,
+    filtered,
+    leases,
+    plugins,
+    read,
+    rotate,
+    stats,
+    sweep,
+    transfer,
+    warm,
+)
 from tierkit.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Exit, describe, exit_of
 from tierkit.cli.settings import Settings, global_options
 from tierkit.cli.text import clean
@@ -81,8 +95,8 @@ def app(context: click.Context) -> None:
     """Keep records that go bad (proxies, API keys, sessions, pages) in a stack of storage tiers.
 
     The cache is the one that the configuration describes: --config, else $TIERKIT_CONFIG, else ./tierkit.toml, else
-    defaults. Reading commands (get, ls, count, leases, stats, keys, export, backup, plugins, config, and doctor
-    without --fix) create and change nothing in it.
+    defaults. Reading commands (get, ls, explain, count, leases, stats, keys, export, backup, plugins, config, and
+    doctor without --fix) create and change nothing in it.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -97,6 +111,7 @@ COMMANDS = (
     transfer.restore,
     read.get,
     read.ls,
+    explain.explain,
     filtered.count,
     filtered.delete,
     filtered.invalidate,

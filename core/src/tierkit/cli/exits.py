@@ -45,7 +45,9 @@ class ReaderGone(Exception):
 
 OK: Final = Exit(0, "done; `warm` may have skipped rows, which it names")
 NOT_FOUND: Final = Exit(
-    1, "`get`: no such record, or it has expired; `delete`: none of the keys has one; `leases --release`: no such lease"
+    1,
+    "`get`: no such record, or it has expired; `explain`: nothing is known of it; `delete`: none of the keys has one;"
+    " `leases --release`: no such lease",
 )
 USAGE: Final = Exit(
     2,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from tierkit.checks import check_key
 from tierkit.entry import CacheEntry
 from tierkit.face.base import Face
 from tierkit.recovery import recover
 
 if TYPE_CHECKING:
+    from tierkit.explaining import Explanation
     from tierkit.progress import OnProgress
     from tierkit.rotation import KeyStatus, RotationResult
 
@@ -62,6 +64,21 @@ class UpkeepMethods(Face[E]):
         meter.finish()
         logger.info("swept: %d expired records were removed", removed)
         return removed
+
+    def explain(self, key: str) -> Explanation:
+        """Where the record of `key` is, what `get` would answer now, and what was last decided of it, and why.
+
+        Changes nothing: no use is counted, nothing is promoted or evicted. Decisions of other processes, and of those
+        before, are told for a day, if they were kept (`decisions_persisted`). Blocks on I/O.
+
+        Raises:
+            CacheValidationError: `key` cannot be a key.
+        """
+        from tierkit.explaining import explain
+
+        self._check_open()
+        check_key(key)
+        return explain(self._stack, key)
 
     def key_status(self, on_progress: OnProgress | None = None) -> KeyStatus:
         """Which keys are held, and which the stored records name. Reads every level; changes nothing. Blocks on I/O.
