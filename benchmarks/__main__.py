@@ -27,6 +27,7 @@ from benchmarks import (
     startup,
     sweep,
     transfers,
+    values,
 )
 from benchmarks.measuring import Figure
 from benchmarks.page import PAGE, machine, table, verdict, write_section
@@ -38,6 +39,7 @@ GROUPS = {
     "startup": startup,
     "footprint": footprint,
     "counting": counting,
+    "values": values,
     "transfers": transfers,
 }
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -155,7 +154,7 @@ def _beside_sql(cache: CacheManager[Endpoint], path: Path, what: str, field: str
     try:
         found = len(ask())
         assert len(execute()) == found
-        taken = side_by_side({"ours": ask, "bare": execute}, rounds=41, calls=50, of_rounds=min)
+        taken = side_by_side({"ours": ask, "bare": execute}, rounds=500, calls=4, of_rounds=min)
     finally:
         connection.close()
     target = 3 if "limit" in asked else 20
@@ -165,7 +164,7 @@ def _beside_sql(cache: CacheManager[Endpoint], path: Path, what: str, field: str
 def _opening(cache: CacheManager[Endpoint]) -> Figure:
     """What the bare SQL does not do: its rows as entries, each with its check verified."""
     rows, opened = list(islice(cache.levels[0].tier.scan(), LIMIT)), cache._stack.sealer.open
-    taken = side_by_side({"open": lambda: [opened(row) for row in rows]}, rounds=41, calls=200, of_rounds=min)["open"]
+    taken = side_by_side({"open": lambda: [opened(row) for row in rows]}, rounds=400, calls=10, of_rounds=min)["open"]
     return Figure(f"of these: {LIMIT} rows verified and made entries", duration(taken), "", None, "none", holds=True)
 
 
@@ -174,7 +173,7 @@ def _count(cache: CacheManager[Endpoint], path: Path) -> Figure:
     connection = sqlite3.connect(path)
     try:
         ways = {"ours": lambda: cache.count(source="s17"), "bare": lambda: connection.execute(sql, values).fetchall()}
-        taken = side_by_side(ways, rounds=21, calls=20, of_rounds=min)
+        taken = side_by_side(ways, rounds=60, calls=4, of_rounds=min)
     finally:
         connection.close()
     return ratio_figure("count by an indexed filter", taken["ours"], taken["bare"], "the bare SQL", 3)
@@ -199,6 +198,7 @@ def iterate(kind: str, path: Path, asked: dict[str, Any]) -> tuple[int, float, f
     """Go over all records: how many there are, the seconds that took, and the growth in MB."""
     with CacheManager(_config(kind, path), entry_type=Endpoint, read_only=True) as cache:
         next(cache.select())
+        _peak()
         before = _peak()
         started = time.perf_counter()
         seen = sum(1 for _ in cache.select(**asked))
@@ -206,5 +206,7 @@ def iterate(kind: str, path: Path, asked: dict[str, Any]) -> tuple[int, float, f
 
 
 def _peak() -> float:
-    factor = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / factor
+    """The highest resident size of this process since the last call, in MB; on Linux."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # begins the highest anew: that of the parent would hide ours
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.leaks import leaked_descriptors, leaked_threads, open_descriptors
 
-pytest_plugins = ["tests.canary.plugin"]
+pytest_plugins = ["tests.canary.plugin", "tests.unmeasured"]
 
 # No test fails because the machine is busy. Where CI is set this is added to what Hypothesis does there.
 settings.register_profile(

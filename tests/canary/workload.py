@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from tests.canary.imports import commands, exports, imports
 from tests.canary.refusals import damage, doors, keys, settings
 from tests.canary.scene import ApiToken, Scene
+from tests.canary.values import values
 
 from tierkit import CacheManager, CredentialEncryptor, KeyRing, TierFull, TierTimeout, TierUnavailable, samples
 from tierkit.testing import FaultyTier
@@ -159,6 +160,7 @@ PARTS: Final[tuple[Part, ...]] = (
     outages,
     observed,
     doors,
+    values,
     keys,
     settings,
     imports,

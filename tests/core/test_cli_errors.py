@@ -27,7 +27,8 @@ def tierkit(*arguments: str, **options: object) -> subprocess.CompletedProcess[s
 
 def every_error() -> list[type[Exception]]:
     found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TierkitError)]
-    return [kind for kind in found if kind not in (errors.TierkitError, errors.CacheClosedError)]
+    raised_by_no_command = (errors.TierkitError, errors.CacheClosedError, errors.LoadError, errors.LoadTimeout)
+    return [kind for kind in found if kind not in raised_by_no_command]
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)

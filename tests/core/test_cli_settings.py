@@ -146,7 +146,7 @@ def test_plugins_tells_what_is_installed(run: Run) -> None:
 
 def test_plugins_tells_what_cannot_be_used_and_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("pigeon", "no_such_module_of_pigeons", "tierkit")
-    monkeypatch.setattr(plugins, "_installed", lambda: (broken,))
+    monkeypatch.setattr(plugins, "_installed", lambda: (plugins._of_entry_point(broken),))
     answer = json.loads(run("plugins", "--json").stdout)
     assert answer["installed"] == []
     assert answer["broken"][0]["name"] == "pigeon"

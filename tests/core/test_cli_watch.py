@@ -180,7 +180,7 @@ def interruptible() -> Iterator[None]:
 def test_ctrl_c_ends_it_cleanly_on_a_terminal() -> None:
     with cache_with_endpoint() as (_, url):
         leader, follower = pty.openpty()
-        command = [sys.executable, "-m", "tierkit", "stats", "--watch", url, "--interval", "60"]
+        command = [sys.executable, "-m", "tierkit", "stats", "--watch", url, "--interval", "1"]
         child = subprocess.Popen(command, stdout=follower, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm"})
         os.close(follower)
         seen = b""

@@ -22,7 +22,6 @@ from tierkit import (
     TierReadOnly,
     TierSpec,
     TierUnavailable,
-    Trait,
     hookimpl,
     storage_checks,
 )
@@ -172,9 +171,8 @@ def plugin(**more: Any) -> object:
     class Plugin:
         @hookimpl
         def register_tiers(self) -> list[TierSpec]:
-            traits = Trait.PERSISTENT | Trait.CRASH_SAFE | Trait.SHARED
             told = {"factory": make, "examine": look, **more}
-            return [TierSpec(kind="shelf", options=Shelf, traits=traits, api=1, **told)]
+            return [TierSpec(kind="shelf", options=Shelf, traits=SQLiteCacheTier.traits, api=1, **told)]
 
     return Plugin()
 

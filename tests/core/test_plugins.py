@@ -3,10 +3,11 @@
 import logging
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, PathDistribution, distributions
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import BaseModel
@@ -21,6 +22,17 @@ class Options(BaseModel): pass
 @hookimpl
 def register_tiers():
     return [TierSpec(kind="KIND", factory=print, options=Options, traits=Trait.PERSISTENT, api=1, summary="keeps")]
+"""
+
+METHODS = """
+class Shelf:
+    @hookimpl
+    def tiers(self, register=register_tiers):
+        return register()
+    @classmethod
+    @hookimpl
+    def of_class(cls, register=register_tiers):
+        return register()
 """
 
 
@@ -175,6 +187,20 @@ def test_plugins_given_in_code_are_taken() -> None:
 def test_a_plugin_that_is_given_without_a_list_around_it_is_refused(extra: Any) -> None:
     with pytest.raises(CacheConfigError, match=rf"not {type(extra).__name__}: for one plugin write plugins=\[it\]"):
         discover(extra)
+
+
+@pytest.mark.parametrize("form", ["staticmethod(register_tiers)", "Shelf().tiers", "Shelf.of_class"])
+def test_a_hook_of_a_module_may_be_any_kind_of_function(environment: Environment, form: str) -> None:
+    environment.install("shelf-plugin", f"{GOOD}{METHODS}\nregister_tiers = {form}")
+    assert environment.discover().kinds == ("shelf",)
+
+
+def test_the_metadata_of_what_is_installed_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    discover()
+    monkeypatch.setattr(PathDistribution, "read_text", Mock(side_effect=AssertionError("read again")))
+    registry = discover()
+    assert registry.broken == []
+    assert all(tier.version for tier in registry.installed)
 
 
 def test_registries_do_not_share_plugins() -> None:

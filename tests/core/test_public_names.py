@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 import tierkit
-from tierkit import bulk, checking, health, keys, plugins, progress, rotation, settings, transfer
+from tierkit import bulk, cache, checking, health, keys, plugins, progress, rotation, settings, transfer
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
+    "Cache": cache.Cache,
+    "LoadSettings": cache.LoadSettings,
+    "Memoized": cache.Memoized,
     "CheckResult": checking.CheckResult,
     "Checker": checking.Checker,
     "HealthResult": health.HealthResult,

@@ -14,6 +14,7 @@ DOCUMENTS = [
     "docs/quickstart.md",
     "docs/how-to/configure.md",
     "docs/how-to/troubleshoot.md",
+    "docs/how-to/cache.md",
     "docs/how-to/health.md",
     "docs/how-to/lease.md",
     "docs/how-to/query.md",

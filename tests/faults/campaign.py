@@ -34,6 +34,7 @@ MODULES: Final = (
     "linearizable",
     "lost_server",
     "old_formats",
+    "one_load",
     "read_only",
     "resharding_kills",
     "rotation_kills",

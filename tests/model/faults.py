@@ -323,15 +323,15 @@ FAILURE: Final = [
 HEALTH: Final = [
     Fault(
         "compare and set takes any version for the expected one",
-        "comparing:Comparing._replace",
+        "comparing:Comparing.replace",
         "if not authority.write(authority.tier.replace, stamped if row is None else row, expected_version):",
         "if authority.write(authority.tier.put, stamped if row is None else row) is not None:",
     ),
     Fault(
         "compare and set is not tried again when another writer came first",
         "comparing:Comparing._change",
-        "done = entry if new is entry else self._replace(self.prepare(new, held), held.version)",
-        "done = entry if new is entry else self._replace(self.prepare(new, held), held.version) or new",
+        "done = entry if new is entry else self.replace(self.prepare(new, held), held.version)",
+        "done = entry if new is entry else self.replace(self.prepare(new, held), held.version) or new",
     ),
     Fault(
         "no stamp is above the versions that were read",
@@ -341,7 +341,7 @@ HEALTH: Final = [
     ),
     Fault(
         "a changed record does not reach the levels above",
-        "comparing:Comparing._replace",
+        "comparing:Comparing.replace",
         "self.copies.put(level, [row] if row else [], started)",
         "pass",
     ),

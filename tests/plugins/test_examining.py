@@ -99,6 +99,21 @@ def test_a_log_that_somebody_reads_is_left_and_that_is_said(database: Path) -> N
             finding.repair()
 
 
+def test_an_index_that_was_asked_for_is_missed_and_no_repair_drops_it(database: Path) -> None:
+    context = TierContext(namespace=NAMESPACE, columns=PROXY_COLUMNS, read_only=True)
+    asked = SQLiteOptions(path=database, indexes=("failure_count",))
+    (finding,) = examining.examine(context, asked)
+    assert finding.code == "sqlite-index-missing"
+    assert finding.repair is not None
+    finding.repair()
+    assert list(examining.examine(context, asked)) == []
+    (database.with_name("db.rescue")).touch(0o600)
+    (finding,) = examining.examine(context, asked)
+    assert finding.repair is not None
+    finding.repair()
+    assert list(examining.examine(context, asked)) == []
+
+
 def test_a_rebuilding_that_fails_is_told(database: Path) -> None:
     context = TierContext(namespace=NAMESPACE, columns=PROXY_COLUMNS)
     settings = Settings(context=context, path=str(database), busy_timeout_seconds=0, cache_size_mb=8, gated=False)

@@ -67,6 +67,13 @@ def test_a_query_goes_by_an_index_and_sorts_nothing(path: Path, query: Query, in
     assert "TEMP B-TREE" not in found
 
 
+def test_two_states_of_health_are_no_reason_to_sort_the_whole_table(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["last_accessed"]).close()
+    usable = equal("health_status", "healthy", "unknown")
+    found = plan(path, Query(order_by="last_accessed", conditions=(usable, FRESH)))
+    assert found == "SCAN proxy_entry USING INDEX idx_proxy_entry_by.last_accessed"
+
+
 def test_an_index_is_made_and_dropped_as_the_setting_says(path: Path) -> None:
     for wanted in (["country"], ["country", "health_status,last_accessed"], ["access_count"], []):
         with open_tier(path, context={"columns": COLUMNS}, indexes=wanted) as tier:
@@ -209,3 +216,9 @@ def test_memory_does_not_grow_with_the_records(path: Path, order_by: str | None)
             tracemalloc.stop()
     assert count == 5000
     assert peak < 5000 * 500 / 4
+
+
+def test_rows_of_the_engine_beside_the_records_need_no_column_of_an_index(path: Path) -> None:
+    open_tier(path, context={"columns": COLUMNS}, indexes=["country"]).close()
+    beside = {"columns": {"holder": "text"}, "namespace": "proxy__leases", "beside": True}
+    open_tier(path, context=beside, indexes=["country"]).close()

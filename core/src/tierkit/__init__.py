@@ -20,6 +20,8 @@ from tierkit.errors import (
     CacheValidationError,
     EncryptionKeyError,
     KeyNotHeldError,
+    LoadError,
+    LoadTimeout,
     PluginError,
     SchemaMismatchError,
     SealingError,
@@ -65,6 +67,7 @@ from tierkit.tier import (
 )
 
 if TYPE_CHECKING:
+    from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
     from tierkit.leases import Lease
@@ -83,6 +86,9 @@ _LATE = {
     "MemoryCacheTier": "tierkit_memory",
     "FileCacheTier": "tierkit_jsonl",
     "SQLiteCacheTier": "tierkit_sqlite",
+    "Cache": "tierkit.cache",
+    "LoadSettings": "tierkit.cache",
+    "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
     "Lease": "tierkit.leases",
@@ -126,6 +132,7 @@ __all__ = [
     "AdmissionPolicy",
     "BackupInfo",
     "BlobTier",
+    "Cache",
     "CacheClosedError",
     "CacheConfig",
     "CacheConfigError",
@@ -173,6 +180,10 @@ __all__ = [
     "LeasedEntry",
     "Level",
     "LevelKeys",
+    "LoadError",
+    "LoadSettings",
+    "LoadTimeout",
+    "Memoized",
     "MemoryCacheTier",
     "Metric",
     "ObservedCaches",

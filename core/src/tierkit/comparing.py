@@ -48,7 +48,7 @@ class Comparing(Generic[E]):
             if held is None or entry is None:
                 return None
             new = changed(entry)
-            done = entry if new is entry else self._replace(self.prepare(new, held), held.version)
+            done = entry if new is entry else self.replace(self.prepare(new, held), held.version)
             if done is not None:
                 return done
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first")
@@ -102,7 +102,8 @@ class Comparing(Generic[E]):
         self.stack.versions.observe(held.version)
         return Usage(held.access_count, held.last_accessed) if self.stack.stored else held._usage
 
-    def _replace(self, write: Write[E], expected_version: int) -> E | None:
+    def replace(self, write: Write[E], expected_version: int) -> E | None:
+        """Put a write that was prepared if the authority holds `expected_version` (0: nothing); None if it does not."""
         stack = self.stack
         started = stack.time.monotonic()
         stamped, row = write

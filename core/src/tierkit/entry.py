@@ -293,9 +293,11 @@ class ValueEntry(CacheEntry):
 
     Attributes:
         encoded: The value as MessagePack.
+        tags: Words that it can be found and removed by.
     """
 
     encoded: bytes = b"\xc0"
+    tags: tuple[str, ...] = ()
 
     @classmethod
     def from_value(cls, key: str, value: object, **fields: Any) -> Self:

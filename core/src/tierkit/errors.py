@@ -7,6 +7,8 @@ TierkitError
 │   └── PluginError                        a plugin is broken, or two offer one kind
 ├── CacheValidationError (ValueError)      a key, an entry or an argument was refused at the door
 ├── CacheClosedError (RuntimeError)        the cache has been closed
+├── LoadError (RuntimeError)               a value could not be loaded: not what its loader raised
+│   └── LoadTimeout (TimeoutError)         not within the time that the caller gave it
 ├── CacheStorageError (OSError)            a tier could not do its work
 │   ├── TierUnavailable                    out of reach, broken, or taken out of service *
 │   ├── TierFull                           no room left
@@ -64,6 +66,14 @@ class CacheValidationError(TierkitError, ValueError):
 
 class CacheClosedError(TierkitError, RuntimeError):
     """The cache has been closed and takes no more calls."""
+
+
+class LoadError(TierkitError, RuntimeError):
+    """A value cannot be loaded: the load waits for itself, or ended its thread. What a loader raises is not this."""
+
+
+class LoadTimeout(LoadError, TimeoutError):
+    """A value was not loaded in the time that the caller would wait, and there is no stale one. The load goes on."""
 
 
 class CacheStorageError(TierkitError, OSError):

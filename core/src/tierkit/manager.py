@@ -19,7 +19,15 @@ from tierkit.config import CacheConfig
 from tierkit.entry import CacheEntry, ProxyEntry
 from tierkit.errors import CacheClosedError, CacheConfigError
 from tierkit.expiry import TTLManager
-from tierkit.face import ExaminationMethods, FileMethods, FilterMethods, LeaseMethods, TransferMethods, UpkeepMethods
+from tierkit.face import (
+    ChangingMethods,
+    ExaminationMethods,
+    FileMethods,
+    FilterMethods,
+    LeaseMethods,
+    TransferMethods,
+    UpkeepMethods,
+)
 from tierkit.forking import in_child
 from tierkit.health import Health
 from tierkit.level import Level
@@ -43,7 +51,13 @@ E = TypeVar("E", bound=CacheEntry)
 
 
 class CacheManager(
-    FilterMethods[E], ExaminationMethods[E], LeaseMethods[E], TransferMethods[E], FileMethods[E], UpkeepMethods[E]
+    ChangingMethods[E],
+    FilterMethods[E],
+    ExaminationMethods[E],
+    LeaseMethods[E],
+    TransferMethods[E],
+    FileMethods[E],
+    UpkeepMethods[E],
 ):
     """A stack of tiers that holds one type of entry.
 

@@ -116,7 +116,7 @@ def _open_side(
 ) -> CacheTier[Any]:
     """A tier beside that of `authority`, without a bound: what it holds is not for eviction."""
     namespace = side_namespace(context.namespace, name)
-    return _open_tier(authority, replace(context, namespace=namespace, columns=columns, max_entries=None))
+    return _open_tier(authority, replace(context, namespace=namespace, columns=columns, max_entries=None, beside=True))
 
 
 def _level(

@@ -6,11 +6,13 @@ someone asks for its kind.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 import pluggy
@@ -43,6 +45,9 @@ _KEY_PROVIDERS: Final = {"keychain": "'tierkit[keychain]'"}
 """Likewise of key providers."""
 
 __all__ = ["TIER_SETTINGS", "BrokenPlugin", "InstalledTier", "PluginRegistry", "discover", "nearest"]
+
+_HOOKABLE: Final = (FunctionType, MethodType, staticmethod, classmethod)
+"""What pluggy takes for a hook."""
 
 _log = logging.getLogger("tierkit.plugins")
 
@@ -104,14 +109,14 @@ class InstalledObserver:
 
 @dataclass(frozen=True)
 class _Plugin:
-    """Where a plugin comes from. Its distribution is looked up late: parsing metadata is slow."""
+    """Where a plugin comes from. Its distribution is looked up late and once: parsing metadata is slow."""
 
     name: str
     declared: str
     load: Callable[[], object]
     entry_point: EntryPoint | None = None
 
-    @property
+    @cached_property
     def distribution(self) -> tuple[str, str]:
         dist = self.entry_point.dist if self.entry_point else None
         return (dist.name, dist.version) if dist else ("", "")
@@ -123,6 +128,15 @@ class _Plugin:
     @property
     def title(self) -> str:
         return f"{self.declared!r} ({self.origin})"
+
+
+class _Hooks(pluggy.PluginManager):
+    """Finds the hooks of a module without asking all of its names: most are of classes and constants, and take long."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        if inspect.ismodule(plugin) and not isinstance(vars(plugin).get(name), _HOOKABLE):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 class PluginRegistry:
@@ -173,7 +187,7 @@ class PluginRegistry:
             "register_observer_options": self._take_observer_options,
         }
         self._observer_options: dict[str, type[BaseModel]] = {}
-        self._hooks = pluggy.PluginManager(hookspecs.ENTRY_POINT_GROUP)
+        self._hooks = _Hooks(hookspecs.ENTRY_POINT_GROUP)
         self._hooks.add_hookspecs(hookspecs)
 
     @property
@@ -327,18 +341,21 @@ def discover(extra: Sequence[object] = (), *, installed: Iterable[EntryPoint] | 
             " plugins=[it]"
         )
     registry = PluginRegistry()
-    for entry_point in _installed() if installed is None else installed:
-        declared = f"{entry_point.name} = {entry_point.value}"
-        registry.add(_Plugin(entry_point.name, declared, entry_point.load, entry_point))
-    for plugin in extra:
-        name = getattr(plugin, "__name__", type(plugin).__name__)
-        registry.add(_Plugin(name, name, lambda plugin=plugin: plugin))  # type: ignore[misc]  # its type cannot be inferred
+    for plugin in _installed() if installed is None else map(_of_entry_point, installed):
+        registry.add(plugin)
+    for given in extra:
+        name = getattr(given, "__name__", type(given).__name__)
+        registry.add(_Plugin(name, name, lambda given=given: given))  # type: ignore[misc]  # its type cannot be inferred
     return registry
 
 
 @cache
-def _installed() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+def _installed() -> tuple[_Plugin, ...]:
+    return tuple(map(_of_entry_point, entry_points(group=hookspecs.ENTRY_POINT_GROUP)))
+
+
+def _of_entry_point(found: EntryPoint) -> _Plugin:
+    return _Plugin(found.name, f"{found.name} = {found.value}", found.load, found)
 
 
 def _summary(plugin: object) -> str:

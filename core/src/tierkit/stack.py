@@ -355,6 +355,13 @@ class Stack(Upkeep, Generic[E]):
             self._told.add((level.name, type(error).__name__))
             logger.warning("%s: a record cannot be read and is left as it is: %s", level.name, str(error))
 
+    def peek(self, key: str) -> E | None:
+        """The entry that `scan` would find for `key`, if it is fresh, without touching usage or statistics."""
+        level = next((level for level in reversed(self.levels) if level.in_service), None)
+        record, owed = (None, None) if level is None else self._read(level, key)
+        record = record if owed is None else owed.row
+        return None if level is None or record is None else self.fresh(level, record)
+
     def scan(self) -> Iterator[E]:
         """Every entry of the lowest level in service, expired ones too, without touching usage or statistics.
 

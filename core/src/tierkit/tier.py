@@ -102,6 +102,8 @@ class TierContext:
         durability: What an acknowledgement must mean.
         tombstone_seconds: How long a mark is kept.
         read_only: Create, repair, and write nothing; a storage that is not there reads as empty.
+        beside: The rows are the engine's own, kept beside the records, such as leases: options of the tier that speak
+            of the records' columns do not concern them.
         now: The time, in POSIX seconds. Use no other clock.
     """
 
@@ -114,6 +116,7 @@ class TierContext:
     durability: Durability = "process"
     tombstone_seconds: float = 900.0
     read_only: bool = False
+    beside: bool = False
     now: Callable[[], float] = time.time
 
     def new_policy(self) -> EvictionPolicy:

@@ -120,15 +120,23 @@ class Writer(Generic[E]):
         """
         stack = self.stack
         stamped = self.stamp(entry, Usage())
-        if stamped._deadline <= stack.time.now():
-            raise CacheValidationError(
-                f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead",
-                reason="has expired already",
-            )
+        self.refuse_expired(stamped)
         if stack.stored:
             return Write(stamped, stack.sealer.seal(stamped))
         stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
         return Write(stamped, None)
+
+    def refuse_expired(self, stamped: E) -> None:
+        """Refuse what would be gone when it is there.
+
+        Raises:
+            CacheValidationError: Its deadline has passed.
+        """
+        if stamped._deadline <= self.stack.time.now():
+            raise CacheValidationError(
+                f"expires_at = {stamped.expires_at}: has passed; put entry.renewed() instead",
+                reason="has expired already",
+            )
 
     def stamp(self, entry: E, usage: Usage) -> E:
         """`entry` with a version, its times and its deadline; what it leaves out is filled in."""

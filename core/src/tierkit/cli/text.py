@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import re
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
 
 from pydantic import SecretStr
 
+from tierkit.duration import UNITS
+
 MASK: Final = "**********"
 """What is shown of a secret."""
-
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
 def clean(text: str) -> str:
@@ -24,26 +22,12 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def parse_duration(text: str) -> float:
-    """The seconds in `text`: a number of seconds, or parts such as `15m` and `2h5m`.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is neither seconds nor a duration such as 90s, 15m or 2h5m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
 def duration(seconds: float) -> str:
     """`seconds` in the one or two largest units: `2 h 5 m`."""
     whole = int(abs(seconds))
     for unit, size, below in (("d", 86400, "h"), ("h", 3600, "m"), ("m", 60, "s")):
         if whole >= size:
-            rest = whole % size // int(_UNITS[below])
+            rest = whole % size // int(UNITS[below])
             return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
     return f"{whole} s" if whole or not seconds else "< 1 s"
 

@@ -16,7 +16,8 @@ from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
 from tierkit.cli.output import cell, json_option, show, table, write_json, write_line
 from tierkit.cli.progress import progress
 from tierkit.cli.settings import Settings, global_options, pass_settings
-from tierkit.cli.text import clean, latency, parse_duration
+from tierkit.cli.text import clean, latency
+from tierkit.duration import parse_duration
 from tierkit.errors import TransferError
 from tierkit.expiry import CENTURY_SECONDS
 from tierkit.proxy_url import SCHEME, holds_credentials

@@ -1,5 +1,6 @@
 """The methods of `CacheManager`, a file for each family of them; opening, reading and closing are in `manager`."""
 
+from tierkit.face.changing import ChangingMethods
 from tierkit.face.examination import ExaminationMethods
 from tierkit.face.files import FileMethods
 from tierkit.face.filtering import FilterMethods
@@ -11,6 +12,7 @@ from tierkit.face.upkeep import UpkeepMethods
 from tierkit.face.writing import WritingMethods
 
 __all__ = [
+    "ChangingMethods",
     "ExaminationMethods",
     "FileMethods",
     "FilterMethods",

@@ -42,7 +42,7 @@ def examine(context: TierContext, options: SQLiteOptions) -> Iterator[Finding]:
         busy_timeout_seconds=options.busy_timeout_seconds,
         cache_size_mb=options.cache_size_mb,
         gated=library.has_wal_fault(),
-        indexes=options.indexes,
+        indexes=schema.check_indexes(context, options.indexes),
     )
     yield from _Database(settings).findings()
 

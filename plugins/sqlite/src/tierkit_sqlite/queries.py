@@ -135,7 +135,9 @@ def _one_of(column: str, kind: ColumnType, test: OneOf) -> Clause | None:
         values = tuple(value for value in values if value != 0.0)
     if len(values) > MOST_VALUES:
         return None
-    parts = [f"{name} IN ({', '.join('?' * len(values))})"] if len(values) > 1 else [f"{name} = ?"] * len(values)
+    # Two of the three states of health leave out too little for an index: SQLite would sort the table for ten records.
+    several = f"+{name}" if column == "health_status" else name
+    parts = [f"{several} IN ({', '.join('?' * len(values))})"] if len(values) > 1 else [f"{name} = ?"] * len(values)
     parts += [_is_none(column, name)] if None in test.values else []
     return Clause(f"({' OR '.join(parts)})", values) if parts else _NEVER
 

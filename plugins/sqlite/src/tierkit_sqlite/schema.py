@@ -66,12 +66,12 @@ def check_namespace(namespace: str) -> None:
 
 
 def check_indexes(context: TierContext, named: Sequence[str]) -> Indexes:
-    """The columns of each index in the setting `indexes`.
+    """The columns of each index in the setting `indexes`: none for rows of the engine's own, which have others.
 
     Raises:
         CacheConfigError: There is no such column, it is a secret, or it comes twice in one index.
     """
-    return [_checked_index(context, index) for index in dict.fromkeys(named)]
+    return [] if context.beside else [_checked_index(context, index) for index in dict.fromkeys(named)]
 
 
 def _checked_index(context: TierContext, index: str) -> tuple[str, ...]:
