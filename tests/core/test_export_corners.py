@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,10 +22,13 @@ from tierkit import (
     Row,
     TierUnavailable,
     TransferError,
+    Unreadable,
 )
+from tierkit.export_format import EXPORT_FORMATS
 from tierkit.testing import FakeClock, FileFaults
 from tierkit.testing.file_faults import these_fail
 from tierkit.transfer.beside import FileBeside
+from tierkit.transfer.flat import Flattening, Rebuilding
 from tierkit.transfer.formats import JsonLinesFormat
 
 from .transfer_support import KEY, OTHER_KEY, Everything, cache_of, got
@@ -226,3 +231,32 @@ def test_large_files_are_written_in_blocks_and_what_is_in_the_way_is_left(tmp_pa
         cache.export_to_file(tmp_path / "all.json")
     with FileFaults(these_fail(errno.EIO, "open_log")), FileBeside(tmp_path / "all.json"):
         pass
+
+
+def test_a_quote_that_is_never_closed_is_given_up_when_it_is_too_long() -> None:
+    table = b'key\n"' + (b"x" * 1_000_000 + b"\n") * 9
+    assert "a quote is not closed" in next(
+        item.reason for item in EXPORT_FORMATS["csv"]().read(io.BytesIO(table)) if isinstance(item, Unreadable)
+    )
+
+
+def test_an_owed_write_that_never_ends_is_exported_without_an_end() -> None:
+    with CacheManager(CacheConfig(tiers=[{"backend": "memory"}]), entry_type=Everything) as cache:
+        flattening, sealer = Flattening(cache._stack.sealer, "none"), cache._stack.sealer
+        assert "purge_at" not in flattening.flat(Everything(key="a"))
+        held = Rebuilding(sealer, "none", live=True).record({"key": "a", "version": 1})
+        assert held.purge_at == inf
+
+
+def test_a_sealed_secret_of_another_class_is_rejected_by_its_key(tmp_path: Path) -> None:
+    class Older(ProxyEntry):
+        note: SecretStr | None = None
+
+    with cache_of(tmp_path / "a", "sqlite", Older) as older:
+        older.put(Older(proxy_url="http://a.example:1", note=SecretStr("n")))
+        older.export_to_file(tmp_path / "sealed.jsonl")
+    with cache_of(tmp_path / "b", "sqlite", ProxyEntry) as other:
+        assert other.import_from_file(tmp_path / "sealed.jsonl").imported == 1
+        other.export_to_file(tmp_path / "all.jsonl", secrets="plain")
+    with cache_of(tmp_path / "c", "memory", ProxyEntry) as live:
+        assert live.import_from_file(tmp_path / "all.jsonl").imported == 1

@@ -209,12 +209,11 @@ class Rejects:
             return None
         self._waiting.append(self._tally.flat())
         self._write()
-        if self._file is not None:
-            with self._file as file:
-                file.finish()
+        with self._write() as file:
+            file.finish()
         return self.path
 
-    def _write(self) -> None:
+    def _write(self) -> FileBeside:
         from tierkit.transfer.formats import JsonLinesFormat
 
         if self._file is None:
@@ -223,6 +222,7 @@ class Rejects:
         records, self._waiting = self._waiting, []
         for piece in JsonLinesFormat().write(records, ()):
             self._file.append(piece)
+        return self._file
 
     def discard(self) -> None:
         """Close what was not finished; nothing is left of it."""
