@@ -154,6 +154,7 @@ def test_explaining_changes_nothing(world: World, levels: tuple[str, ...]) -> No
     assert cache.get_statistics() == statistics
     assert [entry.access_count for entry in cache.scan()] == usage
     assert {name: dict(blobs) for name, blobs in world.disks.items() if blobs} == {n: b for n, b in disks.items() if b}
+    assert cache._stack.sides.opened() == []  # an empty table would be a change, too
 
 
 # -- what was decided -------------------------------------------------------------------------------------------------
