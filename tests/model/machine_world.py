@@ -69,8 +69,8 @@ class RealWorld(World):
             cache._finalizer.detach()
             if cache._sweeper is not None:
                 cache._sweeper.stop(lambda: None)
-            for level in cache.levels:
-                level.tier.close()
+            for made in (*cache._stack.sides.opened(), *(level.tier for level in cache.levels)):
+                made.close()
 
     def end(self) -> None:
         """Close everything, and remove the directory."""

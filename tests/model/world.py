@@ -214,6 +214,7 @@ def config_of(shape: Shape, staleness: float | None, threshold: int) -> CacheCon
         tier_failure_threshold=threshold,
         recovery_initial_seconds=BACKOFF_SECONDS / 4,
         recovery_longest_seconds=BACKOFF_SECONDS,
+        decisions_persisted=False,  # its rows have random keys, and nothing goes by them
     )
 
 

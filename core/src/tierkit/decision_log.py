@@ -21,7 +21,6 @@ import msgspec
 from tierkit.clock import CacheTime, VersionClock
 from tierkit.decisions import Decisions, Note
 from tierkit.entry import CacheEntry
-from tierkit.errors import TierkitError
 from tierkit.level import Level
 from tierkit.side import SideStore, SideTiers
 
@@ -47,7 +46,7 @@ class DecisionLog:
     def __init__(self, decisions: Decisions, authority: Level, sides: SideTiers, versions: VersionClock) -> None:
         """Keep `decisions` in a side store of `authority`."""
         self._decisions = decisions
-        self._side = SideStore("decisions", DecisionRow, authority, sides, versions)
+        self._side = SideStore("decisions", DecisionRow, authority, sides, versions, counted=False)
         self._rows: deque[DecisionRow] = deque()
 
     def save(self, time: CacheTime) -> None:
@@ -62,8 +61,8 @@ class DecisionLog:
             self._rows.append(row)
             while len(self._rows) > ROWS_KEPT:
                 self._side.discard(self._rows.popleft())
-        except TierkitError as error:
-            logger.debug("decisions could not be kept: %s", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a tier raises: nothing depends on it
+            logger.debug("decisions could not be kept: %s: %s", type(error).__name__, str(error))
 
     def of(self, key: str) -> Iterator[Note]:
         """What any process decided of `key` and kept, in no order.

@@ -332,7 +332,7 @@ def _sentence(begin: str, passed: list[str]) -> str:
 def _decided(stack: Stack[Any], key: str) -> list[Note]:
     notes = stack.decisions.of(key)
     if stack.stored:
-        with suppress(TierkitError), stack.sides.reading() as sides:  # else what this process has decided is told
+        with suppress(Exception), stack.sides.reading() as sides:  # else what this process has decided is told
             notes += DecisionLog(stack.decisions, stack.stored[-1], sides, stack.versions).of(key)
     return last_of_each(notes)[-DECISIONS_SHOWN:]
 
@@ -340,8 +340,8 @@ def _decided(stack: Stack[Any], key: str) -> list[Note]:
 def _lease(stack: Stack[Any], key: str) -> Lease | None:
     if stack.authority is None:
         return None
-    with suppress(TierkitError), stack.sides.reading() as sides:
-        lease = SideStore("leases", Lease, stack.authority, sides, stack.versions).get(key)
+    with suppress(Exception), stack.sides.reading() as sides:  # whatever a tier raises: it is not counted
+        lease = SideStore("leases", Lease, stack.authority, sides, stack.versions, counted=False).get(key)
         return lease if lease is not None and stack.time.now() < lease._deadline else None
     return None
 

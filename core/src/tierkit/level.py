@@ -167,12 +167,16 @@ class Level:
         """
         return self._attempt("read", operation, *args, **kwargs)
 
+    def try_call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, for what nothing depends on: a failure is not counted, and whatever the tier raises is raised."""
+        if self._workers is None:
+            return operation(*args, **kwargs)
+        result: T = self._workers.call(operation, *args, **kwargs)
+        return result
+
     def _attempt(self, kind: Kind, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            if self._workers is None:
-                result = operation(*args, **kwargs)
-            else:
-                result = self._workers.call(operation, *args, **kwargs)
+            result = self.try_call(operation, *args, **kwargs)
         except (TierFull, TierReadOnly) as error:
             self.counters.failures += self.counters.step  # what it holds can be read, and room may come back
             self._refuse_writes(error)

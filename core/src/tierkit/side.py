@@ -111,14 +111,26 @@ class SideStore(Generic[S]):
     """
 
     def __init__(
-        self, name: str, entry_type: type[S], authority: Level, tiers: SideTiers, versions: VersionClock
+        self,
+        name: str,
+        entry_type: type[S],
+        authority: Level,
+        tiers: SideTiers,
+        versions: VersionClock,
+        *,
+        counted: bool = True,
     ) -> None:
-        """Keep entries of `entry_type`, which have no secrets, in the side store `name` of `authority`."""
+        """Keep entries of `entry_type`, which have no secrets, in the side store `name` of `authority`.
+
+        With `counted` a failure counts as one of the authority. Without it nothing depends on what is kept, and a
+        failure says nothing about the records.
+        """
         self._name = name
         self._sealer = Sealer(schema_of(entry_type), None)
         self._level = authority
         self._tiers = tiers
         self._versions = versions
+        self._counted = counted
 
     def get(self, key: str) -> S | None:
         """What is held for `key`, or None; what is damaged is dropped, and logged."""
@@ -167,7 +179,7 @@ class SideStore(Generic[S]):
         level = self._level
         if not level.in_service:
             raise TierUnavailable(f"{level.name} ({level.kind}) is out of service; it is tried again by itself")
-        act = level.write if writing else level.call
+        act = (level.write if writing else level.call) if self._counted else level.try_call
         return act(lambda: operation(self._tiers.tier(self._name, self._sealer.schema.columns)))
 
     def _record(self, entry: S) -> Record:

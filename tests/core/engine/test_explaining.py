@@ -312,6 +312,17 @@ def test_a_storage_that_takes_no_decisions_keeps_nothing_from_closing(world: Wor
     assert cache.get("a") is not None
 
 
+def test_decisions_that_cannot_be_kept_say_nothing_about_the_records(world: World) -> None:
+    cache = world.open("disk", tier_failure_threshold=1)
+    cache.put(note("a"))
+    with patch.object(cache._stack.sides, "_opener", side_effect=TierUnavailable("no room for another table")):
+        cache.flush()
+        assert cache.levels[0].in_service
+        assert decided(cache, "a") == [("L1", "written")]
+    cache.flush()
+    assert decided(world.open("disk", name="other"), "a") == [("L1", "written")]
+
+
 # -- what is rare -----------------------------------------------------------------------------------------------------
 
 
