@@ -113,7 +113,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """What not every program uses is loaded when it is asked for: the tiers that ship, and warming."""
+    """What not every program uses is loaded when it is asked for: see `_LATE`."""
     if name not in _LATE:
         raise AttributeError(f"module 'tierkit' has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)
