@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
-    from tierkit.explaining import Decision, Explanation, LevelState
+    from tierkit.explanation import Decision, Explanation, LevelState
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
@@ -92,9 +92,9 @@ _LATE = {
     "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
-    "Decision": "tierkit.explaining",
-    "Explanation": "tierkit.explaining",
-    "LevelState": "tierkit.explaining",
+    "Decision": "tierkit.explanation",
+    "Explanation": "tierkit.explanation",
+    "LevelState": "tierkit.explanation",
     "Lease": "tierkit.leases",
     "LeasedEntry": "tierkit.leasing",
     "Examination": "tierkit.doctor",
