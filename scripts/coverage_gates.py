@@ -25,6 +25,7 @@ WHOLE = (
     "tierkit/rotation.py",
     "tierkit/sealing.py",
     "tierkit/tokens.py",
+    "tierkit/transfer/exported.py",
     "tierkit/transfer/exporting.py",
     "tierkit/transfer/flat.py",
     "tierkit/transfer/formats.py",
