@@ -148,7 +148,7 @@ def test_what_is_no_backup_is_told(cache: CacheManager[Any], tmp_path: Path) -> 
     with pytest.raises(TransferError, match="is no backup: it was exported with secrets='plain'"):
         cache.verify_backup(tmp_path / "plain.jsonl")
     with pytest.raises(CacheValidationError, match="held = 'clear'"):
-        cache.restore(tmp_path / "plain.jsonl", held="clear")  # type: ignore[arg-type]  # it is refused
+        cache.restore(tmp_path / "plain.jsonl", held="clear")  # type: ignore[arg-type]  # what is refused
 
 
 def test_a_cache_that_is_turned_off_backs_up_nothing_and_drops_what_is_restored(backup: Path, tmp_path: Path) -> None:

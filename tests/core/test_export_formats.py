@@ -94,7 +94,7 @@ def test_a_value_that_no_column_can_hold_is_rejected(tmp_path: Path, value: Any)
     class Odd(Packed):
         def read(self, file: BinaryIO) -> Iterator[FlatRecord | Unreadable]:
             first, *records, last = super().read(file)
-            yield from (first, *({**record, "text": value} for record in records), last)  # type: ignore[dict-item]  # any value will do
+            yield from (first, *({**record, "text": value} for record in records), last)  # type: ignore[dict-item]  # what is tried
 
     with cache_with({"packed": Odd}) as cache:
         cache.put(Everything(key="a"))

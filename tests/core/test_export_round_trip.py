@@ -102,7 +102,7 @@ def test_what_is_imported_elsewhere_is_equal(
         for entry in given_entries[:2]:
             one.get(entry.key)
             one.invalidate_by_health(entry.key)
-        exported = one.export_to_file(folder / f"all.{form}", secrets=secrets)  # type: ignore[arg-type]  # one of the three words
+        exported = one.export_to_file(folder / f"all.{form}", secrets=secrets)  # type: ignore[arg-type]  # one of the three
         imported = other.import_from_file(folder / f"all.{form}")
         assert (exported.exported, imported.imported) == (one.size(), one.size())
         assert everything_in(other) == everything_in(one)

@@ -224,7 +224,7 @@ def test_what_cannot_work_is_told(cache: CacheManager[Any], tmp_path: Path) -> N
     with pytest.raises(CacheValidationError, match="has no extension that says the format"):
         cache.export_to_file(tmp_path / "out")
     with pytest.raises(CacheValidationError, match="secrets = 'clear': must be one of 'sealed', 'plain', 'none'"):
-        cache.export_to_file(tmp_path / "out.jsonl", secrets="clear")  # type: ignore[arg-type]  # it is refused
+        cache.export_to_file(tmp_path / "out.jsonl", secrets="clear")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(TransferError, match="is a directory"):
         cache.export_to_file(tmp_path / "cache", format="json")
     with pytest.raises(TransferError, match="there is no folder"):

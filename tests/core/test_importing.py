@@ -239,7 +239,7 @@ def test_what_cannot_work_is_told(cache: CacheManager[Any], tmp_path: Path, file
     with pytest.raises(TransferError, match="is a directory"):
         cache.import_from_file(tmp_path, format="jsonl")
     with pytest.raises(CacheValidationError, match="on_conflict = 'older'"):
-        cache.import_from_file(file, on_conflict="older")  # type: ignore[arg-type]  # it is refused
+        cache.import_from_file(file, on_conflict="older")  # type: ignore[arg-type]  # what is refused
     (tmp_path / "no.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(TransferError, match="is no file that tierkit exported"):
         cache.import_from_file(tmp_path / "no.jsonl.gz")
@@ -260,7 +260,7 @@ def test_columns_of_an_earlier_class_come_back_with_it(tmp_path: Path, clock: Fa
         put = older.put(Older(proxy_url="http://u:p@a.example:1", country="at", note=SecretStr("n")))
     for form, secrets in (("jsonl", "sealed"), ("csv", "plain")):
         with proxies("a", ProxyEntry) as later, proxies(f"b {form}", ProxyEntry) as elsewhere:
-            later.export_to_file(tmp_path / f"all.{form}", secrets=secrets)  # type: ignore[arg-type]  # one of the three words
+            later.export_to_file(tmp_path / f"all.{form}", secrets=secrets)  # type: ignore[arg-type]  # one of the three
             assert elsewhere.import_from_file(tmp_path / f"all.{form}").imported == 1
         with proxies(f"b {form}", Older) as again:
             assert again.get(put.key) == put

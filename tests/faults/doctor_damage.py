@@ -514,6 +514,10 @@ def without_waiting() -> AbstractContextManager[object]:
 # -- no false alarm ---------------------------------------------------------------------------------------------------
 
 
+_OF_A_KILL: Final = frozenset({"copy-stale", "copy-alone", "jsonl-left-over", "jsonl-torn-tail"})
+"""What a process leaves that is killed in the midst of a put, a deletion, a rewrite or an append: each is so."""
+
+
 def alarms_beside_a_writer(folder: Path, looks: int) -> list[str]:
     """What is found in a sound store while another process writes to it, and when that was killed."""
     store = make(folder)
@@ -521,8 +525,7 @@ def alarms_beside_a_writer(folder: Path, looks: int) -> list[str]:
         writer.receive()
         found = [str(finding) for _ in range(looks) for finding in store.examine().findings]
         writer.kill()
-    harmless = {"copy-stale", "jsonl-left-over"}  # what a process leaves that is killed in the midst of a write
-    return found + [str(finding) for finding in store.examine().findings if finding.code not in harmless]
+    return found + [str(finding) for finding in store.examine().findings if finding.code not in _OF_A_KILL]
 
 
 def _write_for_ever(store: Store, pipe: Connection) -> None:

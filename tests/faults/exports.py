@@ -24,7 +24,7 @@ from tierkit import CacheConfig, CacheEntry, CacheManager, TransferError, files
 from tierkit.testing.suite.processes import forked, send
 from tierkit.transfer import beside
 from tierkit.transfer.beside import SUFFIX, FileBeside
-from tierkit.transfer.importing import ExportedFile, Overview
+from tierkit.transfer.exported import ExportedFile, Overview
 from tierkit.transfer.placing import Placing
 
 FIRST: Final = 60

@@ -25,7 +25,7 @@ from tests.fuzz.targets import TARGETS
 from tierkit import EncryptionKeyError, Row, blob, keys, proxy_url, settings_sources
 from tierkit.keys import KeyRing
 from tierkit.transfer import files, jsonl_lines
-from tierkit.transfer.report import Tally
+from tierkit.transfer.report import RejectedRows
 from tierkit_jsonl import lines, log, store
 from tierkit_jsonl.lines import Place
 from tierkit_sqlite import statements
@@ -161,7 +161,7 @@ TRIALS: Final = (
         {
             "a line over the limit is taken": lambda: patch.object(files, "MAX_LINE_BYTES", 2**40),
             "rows of any depth are taken": lambda: patch.object(jsonl_lines, "MAX_DEPTH", 2**40),
-            "a row that is skipped is not counted": lambda: patch.object(Tally, "reject"),
+            "a row that is skipped is not counted": lambda: patch.object(RejectedRows, "reject"),
         },
         LONG_ONLY,
     ),

@@ -7,7 +7,7 @@ import tierkit
 
 PACKAGE = Path(tierkit.__file__).parent
 LAYERS = [
-    {"decisions", "errors", "files", "findings", "forking", "latency", "progress"},
+    {"decisions", "errors", "explanation", "files", "findings", "forking", "latency", "progress"},
     {"row", "storage_checks"},
     {
         "breaker",

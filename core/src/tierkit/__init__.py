@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from tierkit.cache import Cache, LoadSettings, Memoized
     from tierkit.checking import Checker, CheckResult
     from tierkit.doctor import Examination
-    from tierkit.explaining import Decision, Explanation, LevelState
+    from tierkit.explanation import Decision, Explanation, LevelState
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry
     from tierkit.progress import OnProgress
@@ -92,9 +92,9 @@ _LATE = {
     "Memoized": "tierkit.cache",
     "Checker": "tierkit.checking",
     "CheckResult": "tierkit.checking",
-    "Decision": "tierkit.explaining",
-    "Explanation": "tierkit.explaining",
-    "LevelState": "tierkit.explaining",
+    "Decision": "tierkit.explanation",
+    "Explanation": "tierkit.explanation",
+    "LevelState": "tierkit.explanation",
     "Lease": "tierkit.leases",
     "LeasedEntry": "tierkit.leasing",
     "Examination": "tierkit.doctor",
@@ -113,7 +113,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """What not every program uses is loaded when it is asked for: the tiers that ship, and warming."""
+    """What not every program uses is loaded when it is asked for: see `_LATE`."""
     if name not in _LATE:
         raise AttributeError(f"module 'tierkit' has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)

@@ -149,6 +149,8 @@ class CheckRun(Generic[E]):
             finally:
                 self._over.set()
                 self._runner.stop(idle=not self._under_way)
+        if not left:
+            self._meter.finish()
         return self._result(complete=not left and self._error is None)
 
     def cancel(self) -> None:

@@ -133,6 +133,15 @@ def fsync_dir(path: str) -> None:
         os.close(fd)
 
 
+def free_name(path: str) -> str:
+    """`path`, or with a number behind it if that is taken."""
+    number, name = 0, path
+    while stat(name) is not None:
+        number += 1
+        name = f"{path}-{number}"
+    return name
+
+
 def unlink(path: str) -> None:
     """Remove `path` if it is there."""
     with contextlib.suppress(FileNotFoundError):

@@ -18,6 +18,14 @@ def in_child(owner: Any, renew: Callable[[Any], None]) -> None:
     _renewals[owner] = renew
 
 
+def renewed(event: threading.Event) -> threading.Event:
+    """An event that is set if `event` is. In a child nobody may ever let go of the lock that is within its parent's."""
+    twin = threading.Event()
+    if event.is_set():
+        twin.set()
+    return twin
+
+
 class _Held(threading.local):
     """The locks that the forking thread holds."""
 

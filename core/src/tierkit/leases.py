@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 from tierkit.clock import CacheTime
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError, TierUnavailable
-from tierkit.side import SideStore
+from tierkit.side import SideStore, SideTiers
 from tierkit.stack import Stack
 from tierkit.writing import ATTEMPTS
 
@@ -64,11 +64,11 @@ class LeaseStore:
     Each raises `CacheStorageError` if the storage failed, and `TierUnavailable` while the authority is out of service.
     """
 
-    def __init__(self, stack: Stack[Any], name: str = "leases") -> None:
-        """Keep leases in the side store `name` of the authority of `stack`."""
+    def __init__(self, stack: Stack[Any], name: str = "leases", sides: SideTiers | None = None) -> None:
+        """Keep leases in the side store `name` of the authority of `stack`; in one of `sides`, if it is given."""
         if stack.authority is None:
             raise TierUnavailable("the cache has no levels: it is turned off, and nothing can be leased")
-        self._side = SideStore(name, Lease, stack.authority, stack.sides, stack.versions)
+        self._side = SideStore(name, Lease, stack.authority, sides or stack.sides, stack.versions)
         self._time: CacheTime = stack.time
 
     def acquire(self, key: str, ttl_seconds: float) -> Lease | None:
@@ -107,13 +107,18 @@ class LeaseStore:
 
     def holds(self, lease: Lease) -> bool:
         """Whether `lease` is still held: nobody has taken it since, and it has not run out."""
-        held = self._side.get(lease.key)
-        return held is not None and held.version == lease.version and self._runs(held)
+        held = self.running(lease.key)
+        return held is not None and held.version == lease.version
 
     def free(self, key: str) -> Lease | None:
         """End the lease of `key`, whoever holds it. Answers the one that was ended."""
+        held = self.running(key)
+        return held if held is not None and self._side.discard(held) else None
+
+    def running(self, key: str) -> Lease | None:
+        """The lease of `key` that runs now, or None."""
         held = self._side.get(key)
-        return held if held is not None and self._runs(held) and self._side.discard(held) else None
+        return held if held is not None and self._runs(held) else None
 
     def held(self) -> Iterator[Lease]:
         """The leases that run now, in any order."""

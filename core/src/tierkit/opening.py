@@ -86,7 +86,8 @@ def open_stack(
             level.align = partial(_align, weakref.ref(stack), level)
         if resolved:
             opener = partial(_open_side, resolved[-1])
-            stack.sides = SideTiers(partial(opener, context), partial(opener, replace(context, read_only=True)))
+            reader = partial(opener, replace(context, read_only=True))
+            stack.sides = SideTiers(partial(opener, context), reader, read_only=read_only)
         if read_only:
             adopt_all(stack)
         else:

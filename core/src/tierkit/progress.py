@@ -6,8 +6,8 @@ What came of it is logged by whoever does it. The log lines are at INFO.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 OnProgress = Callable[[int, int | None], object]
 """Called with how much is done and how much there seems to be, or None if that is not known.
@@ -17,8 +17,6 @@ It is called in the thread that does the work, and what it raises stops that.
 
 TOLD_EVERY: Final = 100
 LOGGED_EVERY: Final = 1000
-
-T = TypeVar("T")
 
 
 class Meter:
@@ -83,13 +81,6 @@ class Meter:
         if self._told != self.done or self.total != self.done:
             self._total = self.done
             self._tell()
-
-    def over(self, items: Iterable[T]) -> Iterator[T]:
-        """`items`, each counted when the next is asked for; the callback is told at their end."""
-        for item in items:
-            yield item
-            self.advance()
-        self.finish()
 
     def _tell(self) -> None:
         self._told = self.done

@@ -41,10 +41,15 @@ def side_namespace(namespace: str, name: str) -> str:
 
 
 class SideTiers:
-    """The tiers beside an authority's, by name: opened when they are first asked for, and closed with the stack."""
+    """The tiers beside an authority's, by name: opened when they are first asked for, and closed with the stack.
 
-    def __init__(self, opener: Opener | None = None, reader: Opener | None = None) -> None:
+    Attributes:
+        read_only: Whether they are only looked at: then what is damaged stays as it is.
+    """
+
+    def __init__(self, opener: Opener | None = None, reader: Opener | None = None, *, read_only: bool = False) -> None:
         """None is open yet, and without an opener none can be; `reader` opens one to be read, and creates nothing."""
+        self.read_only = read_only
         self._opener = opener or _no_storage
         self._reader = reader or _no_storage
         self._tiers: dict[str, CacheTier[Any]] = {}
@@ -73,7 +78,7 @@ class SideTiers:
     @contextmanager
     def reading(self) -> Iterator[SideTiers]:
         """The same tiers, to look at: one that is not open is opened read-only, and closed at the end."""
-        looking = SideTiers(self._reader)
+        looking = SideTiers(self._reader, read_only=True)
         looking._tiers.update(self._tiers)
         opened = set(looking._tiers)
         try:
@@ -133,7 +138,7 @@ class SideStore(Generic[S]):
         self._counted = counted
 
     def get(self, key: str) -> S | None:
-        """What is held for `key`, or None; what is damaged is dropped, and logged."""
+        """What is held for `key`, or None; what is damaged is dropped, unless it is only looked at, and logged."""
         try:
             record = self._call(lambda tier: tier.get(key))
         except CacheCorruptionError as error:  # the tier has set it aside
@@ -191,16 +196,18 @@ class SideStore(Generic[S]):
         try:
             return cast("S", self._sealer.open(record))
         except (CacheCorruptionError, SchemaMismatchError) as error:
-            self._call(lambda tier: tier.discard(record))
+            if not self._tiers.read_only:
+                self._call(lambda tier: tier.discard(record))
             self._damaged(record.key, error)
             return None
 
     def _damaged(self, key: str, error: TierkitError) -> None:
         level = self._level
         level.counters.corruptions += level.counters.step
+        fate = "left, since it is only looked at" if self._tiers.read_only else "dropped"
         logger.warning(
-            "%s: what the side store %s held for %s is damaged and was dropped: %s",
-            level.name, self._name, key_digest(key), str(error),
+            "%s: what the side store %s held for %s is damaged and was %s: %s",
+            level.name, self._name, key_digest(key), fate, str(error),
         )  # fmt: skip
 
 

@@ -362,7 +362,7 @@ class Stack(Upkeep, Generic[E]):
 
     def peek(self, key: str) -> E | None:
         """The entry that `scan` would find for `key`, if it is fresh, without touching usage or statistics."""
-        level = next((level for level in reversed(self.levels) if level.in_service), None)
+        level = self.lowest()
         record, owed = (None, None) if level is None else self._read(level, key)
         record = record if owed is None else owed.row
         return None if level is None or record is None else self.fresh(level, record)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
+from tierkit.clock import written_at
 from tierkit.comparing import Comparing
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
@@ -101,7 +102,7 @@ class Updating(Generic[E]):
         if _version(held) != expected:
             return None
         write = self._prepared(entry, held, None)
-        if self._stack.time.now() - since / _STAMPS_PER_SECOND < self._stack.settings.marks_seconds:
+        if self._stack.time.now() - written_at(since) < self._stack.settings.marks_seconds:
             write = self._comparing.writer.restamp(write, since)
         return self._comparing.replace(write, expected)
 
@@ -134,4 +135,3 @@ def _version(held: Any) -> int:
 
 
 _LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
-_STAMPS_PER_SECOND: Final = 1_000_000 * 1024  # see `clock.VersionClock`

@@ -1,5 +1,6 @@
 """Claims: which process loads a key, and how long a claim holds."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,31 @@ def test_where_nobody_else_can_open_the_storage_there_is_nothing_to_claim(clock:
         with claims.claimed("a") as first, claims.claimed("a") as second:
             assert first
             assert second
+
+
+def test_where_no_thread_can_be_begun_a_claim_is_not_renewed_and_the_load_goes_on(
+    managers: list[CacheManager[ValueEntry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    claims = Claims(managers[0]._stack, 10.0, keep=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with claims.claimed("a") as taken:
+            assert taken
+    with claims.claimed("a") as taken:
+        assert taken
+        assert claims._keeper is not None
+        assert claims._keeper.is_alive()
+    claims.close()
+
+
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent(both: list[Claims]) -> None:
+    ours, theirs = both
+    theirs.close()
+    with ours._ended._cond:  # type: ignore[attr-defined]  # as if another thread were about to wait when the fork comes
+        ours.renew()
+        assert not ours._ended.wait(0)
+    theirs.renew()
+    assert theirs._ended.is_set()

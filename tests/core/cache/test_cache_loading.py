@@ -311,6 +311,21 @@ def test_a_failure_in_the_background_is_logged_without_its_text_and_tried_again_
     assert cache["a"] == 3
 
 
+def test_a_success_in_the_background_does_not_disturb_who_looks_for_failures(
+    cache: Cache[Any], source: Source, clock: FakeClock
+) -> None:
+    cache.get_or_load("a", source, ttl=60)
+    clock.advance(60)
+    loader = cache._loader
+    loader._failed = {"a": clock.monotonic() - 5, "b": 0.0}
+    looking = iter(loader._failed.items())
+    next(looking)
+    cache.get_or_load("a", source, stale="5m")
+    settled(cache)
+    assert next(looking) == ("b", 0.0)
+    assert loader._failed == {"b": 0.0}
+
+
 def test_a_stale_value_is_answered_where_the_load_fails(
     cache: Cache[Any], source: Source, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -236,6 +236,22 @@ def test_a_lease_whose_row_is_damaged_is_dropped_and_said(world: World, caplog: 
     taken(store)
 
 
+def test_who_only_looks_leaves_a_damaged_lease_as_it_is(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    cache = world.open("disk")
+    taken(leases(cache))
+    (tier,) = cache._stack.sides.opened()
+    row: Any = tier.get("a")
+    spoilt = Row(key="a", version=row.version, purge_at=row.purge_at, check="c1.00000000", columns=row.columns)
+    tier.discard(row)
+    tier.put(spoilt)
+    reader = world.open("disk", read_only=True)
+    assert reader.leased() == []
+    assert reader.levels[-1].writable
+    assert cache.explain("a").leased_by is None
+    assert tier.get("a") == spoilt
+    assert "was left" in caplog.text
+
+
 def test_a_cache_that_is_turned_off_leases_nothing(world: World) -> None:
     with pytest.raises(TierUnavailable, match="turned off"):
         leases(world.open(cache_enabled=False))

@@ -153,3 +153,14 @@ def test_a_level_that_cannot_tell_its_size_leaves_the_total_open(world: World) -
     cache.key_status(lambda *now: told.append(now))
     assert told[0] == (100, None)
     assert told[-1] == (MANY, MANY)
+
+
+def test_the_end_of_checks_is_told_where_there_are_fewer_records_than_there_seemed(
+    world: World, clock: FakeClock
+) -> None:
+    cache = world.open("live", "disk")
+    cache.put_many([note("fresh"), note("short", ttl_seconds=60)])
+    clock.advance(60)
+    told: Told = []
+    cache.check_all(lambda _: True, on_progress=lambda *now: told.append(now))
+    assert told == [(1, 2), (1, 1)]

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from tierkit.errors import CacheStorageError
+from tierkit.forking import renewed
 from tierkit.leases import Lease, LeaseStore
 from tierkit.row import key_digest
 from tierkit.stack import Stack
@@ -40,6 +41,7 @@ class Claims:
     def renew(self) -> None:
         """Hold none: in a forked child, whose parent holds them."""
         self._lock = threading.Lock()
+        self._ended = renewed(self._ended)
         self._held: dict[str, Lease] = {}
         self._keeper: threading.Thread | None = None
 
@@ -86,8 +88,10 @@ class Claims:
 
     def _begin_keeping(self) -> None:
         if self._keep and self._keeper is None and not self._ended.is_set():
-            self._keeper = threading.Thread(target=self._keep_on, name="tierkit-claims", daemon=True)
-            self._keeper.start()
+            keeper = threading.Thread(target=self._keep_on, name="tierkit-claims", daemon=True)
+            with suppress(RuntimeError):  # there are too many threads, or the program ends: then the claim runs out
+                keeper.start()
+                self._keeper = keeper
 
     def _keep_on(self) -> None:
         """Renew what is held, until nothing is."""

@@ -108,7 +108,7 @@ class Flights:
         return False
 
     def leads(self) -> bool:
-        """Whether this thread is within a load."""
+        """Whether this thread leads more than one load: it is at one within another."""
         me = threading.get_ident()
         with self._lock:
             return sum(flight.leader == me for flight in self._flights.values()) > 1

@@ -25,7 +25,7 @@ from tierkit.cache.flights import Flight, Flights, own_copy
 from tierkit.cache.options import LoadOptions
 from tierkit.entry import ValueEntry
 from tierkit.errors import CacheClosedError, CacheStorageError, LoadError, LoadTimeout
-from tierkit.forking import in_child
+from tierkit.forking import in_child, renewed
 from tierkit.manager import CacheManager
 from tierkit.row import key_digest
 from tierkit.updating import Updating
@@ -79,6 +79,7 @@ class Loader:
     def renew(self) -> None:
         """Forget what is under way: in a forked child, where it does not exist."""
         self._lock = threading.Lock()
+        self._ended = renewed(self._ended)
         self._threads: set[threading.Thread] = set()
         self._failed: dict[str, float] = {}
         self.flights.renew()
@@ -138,7 +139,7 @@ class Loader:
         def work() -> None:
             try:
                 self.flights.lead(flight, lambda flight: self._contained(flight, job, not refreshing))
-                self._failed.pop(job.key, None)
+                self._note_success(job.key)
             except Exception as error:  # noqa: BLE001 - of the loader: whoever waits raises it
                 self._note_failure(job.key, error, refreshing)
             finally:
@@ -155,6 +156,10 @@ class Loader:
             self._threads.discard(thread)
             self.flights.give_up(flight)
             raise
+
+    def _note_success(self, key: str) -> None:
+        with self._lock:  # a new dict, for others may be going over this one
+            self._failed = {failed: at for failed, at in self._failed.items() if failed != key}
 
     def _note_failure(self, key: str, error: Exception, refreshing: bool) -> None:
         if refreshing:

@@ -34,12 +34,8 @@ class Names:
         Raises:
             CacheValidationError: It cannot be the name of one.
         """
-        if namespace != "" and not (
-            isinstance(namespace, str) and _NAME.fullmatch(namespace) and len(namespace) <= 128
-        ):
-            raise CacheValidationError(
-                f"namespace {namespace!r}: must be at most 128 letters, digits, '_', '.', '-', and '/' between parts"
-            )
+        if namespace != "":
+            _check_name(namespace)
         self.namespace: str = namespace
         self.source = namespace or _NO_SOURCE
         self._plain = not namespace
@@ -65,4 +61,12 @@ class Names:
 
     def inner(self, name: str) -> Names:
         """The namespace `name` within this one."""
-        return Names(f"{self.namespace}/{Names(name or None).namespace}" if self.namespace else name or None)
+        _check_name(name)
+        return Names(f"{self.namespace}/{name}" if self.namespace else name)
+
+
+def _check_name(name: Any) -> None:
+    if not (isinstance(name, str) and _NAME.fullmatch(name) and len(name) <= 128):
+        raise CacheValidationError(
+            f"namespace {name!r}: must be at most 128 letters, digits, '_', '.', '-', and '/' between parts"
+        )

@@ -15,7 +15,7 @@ from tierkit.cli.text import clean, duration, moment, size
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tierkit.explaining import Explanation, LevelState
+    from tierkit.explanation import Explanation, LevelState
 
 
 @click.command(short_help="Say where a record is, and why.")

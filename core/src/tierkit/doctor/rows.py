@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any, Final
 
+from tierkit.clock import written_at
 from tierkit.config import CLOCK_DIFFERENCE_SECONDS
 from tierkit.doctor import kinds
 from tierkit.errors import CacheCorruptionError, KeyNotHeldError, SchemaMismatchError
@@ -65,7 +66,7 @@ class RowChecks:
 
     def _look(self, row: Row) -> None:
         """Count what the row says by itself, damaged or not."""
-        written = row.version / 1024 / 1_000_000
+        written = written_at(row.version)
         if is_owed(row):
             self._counts[kinds.OWED] += 1
             self._oldest_owed = min(self._oldest_owed, written)

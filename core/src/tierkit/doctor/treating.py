@@ -123,16 +123,8 @@ class Kept:
             raise TierUnavailable(
                 f"{self._level} has no path beside which a damaged record could be kept: it is removed when it is read"
             )
-        self._name = _free(f"{os.path.abspath(self._path)}.damaged-{self._now:.0f}.jsonl")
+        self._name = files.free_name(f"{os.path.abspath(self._path)}.damaged-{self._now:.0f}.jsonl")
         return files.create(self._name)
-
-
-def _free(path: str) -> str:
-    number, name = 0, path
-    while files.stat(name) is not None:
-        number += 1
-        name = f"{path}-{number}"
-    return name
 
 
 def _plain(value: Any) -> str:

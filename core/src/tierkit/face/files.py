@@ -118,7 +118,8 @@ class FileMethods(Face[E]):
             CacheValidationError: An option has a value that cannot work.
             CacheStorageError: The authority is out of service, or failed; the batches before are there.
         """
-        from tierkit.transfer.importing import ExportedFile, Incoming, check_namespace, check_whole, import_records
+        from tierkit.transfer.exported import ExportedFile, check_namespace, check_whole
+        from tierkit.transfer.importing import Incoming, import_records
         from tierkit.transfer.placing import Placing
 
         self._check_writable()

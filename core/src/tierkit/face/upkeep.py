@@ -11,7 +11,7 @@ from tierkit.face.base import Face
 from tierkit.recovery import recover
 
 if TYPE_CHECKING:
-    from tierkit.explaining import Explanation
+    from tierkit.explanation import Explanation
     from tierkit.progress import OnProgress
     from tierkit.rotation import KeyStatus, RotationResult
 

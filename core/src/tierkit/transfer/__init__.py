@@ -1,4 +1,4 @@
-"""Bringing records in from files: one module per format, progress, rejects."""
+"""Files: lists of other make that records are warmed from, and exports, imports and backups of what a cache holds."""
 
 from tierkit.transfer.report import Reject, WarmResult
 from tierkit.transfer.warming import FORMATS, PutMany, check_file, refusal, warm

@@ -19,10 +19,11 @@ from tierkit.progress import Meter, OnProgress
 from tierkit.row import Row, key_digest
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
+from tierkit.transfer.exported import ExportedFile, Item, Overview, check_namespace
 from tierkit.transfer.exporting import Export
-from tierkit.transfer.files import trouble
+from tierkit.transfer.files import is_packed, trouble
 from tierkit.transfer.flat import keys_of
-from tierkit.transfer.importing import Batch, ExportedFile, Incoming, Item, OnReject, Overview, check_namespace
+from tierkit.transfer.importing import Batch, Incoming, OnReject, place_all
 from tierkit.transfer.placing import Placing
 from tierkit.transfer.report import shown
 from tierkit.transfer.results import BackupInfo, OnHeld, RestoreResult
@@ -61,7 +62,7 @@ class Backups:
         read: list[Overview] = []
 
         def check(temporary: Path) -> None:
-            seen = ExportedFile(temporary, EXPORT_FORMATS["jsonl"], packed=path.suffix.lower() == ".gz").overview()
+            seen = ExportedFile(temporary, EXPORT_FORMATS["jsonl"], packed=is_packed(path)).overview()
             if seen.faults or seen.digest != export.tally.digest:
                 fault = (seen.faults or ["its records are not those that were written"])[0]
                 raise trouble(path, f"was not kept, since this was read back: {fault}")
@@ -107,13 +108,9 @@ class Backups:
         incoming = self._verified(path, on_progress)
         if self._stack.levels:
             _check_room(incoming.seen, held, writer)
-        placing, counts = Placing(writer, replace=held == "replace"), {"imported": 0, "kept": 0}
+        placing = Placing(writer, replace=held == "replace")
         meter = Meter(f"restoring {shown(path)}", incoming.seen.records, on_progress=on_progress, log=logger)
-        for batch in incoming.batches(_refuse(path)):
-            kept = len(placing.place(batch.records))
-            counts["kept"] += kept
-            counts["imported"] += len(batch.records) - kept
-            meter.advance(batch.found)
+        counts = place_all(incoming, placing, _refuse(path), meter)
         removed = self._remove_others(incoming, writer) if held == "replace" and self._stack.levels else 0
         if self._stack.levels:
             self._check_restored(incoming, newer=held == "merge")

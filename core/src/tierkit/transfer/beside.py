@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from tierkit import files
 from tierkit.errors import TransferError
+from tierkit.transfer.files import is_packed
 from tierkit.transfer.report import shown
 
 SUFFIX: Final = ".export.tmp"
@@ -92,7 +93,7 @@ def write(path: Path, pieces: Iterable[bytes], check: Callable[[Path], object] =
         TransferError: It could not be written. What was there is as before.
     """
     with FileBeside(path) as file:
-        for block in _blocks(_compressed(pieces) if path.suffix.lower() == ".gz" else pieces):
+        for block in _blocks(_compressed(pieces) if is_packed(path) else pieces):
             file.append(block)
         file.finish(check)
         return file.size

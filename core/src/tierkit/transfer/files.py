@@ -26,7 +26,8 @@ _BLOCK: Final = 256 * 1024
 _SAMPLE: Final = 8 * 1024
 _TEXT_SHARE: Final = 20  # a file is binary if less than a twentieth of its beginning is text
 _CORRUPT: Final = (zlib.error, gzip.BadGzipFile)
-_DAMAGED: Final = (EOFError, *_CORRUPT)
+DAMAGED: Final = (EOFError, *_CORRUPT)
+"""What a compressed file raises that is cut off or is not what was compressed."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
@@ -45,8 +46,8 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
     Raises:
         TransferError: It is missing, not readable, not a regular file, empty, binary, or not gzip though named so.
     """
-    _check_kind(path)
-    stream = _open(path)
+    check_kind(path)
+    stream = open_stream(path, packed=is_packed(path))
     try:
         _check_sample(path, _block(path, stream)[:_SAMPLE])
         stream.seek(0)
@@ -93,7 +94,7 @@ def numbered_lines(path: Path, stream: io.BufferedIOBase, on_cut: Callable[[int,
         except EOFError:
             return on_cut(number, "the file is cut off from here on")
         except _CORRUPT as error:
-            raise trouble(path, f"is damaged: what it holds is not what was compressed ({_said(error)})") from None
+            raise trouble(path, f"is damaged: what it holds is not what was compressed ({said(error)})") from None
         if not block:
             break
         *whole, rest = (rest + block).split(b"\n")
@@ -125,13 +126,18 @@ def ignore_cut(_line: int, _reason: str) -> None:
     """For counting: that a file is cut off is reported when it is read."""
 
 
-def _check_kind(path: Path) -> None:
+def check_kind(path: Path) -> None:
+    """See that there is a file that can be read more than once.
+
+    Raises:
+        TransferError: It is missing, or not a regular file.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise trouble(path, "does not exist") from None
     except (OSError, ValueError) as error:
-        raise trouble(path, f"cannot be read: {_said(error)}") from None
+        raise trouble(path, f"cannot be read: {said(error)}") from None
     if stat.S_ISDIR(mode):
         raise trouble(path, "is a directory, not a file")
     if not stat.S_ISREG(mode):  # a pipe would be waited for, and cannot be read twice
@@ -146,30 +152,41 @@ def _check_sample(path: Path, sample: bytes) -> None:
         raise trouble(path, f"is binary, not text{hint}")
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def is_packed(path: Path) -> bool:
+    """Whether its name says that a file is compressed."""
+    return path.suffix.lower() == ".gz"
+
+
+def open_stream(path: Path, *, packed: bool) -> io.BufferedIOBase:
+    """The bytes of a file, decompressed if it is `packed`.
+
+    Raises:
+        TransferError: The system refuses.
+    """
     try:
-        return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+        return gzip.open(path, "rb") if packed else path.open("rb")
     except OSError as error:
-        raise trouble(path, f"cannot be read: {_said(error)}") from None
+        raise trouble(path, f"cannot be read: {said(error)}") from None
 
 
 def _read(path: Path, stream: io.BufferedIOBase, size: int) -> bytes:
     try:
         return stream.read1(size)  # not read(), which drops what came before a damaged place
-    except _DAMAGED:
+    except DAMAGED:
         raise
     except OSError as error:
-        raise trouble(path, f"cannot be read: {_said(error)}") from None
+        raise trouble(path, f"cannot be read: {said(error)}") from None
 
 
 def _block(path: Path, stream: io.BufferedIOBase) -> bytes:
     try:
         return _read(path, stream, _BLOCK)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise trouble(path, f"is cut off, damaged or not gzip ({type(error).__name__})") from None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What the system, or else the type of an error, says; no path."""
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
 
 

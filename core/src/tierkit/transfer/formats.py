@@ -46,7 +46,7 @@ def lines_of(file: BinaryIO) -> Iterator[bytes | Unreadable]:
 class JsonLinesFormat(ExportFormat):
     """One object a line. Bytes are `{"bytes": text}` if they are ASCII, else `{"base64": text}`."""
 
-    def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002 - a table needs it
+    def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002 - tables need them
         """The lines, some hundreds at a time."""
         rows = iter(records)
         while some := list(islice(rows, _BATCH)):
@@ -66,7 +66,7 @@ class JsonLinesFormat(ExportFormat):
 class JsonFormat(ExportFormat):
     """One array of objects, each on a line of its own, so that it can be read as a stream."""
 
-    def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002 - a table needs it
+    def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:  # noqa: ARG002 - tables need them
         """The lines, some hundreds at a time."""
         objects, before = map(_finite, records), b"[\n"
         while some := list(islice(objects, _BATCH)):
@@ -139,7 +139,7 @@ _UNTAG: Final[Mapping[str, Callable[[str], ColumnValue]]] = {"bytes": _ascii, "b
 
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
-_MARKED: Final = re.compile(r"\Z|[=+@\t\r\n'＝＋－＠-]|bytes:|base64:|[0-9.][0-9.eE+-]*\Z")  # noqa: RUF001 - they are meant
+_MARKED: Final = re.compile(r"\Z|[=+@\t\r\n'＝＋－＠-]|bytes:|base64:|[0-9.][0-9.eE+-]*\Z")  # noqa: RUF001 - wide ones
 _QUOTED: Final = re.compile(r'[",\r\n]')
 _CELL: Final = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|\Z)')
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}")

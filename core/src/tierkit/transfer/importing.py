@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
-import os
 import re
-import stat
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 from tierkit.errors import (
     CacheCorruptionError,
@@ -21,13 +17,13 @@ from tierkit.errors import (
     SchemaMismatchError,
     SealingError,
 )
-from tierkit.export_format import ExportFormat, FlatRecord, FormatFactory, Unreadable
+from tierkit.export_format import FlatRecord, Unreadable
 from tierkit.progress import Meter, OnProgress
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
 from tierkit.transfer.beside import FileBeside
-from tierkit.transfer.files import trouble
-from tierkit.transfer.flat import CLOSING, RAW, REASON, Head, Rebuilding, Tally
+from tierkit.transfer.exported import ExportedFile, Item, Overview, without_reason
+from tierkit.transfer.flat import RAW, REASON, Head, Rebuilding, Tally
 from tierkit.transfer.placing import Placing
 from tierkit.transfer.report import REJECTS_KEPT, WARNINGS_SHOWN, shown
 from tierkit.transfer.results import ImportReject, ImportResult
@@ -36,139 +32,9 @@ from tierkit.writing import BATCH
 
 logger: Final = logging.getLogger("tierkit.transfer")
 
-Item = FlatRecord | Unreadable
 OnReject = Callable[[int, Item, str], object]
 """Called with which record of the file it is, from 1, the record, and why it does not go in."""
 _VALUE: Final = re.compile(r"(what is stored|does not agree with): .*", re.DOTALL)  # it may show a value of the file
-_DAMAGED: Final = (EOFError, zlib.error, gzip.BadGzipFile)
-
-
-# -- a file as a whole -------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Overview:
-    """What a file is, once all of it has been read.
-
-    Attributes:
-        head: What it says of itself.
-        closing: Its last record; empty if it has none.
-        records: How many records it holds, those that cannot be read included.
-        digest: Of those that can.
-        faults: What is wrong with it as a whole.
-    """
-
-    head: Head
-    closing: FlatRecord = field(default_factory=dict)
-    records: int = 0
-    digest: str = ""
-    faults: list[str] = field(default_factory=list)
-
-
-class ExportedFile:
-    """A file that was exported, to be read as often as needed."""
-
-    def __init__(self, path: Path, make: FormatFactory, *, packed: bool | None = None) -> None:
-        """At `path`, in a format of which `make` makes a reader; gzipped if `packed`, or if its name says so."""
-        self.path = path
-        self._packed = path.suffix.lower() == ".gz" if packed is None else packed
-        self._make = make
-
-    def overview(self) -> Overview:
-        """Read all of it.
-
-        Raises:
-            TransferError: It cannot be read, or is no export at all.
-        """
-        tally, seen = Tally(), None
-        with closing(self._items()) as items:
-            seen = Overview(self._head(next(items, {})))
-            for item in items:
-                self._look_at(item, seen, tally)
-        seen.digest = tally.digest
-        self._compare(seen, tally)
-        return seen
-
-    def records(self) -> Generator[Item, None, None]:
-        """Its records, without the first and the last."""
-        with closing(self._items()) as items:
-            next(items, None)
-            yield from (item for item in items if isinstance(item, Unreadable) or CLOSING not in item)
-
-    def _look_at(self, item: Item, seen: Overview, tally: Tally) -> None:
-        if seen.closing:
-            seen.faults.append("something stands after its last line")
-        elif isinstance(item, Unreadable):
-            seen.records += 1
-            seen.faults.append(f"record {seen.records} {item.reason}")
-        elif CLOSING in item:
-            seen.closing = item
-        else:
-            seen.records += 1
-            self._count(item, seen, tally)
-        del seen.faults[REJECTS_KEPT:]
-
-    def _count(self, record: FlatRecord, seen: Overview, tally: Tally) -> None:
-        try:
-            tally.add(without_reason(record))
-        except Unfit as unfit:
-            seen.faults.append(f"record {seen.records} {unfit}")
-
-    def _compare(self, seen: Overview, tally: Tally) -> None:
-        if not seen.closing:
-            seen.faults.append("its last line is missing: it is cut off")
-        elif seen.closing[CLOSING] != seen.records:
-            seen.faults.append(f"it holds {seen.records} records, and its last line says {seen.closing[CLOSING]!r}")
-        elif seen.closing.get("digest") != tally.digest:
-            seen.faults.append("its records are not those that were written: it was changed")
-
-    def _head(self, first: Item) -> Head:
-        try:
-            return Head.of({} if isinstance(first, Unreadable) else first)
-        except Unfit as unfit:
-            fault = str(unfit)
-        raise trouble(self.path, fault)
-
-    def _items(self) -> Generator[Item, None, None]:
-        with self._opened() as file:
-            try:
-                yield from self._read(self._make(), file)
-            except _DAMAGED:
-                yield Unreadable("and all after it is missing: the compressed file is cut off or damaged", b"")
-            except OSError as error:
-                raise trouble(self.path, f"cannot be read: {error.strerror or type(error).__name__}") from None
-
-    def _read(self, form: ExportFormat, file: BinaryIO) -> Iterator[Item]:
-        try:
-            yield from form.read(file)
-        except (*_DAMAGED, OSError):
-            raise
-        except Exception as error:  # noqa: BLE001 - a stranger's format, and its text may hold anything
-            failed = type(error).__name__
-        else:
-            return
-        raise trouble(self.path, f"cannot be read: its format {type(form).__name__} failed with a {failed}")
-
-    def _opened(self) -> BinaryIO:
-        try:
-            mode = os.stat(self.path).st_mode
-        except (OSError, ValueError) as error:
-            why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-            raise trouble(self.path, why) from None
-        if not stat.S_ISREG(mode):
-            raise trouble(self.path, "is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file")
-        try:
-            return cast("BinaryIO", gzip.open(self.path, "rb") if self._packed else self.path.open("rb"))
-        except OSError as error:
-            raise trouble(self.path, f"cannot be read: {error.strerror or type(error).__name__}") from None
-
-
-# -- the records of a file ---------------------------------------------------------------------------------------------
-
-
-def without_reason(record: FlatRecord) -> FlatRecord:
-    """`record` as it was exported, if it comes from a file of rejects."""
-    return {name: value for name, value in record.items() if name != REASON} if REASON in record else record
 
 
 class Rejects:
@@ -303,19 +169,26 @@ def _readable(item: Item) -> FlatRecord:
     return item
 
 
+def place_all(incoming: Incoming, placing: Placing[Any], reject: OnReject, meter: Meter) -> dict[str, int]:
+    """Put what goes in. Answers how many were `imported`, and how many `kept` since what is held is newer."""
+    counts = {"imported": 0, "kept": 0}
+    for batch in incoming.batches(reject):
+        kept = len(placing.place(batch.records))
+        counts["kept"] += kept
+        counts["imported"] += len(batch.records) - kept
+        meter.advance(batch.found)
+    return counts
+
+
 def import_records(
     incoming: Incoming, placing: Placing[Any], rejects_path: Path, on_progress: OnProgress | None
 ) -> ImportResult:
     """Put what goes in. What does not is told, and the others go on."""
-    path, counts = incoming.file.path, {"imported": 0, "kept": 0}
+    path = incoming.file.path
     rejects = Rejects(path, incoming.seen.head, rejects_path)
     meter = Meter(f"importing {shown(path)}", incoming.seen.records, on_progress=on_progress, log=logger)
     try:
-        for batch in incoming.batches(rejects.add):
-            kept = len(placing.place(batch.records))
-            counts["kept"] += kept
-            counts["imported"] += len(batch.records) - kept
-            meter.advance(batch.found)
+        counts = place_all(incoming, placing, rejects.add, meter)
         meter.finish()
         written = rejects.finish()
     finally:
@@ -331,32 +204,3 @@ def import_records(
     )
     logger.log(logging.WARNING if result.rejected else logging.INFO, "%s", result)
     return result
-
-
-def check_namespace(file: Path, head: Head, sealer: Sealer) -> None:
-    """See that a cache can hold the records of a file.
-
-    Raises:
-        TransferError: They are of another class.
-    """
-    schema = sealer.schema
-    if head.namespace != schema.namespace:
-        raise trouble(
-            file,
-            f"holds records of {head.entry_type} ({head.namespace}), and this cache holds "
-            f"{schema.entry_type.__name__} ({schema.namespace}): open it with that entry type (--entry-type)",
-        )
-
-
-def check_whole(file: Path, seen: Overview) -> None:
-    """See that a file is what was written.
-
-    Raises:
-        TransferError: It was cut off or changed.
-    """
-    if seen.faults:
-        raise trouble(
-            file,
-            f"is not what was exported: {seen.faults[0]}; nothing was written. accept_damage=True (--accept-damage) "
-            "takes what can be read of it",
-        )

@@ -66,7 +66,7 @@ class WarmResult:
         return f"{shown(self.path)}: {self.found} entries found, {counts}"
 
 
-class Tally:
+class RejectedRows:
     """Counts the rejected rows of one file and reports the first of them."""
 
     def __init__(self, file: str) -> None:

@@ -33,7 +33,7 @@ from tierkit.transfer.host_list import HostList
 from tierkit.transfer.json_document import JsonDocument
 from tierkit.transfer.jsonl_lines import JsonLines
 from tierkit.transfer.reading import Reader
-from tierkit.transfer.report import Tally, WarmResult, logger, shown
+from tierkit.transfer.report import RejectedRows, WarmResult, logger, shown
 from tierkit.values import Unfit
 
 FORMATS: Final[dict[str, type[Reader]]] = {
@@ -170,7 +170,7 @@ class _Import:
         self._file = shown(path)
         self._reader = _reader(path, options)
         self._mapping = RowMapping(options, _stem(path), self._file, self._reader.absent)
-        self._tally = Tally(self._file)
+        self._rejected = RejectedRows(self._file)
         self._put_many = put_many
         self._meter = Meter(f"importing {self._file}", on_progress=on_progress, log=logger)
         self._refused = 0
@@ -185,7 +185,7 @@ class _Import:
             self._note_failure(error)
             raise
         finally:
-            self._tally.close()
+            self._rejected.close()
         return self._finish(loaded)
 
     def plan(self, names: Names) -> Plan:
@@ -194,7 +194,7 @@ class _Import:
     def reject(self, position: int, reason: str) -> None:
         """A row that the reader cannot make out."""
         self._meter.advance()
-        self._tally.reject(*self._placed(position, reason))
+        self._rejected.reject(*self._placed(position, reason))
 
     def _entries(self) -> Generator[CacheEntry, None, None]:
         seen: dict[str, int] = {}
@@ -204,11 +204,11 @@ class _Import:
                 try:
                     entry = self._mapping.plan(names).build(values)
                 except Unfit as unfit:
-                    self._tally.reject(*self._placed(position, str(unfit)))
+                    self._rejected.reject(*self._placed(position, str(unfit)))
                     continue
                 first = seen.setdefault(entry.key, position)
                 if first != position:
-                    self._tally.reject(*self._placed(position, self._repeats(first)))
+                    self._rejected.reject(*self._placed(position, self._repeats(first)))
                     continue
                 self._positions.append(position)
                 yield entry
@@ -216,7 +216,7 @@ class _Import:
     def _refuse(self, index: int, error: CacheValidationError) -> None:
         """An entry that the cache does not take; the message of `error` may show a value of the row."""
         self._refused += 1
-        self._tally.reject(*self._placed(self._positions[index], error.reason or "the cache refuses it"))
+        self._rejected.reject(*self._placed(self._positions[index], error.reason or "the cache refuses it"))
 
     def _placed(self, position: int, reason: str) -> tuple[int, str, int | None]:
         line, record = self._reader.place(position)
@@ -228,7 +228,7 @@ class _Import:
 
     def _note_failure(self, error: CacheStorageError) -> None:
         counts = f"{self._meter.done} of {self._meter.total} entries read"
-        counts += f", {len(self._positions)} handed to the storage, {self._tally.skipped} skipped"
+        counts += f", {len(self._positions)} handed to the storage, {self._rejected.skipped} skipped"
         logger.error("%s: the import ended early: %s (%s)", self._file, error, counts)
         error.add_note(f"while importing {self._file}: {counts}")
 
@@ -238,10 +238,10 @@ class _Import:
             path=self._path,
             found=self._meter.done,
             loaded=loaded,
-            skipped=self._tally.skipped,
+            skipped=self._rejected.skipped,
             failed=max(0, len(self._positions) - self._refused - loaded),
             left_out=tuple(self._mapping.left_out),
-            rejects=tuple(self._tally.rejects),
+            rejects=tuple(self._rejected.rejects),
         )
         if not result.found:
             logger.warning("%s holds no entries", self._file)

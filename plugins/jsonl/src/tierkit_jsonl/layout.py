@@ -14,7 +14,7 @@ from tierkit import CacheConfigError, TierContext, TierUnavailable, files
 from tierkit_jsonl.home import META, Home, first_line, read_header
 from tierkit_jsonl.lines import FORMAT, Header, encode_header
 from tierkit_jsonl.locks import ShardLock
-from tierkit_jsonl.shard import free_name, logger
+from tierkit_jsonl.shard import logger
 
 META_LOCK: Final = "meta.lock"
 _SYSTEMS: Final = frozenset({"linux", "darwin"})
@@ -192,7 +192,7 @@ def _make_shards(directory: str, header: Header) -> None:
 def _move_meta_aside(directory: str, now: float) -> None:
     path = os.path.join(directory, META)
     if files.stat(path) is not None:
-        aside = free_name(f"{path}.corrupt-{now:.0f}")
+        aside = files.free_name(f"{path}.corrupt-{now:.0f}")
         logger.warning("%s cannot be read; moved to %s", path, aside)
         files.replace(path, aside)
 

@@ -15,7 +15,7 @@ from tierkit_jsonl.layout import META_LOCK
 from tierkit_jsonl.lines import MAX_LINE, encode_row, key_crc
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.log import Log
-from tierkit_jsonl.shard import Shard, free_name
+from tierkit_jsonl.shard import Shard
 from tierkit_jsonl.store import Store
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _keep_damage(shard: Shard, store: Store, batch: Batch) -> None:
     """With the locks of the shard held."""
     if not batch.log.damage:
         return
-    fd = files.create(free_name(f"{shard.path}.corrupt-{batch.now:.0f}"))
+    fd = files.create(files.free_name(f"{shard.path}.corrupt-{batch.now:.0f}"))
     try:
         for line in _damaged_lines(batch.log):
             files.append(fd, line)
@@ -115,5 +115,5 @@ def _damaged_lines(log: Log) -> Iterator[bytes]:
 
 
 def _move_aside(path: str, now: float) -> None:
-    files.replace(path, free_name(f"{path}.corrupt-{now:.0f}"))
+    files.replace(path, files.free_name(f"{path}.corrupt-{now:.0f}"))
     files.fsync_dir(os.path.dirname(path))

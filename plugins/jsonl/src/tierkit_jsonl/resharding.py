@@ -28,7 +28,7 @@ from tierkit_jsonl.layout import META_LOCK, lock_path, read_meta, remove_newer, 
 from tierkit_jsonl.lines import FORMAT, Header, encode_header, key_crc
 from tierkit_jsonl.locks import ShardLock
 from tierkit_jsonl.log import Log
-from tierkit_jsonl.shard import free_name, logger
+from tierkit_jsonl.shard import logger
 
 _AT_ONCE: Final = 5000
 """Records that are kept in memory on the way."""
@@ -110,7 +110,7 @@ def _read(path: str, context: TierContext, horizon: float) -> Log | None:
     if log.damage:
         logger.warning("%s: %d damaged lines left out, the first at byte %d", path, len(log.damage), log.damage[0])
     if not log.intact and files.fstat(log.fd).st_size:
-        aside = free_name(f"{path}.corrupt-{context.now():.0f}")
+        aside = files.free_name(f"{path}.corrupt-{context.now():.0f}")
         logger.warning("%s holds nothing that can be read; moved to %s", path, aside)
         files.replace(path, aside)
     return log

@@ -290,7 +290,7 @@ class Shard:
         return self.log or log
 
     def _move_aside(self, log: Log) -> Log:
-        aside = free_name(f"{self.path}.corrupt-{self._context.now():.0f}")
+        aside = files.free_name(f"{self.path}.corrupt-{self._context.now():.0f}")
         logger.warning("%s holds nothing that can be read; moved to %s", self.path, aside)
         files.replace(self.path, aside)
         with contextlib.suppress(OSError):
@@ -342,15 +342,6 @@ class Shard:
 
     def _horizon(self) -> float:
         return self._context.now() - self._context.tombstone_seconds
-
-
-def free_name(path: str) -> str:
-    """`path`, or with a number behind it if that is taken."""
-    number, name = 0, path
-    while files.stat(name) is not None:
-        number += 1
-        name = f"{path}-{number}"
-    return name
 
 
 def _set_aside(batch: Batch, place: Place) -> None:

@@ -147,9 +147,7 @@ class _Database:
 
     def _lacking(self, connection: sqlite3.Connection, held: Mapping[str, str]) -> Iterator[Finding]:
         context = self._settings.context
-        if not connection.execute(
-            f"PRAGMA table_info({schema.quote(schema.marks_name(context.namespace))})"
-        ).fetchall():
+        if not schema.has_marks(connection, context.namespace):
             yield kinds.MARKS_MISSING.at(self._path, repair=self._repairs.make_marks)
             return
         for name in schema.lacking_indexes(connection, context, held, self._settings.indexes):
