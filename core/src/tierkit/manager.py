@@ -25,8 +25,8 @@ from tierkit.face import (
     FileMethods,
     FilterMethods,
     LeaseMethods,
-    TransferMethods,
     UpkeepMethods,
+    WarmingMethods,
 )
 from tierkit.forking import in_child
 from tierkit.health import Health
@@ -55,7 +55,7 @@ class CacheManager(
     FilterMethods[E],
     ExaminationMethods[E],
     LeaseMethods[E],
-    TransferMethods[E],
+    WarmingMethods[E],
     FileMethods[E],
     UpkeepMethods[E],
 ):

@@ -77,7 +77,7 @@ def check_files(paths: Iterable[str]) -> Iterator[Finding]:
         elif _is_foreign(status):
             yield OTHER_OWNER.at(path, f"user {status.st_uid}")
         elif status.st_mode & 0o077:
-            yield FILE_EXPOSED.at(path, _mode(status), partial(_restrict, path, 0o077))
+            yield FILE_EXPOSED.at(path, mode_of(status), partial(_restrict, path, 0o077))
 
 
 def check_folder(path: str, *, own: bool, sticky: bool = False) -> Iterator[Finding]:
@@ -92,9 +92,9 @@ def check_folder(path: str, *, own: bool, sticky: bool = False) -> Iterator[Find
     is_sticky = status.st_mode & modes.S_ISVTX
     if files.others_can_write(status) and not (sticky and is_sticky):
         mine = not (_is_foreign(status) or is_sticky)
-        yield FOLDER_WRITABLE.at(path, _mode(status), partial(_restrict, path, 0o022) if mine else None)
+        yield FOLDER_WRITABLE.at(path, mode_of(status), partial(_restrict, path, 0o022) if mine else None)
     elif own and status.st_mode & 0o077:
-        yield FOLDER_EXPOSED.at(path, _mode(status), partial(_restrict, path, 0o077))
+        yield FOLDER_EXPOSED.at(path, mode_of(status), partial(_restrict, path, 0o077))
 
 
 def check_room(path: str, size: int) -> Iterator[Finding]:
@@ -109,7 +109,8 @@ def _is_foreign(status: os.stat_result) -> bool:
     return bool(os.geteuid()) and status.st_uid not in {os.geteuid(), 0}
 
 
-def _mode(status: os.stat_result) -> str:
+def mode_of(status: os.stat_result) -> str:
+    """Its mode, as a person is told it."""
     return f"mode {modes.S_IMODE(status.st_mode):04o}"
 
 

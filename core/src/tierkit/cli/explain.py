@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tierkit.cli.arguments import key_of, shown_key
 from tierkit.cli.exits import NOT_FOUND
 from tierkit.cli.output import cell, json_option, note, show, table, write_json, write_line
-from tierkit.cli.read import key_of, shown_key
 from tierkit.cli.settings import Settings, global_options, pass_settings
-from tierkit.cli.text import clean, duration, moment, size
+from tierkit.cli.text import clean, moment, size, when
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,7 +77,7 @@ def _facts(level: LevelState) -> tuple[str, ...]:
 def _deadline(level: LevelState) -> str:
     if level.seconds_left is None:
         return "-" if level.health is None else "never"
-    return f"in {duration(level.seconds_left)}" if level.seconds_left > 0 else f"{duration(level.seconds_left)} ago"
+    return when(level.seconds_left)
 
 
 def _decisions(found: Explanation) -> Table:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from tierkit.cli.arguments import key_of, shown_key
 from tierkit.cli.exits import NOT_FOUND, STORAGE
 from tierkit.cli.output import json_option, note, write_json, write_line
-from tierkit.cli.read import key_of, shown_key
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.where import filters_given, where_options
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tierkit.cli.arguments import key_of, shown_key
 from tierkit.cli.exits import NOT_FOUND
 from tierkit.cli.output import cell, json_option, note, show, table, write_json, write_json_line
-from tierkit.cli.read import key_of, shown_key
 from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline, duration

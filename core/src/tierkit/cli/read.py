@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tierkit.cli.arguments import key_of, shown_key
 from tierkit.cli.exits import NOT_FOUND, Unreadable
 from tierkit.cli.keys import held_key_ids, key_sources
 from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
@@ -17,10 +18,9 @@ from tierkit.cli.settings import Settings, global_options, pass_settings
 from tierkit.cli.text import as_json as to_json
 from tierkit.cli.text import deadline
 from tierkit.cli.where import filters_given, where_options
-from tierkit.entry import CacheEntry, HealthStatus, ProxyEntry, ValueEntry
+from tierkit.entry import CacheEntry, HealthStatus, ValueEntry
 from tierkit.errors import TierUnavailable
 from tierkit.inspection import unheld_keys
-from tierkit.proxy_url import redact
 from tierkit.schema import schema_of
 
 if TYPE_CHECKING:
@@ -108,22 +108,6 @@ def _raise_trouble(cache: CacheManager[Any], key: str | None = None) -> None:
 
 def _left_out(cache: CacheManager[Any]) -> bool:
     return any(level.counters.unreadable or level.counters.corruptions for level in cache.levels)
-
-
-def key_of(settings: Settings, given: str, username: str | None) -> str:
-    """The key that is given, or that of the proxy whose URL is."""
-    if issubclass(settings.entry_type(), ProxyEntry) and "://" in given:
-        return ProxyEntry.key_for(given, username)
-    if username is not None:
-        raise click.UsageError("--username goes with the URL of a proxy, not with a key")
-    return given
-
-
-def shown_key(key: str) -> str:
-    """`key` as an error may show it."""
-    if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password
-        return redact(key)
-    return key if len(key) <= 80 else f"{key[:80]}..."
 
 
 def _print_fields(fields: dict[str, Any]) -> None:

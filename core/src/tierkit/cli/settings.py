@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib
 import logging
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from pydantic import SecretStr
 
 from tierkit.cli.output import LogLines
 from tierkit.errors import CacheConfigError, CacheValidationError
@@ -66,13 +64,17 @@ class Settings:
     def open(self, *, read_only: bool, without_key: bool = False) -> CacheManager[Any]:
         """The cache. Read-only, it creates and changes nothing. Without a key it opens no secret and looks for none."""
         from tierkit.config import CacheConfig
+        from tierkit.keys import new_key
         from tierkit.manager import CacheManager
 
         # Counted whatever the configuration says: the counts tell what could not be read. Watched by nobody: the port
         # of an observer belongs to the program that serves.
         given: dict[str, Any] = {"enable_statistics": True, "observers": ()}
         if without_key:
-            given |= {"encryption_key": _useless_key(), "key_provider": None}  # no other source is asked
+            given |= {
+                "encryption_key": new_key(),
+                "key_provider": None,
+            }  # it opens nothing; no other is asked for
         config = CacheConfig.load(self.config_path, **given)
         return CacheManager(config, entry_type=self.entry_type(), read_only=read_only)
 
@@ -92,10 +94,6 @@ class Settings:
         finally:
             root.removeHandler(handler)
             root.setLevel(before)
-
-
-def _useless_key() -> SecretStr:
-    return SecretStr(base64.urlsafe_b64encode(os.urandom(32)).decode())
 
 
 def load_entry_type(name: str) -> type[CacheEntry]:

@@ -25,10 +25,11 @@ def clean(text: str) -> str:
 def duration(seconds: float) -> str:
     """`seconds` in the one or two largest units: `2 h 5 m`."""
     whole = int(abs(seconds))
-    for unit, size, below in (("d", 86400, "h"), ("h", 3600, "m"), ("m", 60, "s")):
-        if whole >= size:
-            rest = whole % size // int(UNITS[below])
-            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
+    for unit, below in (("d", "h"), ("h", "m"), ("m", "s")):
+        length = int(UNITS[unit])
+        if whole >= length:
+            rest = whole % length // int(UNITS[below])
+            return f"{whole // length} {unit}" + (f" {rest} {below}" if rest else "")
     return f"{whole} s" if whole or not seconds else "< 1 s"
 
 
@@ -36,7 +37,11 @@ def deadline(expires_at: datetime | None, now: datetime) -> str:
     """When a record expires, as seen from `now`."""
     if expires_at is None:
         return "never"
-    left = (expires_at - now).total_seconds()
+    return when((expires_at - now).total_seconds())
+
+
+def when(left: float) -> str:
+    """A moment that comes in `left` seconds, or has been."""
     return f"in {duration(left)}" if left > 0 else f"{duration(left)} ago"
 
 

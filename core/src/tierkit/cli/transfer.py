@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from tierkit.cli.arguments import path_of
 from tierkit.cli.exits import OK, RECORD, TRANSFER
 from tierkit.cli.output import json_option, note, write_json, write_line
 from tierkit.cli.progress import progress
@@ -22,13 +23,7 @@ _KEYS_APART: Final = (
 
 
 def _path(context: click.Context, argument: click.Parameter, value: str | None) -> Path | None:
-    from tierkit.transfer.warming import url_in
-
-    if value is None:
-        return None
-    if url := url_in(value):
-        raise click.BadParameter(f"{url} is a URL, not a file", context, argument)
-    return Path(value)
+    return None if value is None else path_of(context, argument, value)
 
 
 _file = click.argument("path", metavar="FILE", type=click.Path(), callback=_path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tierkit.checks import CREDENTIALS_IN_SOURCE
+from tierkit.cli.arguments import path_of
 from tierkit.cli.exits import OK, STORAGE, TRANSFER, Exit
 from tierkit.cli.output import cell, json_option, show, table, write_json, write_line
 from tierkit.cli.progress import progress
@@ -52,12 +53,7 @@ def _source(context: click.Context, option: click.Parameter, value: str | None) 
 
 
 def _paths(context: click.Context, argument: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
-    from tierkit.transfer.warming import url_in
-
-    for value in values:
-        if url := url_in(value):
-            raise click.BadParameter(f"{url} is a URL, not a file: fetch it first", context, argument)
-    return tuple(map(Path, values))
+    return tuple([path_of(context, argument, value) for value in values])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tierkit.doctor.result import Chart, Examination
 from tierkit.doctor.rows import RowChecks
 from tierkit.errors import CacheCorruptionError, CacheStorageError, PluginError, TierkitError
 from tierkit.findings import Finding
+from tierkit.inspection import size_of
 from tierkit.level import Level
 from tierkit.plugins import PluginRegistry
 from tierkit.progress import Meter, OnProgress
@@ -77,8 +78,7 @@ def _kept_beside(tier: ResolvedTier) -> Iterator[Finding]:
 
 def _check_levels(patient: Patient, stack: Stack[Any], chart: Chart, on_progress: OnProgress | None) -> None:
     levels = [level for level in stack.stored if patient.names(level.name)]
-    total = sum(max(0, level.snapshot().size) for level in levels)
-    meter = Meter("examining", total, on_progress=on_progress, log=logger)
+    meter = Meter("examining", size_of(levels), on_progress=on_progress, log=logger)
     for level in reversed(levels):
         try:
             _check_rows(patient, stack, level, chart, meter)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tierkit import files
 from tierkit.doctor import kinds
 from tierkit.findings import Finding
+from tierkit.storage_checks import mode_of
 
 if TYPE_CHECKING:
     from tierkit.doctor.patients import Patient
@@ -47,8 +48,7 @@ def _check_config(origin: str) -> Iterator[Finding]:
     kind, _, path = origin.partition(" ")
     status = files.stat(os.path.realpath(path)) if kind == "file" else None
     if status is not None and status.st_mode & 0o077:
-        mode = f"mode {modes.S_IMODE(status.st_mode):04o}"
-        yield kinds.KEY_IN_CONFIG.at(path, mode, partial(os.chmod, path, status.st_mode & 0o700))
+        yield kinds.KEY_IN_CONFIG.at(path, mode_of(status), partial(os.chmod, path, status.st_mode & 0o700))
 
 
 def _check_file(patient: Patient, path: Path | None) -> Iterator[Finding]:
@@ -56,9 +56,7 @@ def _check_file(patient: Patient, path: Path | None) -> Iterator[Finding]:
     if path is None or status is None:
         return
     if modes.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-        yield kinds.KEY_EXPOSED.at(
-            str(path), f"mode {modes.S_IMODE(status.st_mode):04o}", partial(os.chmod, str(path), 0o600)
-        )
+        yield kinds.KEY_EXPOSED.at(str(path), mode_of(status), partial(os.chmod, str(path), 0o600))
     if files.others_can_write(os.stat(path.parent)):
         yield kinds.KEY_FOLDER_WRITABLE.at(str(path.parent))
     for folder in filter(None, (_folder_of(tier.options) for tier in patient.stored)):

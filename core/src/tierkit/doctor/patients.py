@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,14 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
-from pydantic import SecretStr
-
 from tierkit.clock import CacheTime
 from tierkit.config import CacheConfig, ResolvedTier
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheConfigError, EncryptionKeyError, TierkitError
 from tierkit.key_sources import KeySources
-from tierkit.keys import Environment
+from tierkit.keys import Environment, new_key
 from tierkit.opening import open_stack, tier_context
 from tierkit.plugins import PluginRegistry
 from tierkit.schema import EntrySchema, schema_of
@@ -100,7 +96,7 @@ class Closed(Patient):
         """A stack that is open for reading; with a key that opens nothing if the real one cannot be used."""
         config = self.config
         if self.key_error:
-            config = config.model_copy(update={"encryption_key": _useless_key(), "key_provider": None})
+            config = config.model_copy(update={"encryption_key": new_key(), "key_provider": None})
         with _opened(partial(open_stack, config, self.schema.entry_type, self.time, True, self.registry)) as stack:
             yield stack
 
@@ -139,10 +135,6 @@ def _opened(opener: partial[Stack[Any]]) -> Iterator[Stack[Any]]:
         stack.halt.set()
         with suppress(TierkitError):  # what it failed at is found when it is examined
             stack.close()
-
-
-def _useless_key() -> SecretStr:
-    return SecretStr(base64.urlsafe_b64encode(os.urandom(32)).decode())
 
 
 def _refuse_unknown(asked: Sequence[str], there: Sequence[str]) -> None:

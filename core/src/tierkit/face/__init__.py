@@ -7,8 +7,8 @@ from tierkit.face.filtering import FilterMethods
 from tierkit.face.health import HealthMethods
 from tierkit.face.leasing import LeaseMethods
 from tierkit.face.queries import QueryMethods
-from tierkit.face.transfer import TransferMethods
 from tierkit.face.upkeep import UpkeepMethods
+from tierkit.face.warming import WarmingMethods
 from tierkit.face.writing import WritingMethods
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "HealthMethods",
     "LeaseMethods",
     "QueryMethods",
-    "TransferMethods",
     "UpkeepMethods",
+    "WarmingMethods",
     "WritingMethods",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tierkit import TierContext, files
 from tierkit_jsonl.batch import Batch
+from tierkit_jsonl.home import META
 from tierkit_jsonl.layout import META_LOCK
 from tierkit_jsonl.lines import MAX_LINE, encode_row, key_crc
 from tierkit_jsonl.locks import ShardLock
@@ -61,7 +62,7 @@ def reopen(store: Store, _: int) -> None:
     lock = ShardLock(os.path.join(directory, META_LOCK), 0.0)
     with closing(lock):
         if lock.try_file():
-            files.unlink(os.path.join(directory, "meta.json.tmp"))
+            files.unlink(os.path.join(directory, f"{META}.tmp"))
 
 
 def write_nothing(store: Store, number: int) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names are quoted, values are bound
 """The tables and indexes, and what makes and migrates them. The format is described in docs/reference/formats.md.
 
 sqlite-utils makes every change. It is imported only when something has to change: importing it costs as much as opening
@@ -45,6 +46,13 @@ USAGE: Final = ("version", "access_count", "last_accessed")
 Indexes = Sequence[tuple[str, ...]]
 """The columns of each index that the settings ask for."""
 
+_STORED: Final[Mapping[ColumnType, tuple[type, ...]]] = {
+    "text": (str,),
+    "integer": (int,),
+    "real": (int, float),
+    "blob": (bytes,),
+}
+"""What a column of each type holds as it is."""
 _ENCRYPTED: Final = "_encrypted"
 _RESERVED: Final = frozenset({*FIXED, "rowid"})
 _REQUIRED: Final = ("key", "version", "purge_at", "row_check", "access_count", "last_accessed")
@@ -262,7 +270,7 @@ def _complete(database: Database, context: TierContext, indexes: Indexes) -> Non
         added = _lacking_columns(context, held)
         for name, kind in added.items():
             table.add_column(name, kind)
-        undeclared.move_into_columns(database.conn, quote(context.namespace), added)
+        _move_into_columns(database.conn, context.namespace, added)
     held = columns_of(database.conn, context.namespace)
     for name in _needless_indexes(database.conn, context, indexes):
         database.execute(f"DROP INDEX {quote(name)}")
@@ -270,6 +278,27 @@ def _complete(database: Database, context: TierContext, indexes: Indexes) -> Non
         database.execute(f"CREATE INDEX {quote(name)} ON {on}")
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _move_into_columns(connection: sqlite3.Connection, table: str, added: Mapping[str, ColumnType]) -> None:
+    """Move what rows hold undeclared into columns that were just added to `table`, so that SQL finds it there.
+
+    What is not of the column's type stays: SQLite might make something else of it, which would not fit the check.
+    """
+    some = " OR ".join("instr(undeclared, ?)" for _ in added)
+    if not some:
+        return
+    found = connection.execute(f"SELECT rowid, undeclared FROM {quote(table)} WHERE {some}", tuple(added)).fetchall()
+    for rowid, text in found:
+        more = undeclared.decode(text) or {}
+        moved = [name for name in added if type(more.get(name)) in _STORED[added[name]]]
+        values = [more.pop(name) for name in moved]
+        changes = "".join(f", {quote(name)} = ?" for name in moved)
+        if moved:
+            connection.execute(
+                f"UPDATE {quote(table)} SET undeclared = ?{changes} WHERE rowid = ?",
+                (undeclared.encode(more), *values, rowid),
+            )
 
 
 def _marks_sql(namespace: str, create: str) -> str:

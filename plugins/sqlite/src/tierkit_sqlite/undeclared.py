@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - names are quoted, values are bound
 """Columns that a table does not have: one text of JSON in each row that has any."""
 
 from __future__ import annotations
@@ -6,17 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from typing import Any, Final
-
-from tierkit import ColumnType
-from tierkit_sqlite.library import sqlite3
-
-_TYPES: Final[Mapping[ColumnType, tuple[type, ...]]] = {
-    "text": (str,),
-    "integer": (int,),
-    "real": (int, float),
-    "blob": (bytes,),
-}
+from typing import Any
 
 
 def encode(undeclared: Mapping[str, Any]) -> str | None:
@@ -38,27 +27,3 @@ def decode(undeclared: Any) -> dict[str, Any] | None:
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-
-
-def move_into_columns(connection: sqlite3.Connection, table: str, added: Mapping[str, ColumnType]) -> None:
-    """Move what rows hold undeclared into columns that were just added to `table`, so that SQL finds it there.
-
-    What is not of the column's type stays: SQLite might make something else of it, which would not fit the check.
-    """
-    some = " OR ".join("instr(undeclared, ?)" for _ in added)
-    if not some:
-        return
-    found = connection.execute(f"SELECT rowid, undeclared FROM {table} WHERE {some}", tuple(added)).fetchall()
-    for rowid, text in found:
-        more = decode(text) or {}
-        moved = [name for name in added if type(more.get(name)) in _TYPES[added[name]]]
-        values = [more.pop(name) for name in moved]
-        changes = "".join(f", {_quoted(name)} = ?" for name in moved)
-        if moved:
-            connection.execute(
-                f"UPDATE {table} SET undeclared = ?{changes} WHERE rowid = ?", (encode(more), *values, rowid)
-            )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""Bringing records in from files."""
+"""Warming: bringing records in from lists of other make."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=CacheEntry)
 
 
-class TransferMethods(WritingMethods[E]):
-    """Bringing records in from files."""
+class WarmingMethods(WritingMethods[E]):
+    """Bringing records in from lists of other make."""
 
     def warm_from_file(
         self,
