@@ -37,7 +37,7 @@ def leases(
         return
     if username is not None:
         raise click.UsageError("--username goes with --release and the URL of a proxy")
-    with settings.open(read_only=True, without_key=True) as cache:
+    with settings.open_to_look("to tell of leases") as cache:
         held = cache.leased()
     if as_json:
         for lease in held:

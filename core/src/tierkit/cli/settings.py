@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tierkit.cli.output import LogLines
-from tierkit.errors import CacheConfigError, CacheValidationError
+from tierkit.cli.exits import describe
+from tierkit.cli.output import LogLines, note
+from tierkit.errors import CacheConfigError, CacheValidationError, EncryptionKeyError
 
 if TYPE_CHECKING:
     from tierkit.config import CacheConfig
@@ -60,6 +61,24 @@ class Settings:
 
             return ProxyEntry
         return load_entry_type(self.entry_type_name)
+
+    def open_to_look(self, purpose: str) -> CacheManager[Any]:
+        """The cache, read-only, for what opens no secret: with a key that opens nothing if the real one cannot be used.
+
+        Args:
+            purpose: What needs no key, for the remark on one that cannot be used: "to count".
+        """
+        try:
+            return self.open(read_only=True)
+        except EncryptionKeyError as error:
+            note(f"tierkit: {describe(error)} (not needed {purpose})")
+        log = logging.getLogger("tierkit")
+        before = log.level
+        log.setLevel(logging.ERROR)  # that the records were sealed with another key is no news
+        try:
+            return self.open(read_only=True, without_key=True)
+        finally:
+            log.setLevel(before)
 
     def open(self, *, read_only: bool, without_key: bool = False) -> CacheManager[Any]:
         """The cache. Read-only, it creates and changes nothing. Without a key it opens no secret and looks for none."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tierkit.cli.exits import describe
-from tierkit.cli.output import bar, cell, json_option, note, show, table, write_json
+from tierkit.cli.output import bar, cell, json_option, show, table, write_json
 from tierkit.cli.progress import progress
 from tierkit.cli.settings import Settings, global_options, pass_settings, refuse_cache_options
 from tierkit.cli.text import size
-from tierkit.errors import EncryptionKeyError, TierUnavailable
+from tierkit.errors import TierUnavailable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tierkit.inspection import LevelSurvey
-    from tierkit.manager import CacheManager
 
 _INTERVAL_SECONDS: Final = 2.0
 _TOP: Final = 12  # sources shown by name; the rest is summed up
@@ -54,7 +51,10 @@ def stats(settings: Settings, url: str | None, interval: float | None, times: in
         raise click.UsageError("--interval and --count go with --watch")
     from tierkit.inspection import survey
 
-    with _open(settings) as cache, progress(settings, "tierkit.inspection", logs=False) as progress_of:
+    with (
+        settings.open_to_look("to count") as cache,
+        progress(settings, "tierkit.inspection", logs=False) as progress_of,
+    ):
         levels = survey(cache.levels, time.time(), progress_of("counting"))
     if as_json:
         write_json({"levels": [vars(level) for level in levels]})
@@ -73,21 +73,6 @@ def _watch(settings: Settings, url: str, interval: float, times: int | None, *, 
     checked = check_url(url)
     with showing(as_json=as_json) as show:
         watch(checked, interval, times, show, time.sleep)
-
-
-def _open(settings: Settings) -> CacheManager[Any]:
-    """The cache; with a key that opens nothing if the real one cannot be used, since none is needed to count."""
-    try:
-        return settings.open(read_only=True)
-    except EncryptionKeyError as error:
-        note(f"tierkit: {describe(error)} (not needed to count)")
-    log = logging.getLogger("tierkit")
-    before = log.level
-    log.setLevel(logging.ERROR)  # that the records were sealed with another key is no news
-    try:
-        return settings.open(read_only=True, without_key=True)
-    finally:
-        log.setLevel(before)
 
 
 def _print(levels: list[LevelSurvey]) -> None:
