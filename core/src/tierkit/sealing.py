@@ -29,6 +29,7 @@ from tierkit.errors import (
 from tierkit.keys import Key, KeyRing
 from tierkit.row import ColumnValue, Row
 from tierkit.schema import ENCRYPTED, EntrySchema
+from tierkit.shapes import Shape
 from tierkit.tokens import SCHEMA_VERSION, encode, held_key, maker_of, mark_of, name_of, open_token
 
 _HEAD: Final = re.compile(rb"[a-z]1\.([0-9a-f]{8})\.")  # of a token of any cipher
@@ -119,10 +120,13 @@ class Sealer(HoldsKeys):
             CacheCorruptionError: The row is not what was written.
             SchemaMismatchError: It is, but a column has a type that this class does not give it.
         """
+        return self._verified(row, self.schema.shapes.of(row.columns))
+
+    def _verified(self, row: Row, shape: Shape) -> dict[str, ColumnValue]:
         key = self._checking_key(row)
         problem = ""
         try:
-            columns = self.schema.normalise(row.columns)
+            columns = self.schema.normalise(row.columns, shape)
         except (TypeError, ValueError, OverflowError) as error:
             problem, columns = str(error), _present(row.columns)
         if not self._fits(row, key, columns):
@@ -166,10 +170,11 @@ class Sealer(HoldsKeys):
             CacheCorruptionError: It is not what was written, or a secret in it was not sealed for it.
             SchemaMismatchError: The entry class cannot hold it.
         """
-        columns = self.verify(row)
+        shape = self.schema.shapes.of(row.columns)
+        columns = self._verified(row, shape)
         secrets = self._open_secrets(row, columns) if self._secrets else {}
         usage = Usage(row.access_count, row.last_accessed)
-        entry = self.schema.decode(row.key, row.version, columns, secrets, usage)
+        entry = self.schema.decode(row.key, row.version, columns, secrets, usage, shape)
         _force(entry, "_fresh_until", columns.get("expires_at", inf))
         _force(entry, "_purge_at", row.purge_at)
         return entry

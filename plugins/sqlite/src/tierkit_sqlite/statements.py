@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
+from sys import intern
 from typing import Any, Final
 
 from tierkit import ColumnType, Row
@@ -48,7 +49,8 @@ class Table:
             columns: Declared types by name, in the table's order, the fixed ones first.
         """
         self.namespace = namespace
-        self.names = tuple(columns)[len(FIXED) :]
+        # Interned, as the names of an entry's fields are: those are found by identity, not letter by letter.
+        self.names = tuple(map(intern, columns))[len(FIXED) :]
         self.types = columns
         self.spoken: Mapping[str, ColumnType] = {}
         self.width = len(columns)
