@@ -11,7 +11,6 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -23,7 +22,7 @@ from pydantic import SecretStr
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.row import ColumnType, ColumnValue, key_digest
-from tierkit.shapes import Shape, Shapes
+from tierkit.shapes import Field, Shape, Shapes
 from tierkit.values import (
     KINDS,
     NORMALISE,
@@ -45,37 +44,6 @@ ENCRYPTED: Final = "_encrypted"
 _ROW_FIELDS: Final = frozenset({"key", "version"})
 _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "check", "row_check"})
 _CHANGING: Final = frozenset(CacheEntry.__struct_fields__) - {"source"}
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of an entry class.
-
-    Attributes:
-        name: The field's name.
-        column: The column's name.
-        type: The column's type.
-        encode: From the field's value to the column's; a secret stays as it is.
-        decode: The way back.
-        normalise: Makes what a tier handed back the column's type again.
-        items: For a tuple, the type of its elements, or those of each; else nothing.
-        nested: Whether the column holds JSON.
-        secret: Whether the column holds ciphertext.
-        optional: Whether None is allowed.
-        required: Whether the class gives no default.
-    """
-
-    name: str
-    column: str
-    type: ColumnType
-    encode: Codec
-    decode: Codec
-    normalise: Codec
-    items: tuple[Any, ...]
-    nested: bool
-    secret: bool
-    optional: bool
-    required: bool
 
 
 class EntrySchema:
@@ -107,7 +75,7 @@ class EntrySchema:
         self._kinds = {field.column: PYTHON[field.type] for field in self.fields}
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
         self._public = frozenset(field.column for field in self.fields if not field.secret)
-        self.shapes = Shapes(self)
+        self.shapes = Shapes(self.fields)
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
         self._by_column = {field.column: field for field in self.fields}
         self._expected = frozenset(field.name for field in self.fields if field.required or field.optional)
@@ -140,6 +108,7 @@ class EntrySchema:
         columns: Mapping[str, Any],
         secrets: Mapping[str, SecretStr],
         usage: Usage,
+        *,
         shape: Shape | None = None,
     ) -> CacheEntry:
         """The entry whose normalised columns and opened secrets (by field name) are given.
@@ -177,9 +146,7 @@ class EntrySchema:
         value = None if field is None or field.secret else getattr(entry, field.name)
         return None if value is None or field is None else cast("ColumnValue", field.encode(value))
 
-    def normalise(
-        self, columns: Mapping[str, ColumnValue], shape: Shape | None = None
-    ) -> dict[str, ColumnValue]:
+    def normalise(self, columns: Mapping[str, ColumnValue], shape: Shape | None = None) -> dict[str, ColumnValue]:
         """`columns`, whose shape may be given, with None left out and each declared one of its own type again.
 
         Raises:
