@@ -24,6 +24,7 @@ WHOLE = (
     "tierkit/keys.py",
     "tierkit/rotation.py",
     "tierkit/sealing.py",
+    "tierkit/shapes.py",
     "tierkit/tokens.py",
     "tierkit/transfer/exported.py",
     "tierkit/transfer/exporting.py",

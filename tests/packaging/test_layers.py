@@ -24,6 +24,7 @@ LAYERS = [
     {"ciphers"},
     {"entry", "metrics", "observers"},
     {"values", "usage", "expiry", "keys"},
+    {"shapes"},
     {"duration", "key_file", "schema", "tokens"},
     {"query"},
     {"filters", "tier"},

@@ -1,6 +1,7 @@
 # ruff: noqa: S608 - the names are constants of the tests
 """Queries of the SQLite tier: by index, in bounded memory, and with what its table does not have."""
 
+import contextlib
 import sys
 import tracemalloc
 from pathlib import Path
@@ -12,8 +13,9 @@ from tests.plugins.sqlite_support import NAMESPACE, PROXY_COLUMNS, assert_nothin
 
 from tierkit import CacheConfigError, Condition, Contains, OneOf, Query, Range
 from tierkit.testing import make_row
-from tierkit_sqlite import SQLiteOptions
+from tierkit_sqlite import SQLiteOptions, queries
 from tierkit_sqlite.queries import Statement
+from tierkit_sqlite.schema import FIXED
 from tierkit_sqlite.statements import Table
 
 COLUMNS = {**PROXY_COLUMNS, "country": "text", "tags": "text"}
@@ -222,3 +224,34 @@ def test_rows_of_the_engine_beside_the_records_need_no_column_of_an_index(path: 
     open_tier(path, context={"columns": COLUMNS}, indexes=["country"]).close()
     beside = {"columns": {"holder": "text"}, "namespace": "proxy__leases", "beside": True}
     open_tier(path, context=beside, indexes=["country"]).close()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("last_accessed", (5.0, 0.0, None)),
+        ("source", ("a", "b", None, 7)),
+        ("failure_count", (1, 2, 1.0, "1", None)),
+    ],
+)
+def test_a_statement_that_was_written_for_one_value_answers_the_others(
+    path: Path, column: str, values: tuple[Any, ...]
+) -> None:
+    rows = [
+        make_row("k1", 1, last_accessed=5.0, source="a", failure_count=1),
+        make_row("k2", 2, source="b", failure_count=2),
+        make_row("k3", 3),
+    ]
+    with contextlib.closing(open_tier(path, context={"columns": COLUMNS})) as tier:
+        tier.put_many(rows)
+        for value in (*values, *reversed(values)):
+            query = Query(conditions=(equal(column, value),), limit=10, order_by="key")
+            assert list(tier.query(query)) == list(query.answer(rows)), value
+
+
+def test_the_statements_that_are_kept_do_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_MOST_WRITTEN", 2)
+    table = Table(NAMESPACE, {**FIXED, "source": "TEXT"})
+    for values in ("a", "ab", "abc", "abcd"):
+        queries._written(table, {"source": "text"}, Query(conditions=(equal("source", *values),)))
+        assert 0 < len(table.written) <= 2

@@ -19,7 +19,8 @@ from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
 from tierkit.offers import nearest
 from tierkit.query import Condition, Contains, OneOf, Query, Range, Test
-from tierkit.schema import EntrySchema, Field
+from tierkit.schema import EntrySchema
+from tierkit.shapes import Field
 from tierkit.values import KINDS, NORMALISE, Unfit
 
 _UNORDERED: Final = "holds JSON, which has no order"
@@ -71,8 +72,9 @@ class Filters:
         order_by: str | None = None,
         descending: bool = False,
         limit: int | None = None,
+        also: tuple[Condition, ...] = (),
     ) -> Query:
-        """The query that is meant.
+        """The query that is meant, with the conditions `also` after those of the filters.
 
         Raises:
             CacheValidationError: There is no such field, it is a secret or has no order, a value is not of its type, or
@@ -80,7 +82,7 @@ class Filters:
         """
         if limit is not None and (type(limit) is not int or limit < 0):
             raise CacheValidationError(f"limit must be a whole number from 0 on, or None for all, not {limit!r}")
-        conditions = tuple([self._condition(name, given) for name, given in filters.items()])
+        conditions = (*[self._condition(name, given) for name, given in filters.items()], *also)
         if order_by is None:
             return Query(conditions=conditions, limit=limit)
         name = str(order_by)

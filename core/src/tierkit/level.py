@@ -261,9 +261,15 @@ class Level:
 
     def query(self, query: Query) -> Iterator[list[Any]]:
         """What `query` asks for, many records at a time, since they come fast; else as `scan`."""
+        if query.limit is not None and query.limit <= QUERY_STEP:
+            yield self.call(self._all, query)
+            return
         records = self.call(self._begun, "query", partial(self.tier.query, query))
         while some := self.call(list, islice(records, QUERY_STEP)):
             yield some
+
+    def _all(self, query: Query) -> list[Any]:
+        return [*self._begun("query", partial(self.tier.query, query))]
 
     def _begun(self, name: str, look: Callable[[], object]) -> Iterator[Any]:
         records = look()

@@ -21,7 +21,7 @@ HELD_WHOLE: Final = 1000
 """Up to this limit the records of an ordered answer are held in memory; above, only what orders them."""
 
 _OWN: Final = frozenset({"key", "version", "access_count", "last_accessed"})
-_USAGE: Final = ("access_count", "last_accessed")
+_USAGE: Final = frozenset({"access_count", "last_accessed"})
 _RANKS: Final = {type(None): 0, bool: 1, int: 1, float: 1, str: 2, bytes: 3}
 
 R = TypeVar("R", bound=Record)
@@ -149,7 +149,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def goes_by_usage(self) -> bool:
         """Whether reads of a record change the answer."""
-        return self.order_by in _USAGE or any(column in _USAGE for column, _ in self.conditions)
+        return self.order_by in _USAGE or not _USAGE.isdisjoint([column for column, _ in self.conditions])
 
     @property
     def is_held_whole(self) -> bool:

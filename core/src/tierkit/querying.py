@@ -40,7 +40,7 @@ class Querying(Generic[E]):
         (damaged ones, which are evicted now) it is asked again, for all.
         """
         level = self.stack.lowest()
-        return iter(()) if level is None else islice(self._found(level, query), query.limit)
+        return iter(()) if level is None else islice(chain.from_iterable(self._found(level, query)), query.limit)
 
     def count(self, query: Query) -> int:
         """How many records match: what the tier itself counts, where nothing else has to be looked at."""
@@ -49,34 +49,33 @@ class Querying(Generic[E]):
             return level.call(level.tier.count, query)
         return sum(1 for _ in self.select(replace(query, order_by=None, limit=None)))
 
-    def _found(self, level: Level, query: Query) -> Iterator[E]:
+    def _found(self, level: Level, query: Query) -> Iterator[list[E]]:
         owed = set(self.stack.owing.intents)
         some = replace(query, limit=query.limit + len(owed)) if owed and query.limit is not None else query
-        opened, seen = self.stack.opened, set()
+        seen: set[str] = set()
         try:
-            for record in self._records(level, some, owed):
-                entry = opened(level, record)
-                if entry is not None:
-                    if query.limit is not None:
-                        seen.add(entry.key)
-                    yield entry
+            for records in self._records(level, some, owed):
+                entries = self.stack.all_opened(level, records)
+                yield entries
+                if query.limit is not None:
+                    seen.update([entry.key for entry in entries])
         except _Short:
-            every = self._found(level, replace(query, limit=None))
-            yield from (entry for entry in every if entry.key not in seen)
+            for entries in self._found(level, replace(query, limit=None)):
+                yield [entry for entry in entries if entry.key not in seen]
 
-    def _records(self, level: Level, query: Query, owed: set[str]) -> Iterator[Any]:
-        held = _answered(level, query)
+    def _records(self, level: Level, query: Query, owed: set[str]) -> Iterator[list[Any]]:
+        answered = _answered(level, query)
         if not owed:
-            return held
-        held = (record for record in held if record.key not in owed)
+            return answered
+        held = (record for record in chain.from_iterable(answered) if record.key not in owed)
         late = replace(query, limit=None).answer(self.stack.owed_or_paid(level, owed))
         if query.order_by is None:
-            return chain(held, late)
-        return heapq.merge(held, late, key=query.position, reverse=query.descending)
+            return ([record] for record in chain(held, late))
+        return ([record] for record in heapq.merge(held, late, key=query.position, reverse=query.descending))
 
 
-def _answered(level: Level, query: Query) -> Iterator[Any]:
-    """What the tier answers.
+def _answered(level: Level, query: Query) -> Iterator[list[Any]]:
+    """What the tier answers, many records at a time.
 
     Raises:
         _Short: After that, where there may be more.
@@ -84,6 +83,6 @@ def _answered(level: Level, query: Query) -> Iterator[Any]:
     answered = 0
     for some in level.query(query):
         answered += len(some)
-        yield from some
+        yield some
     if answered == query.limit:
         raise _Short

@@ -11,7 +11,6 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -23,14 +22,13 @@ from pydantic import SecretStr
 from tierkit.entry import CacheEntry, Usage
 from tierkit.errors import CacheValidationError, SchemaMismatchError
 from tierkit.row import ColumnType, ColumnValue, key_digest
+from tierkit.shapes import Field, Shape, Shapes
 from tierkit.values import (
-    AS_IT_IS,
     KINDS,
     NORMALISE,
     PYTHON,
     Codec,
     Unfit,
-    decoder_of,
     enum_encoder,
     json_encoder,
     refuse_none,
@@ -48,37 +46,6 @@ _RESERVED: Final = frozenset({"access_count", "last_accessed", "purge_at", "chec
 _CHANGING: Final = frozenset(CacheEntry.__struct_fields__) - {"source"}
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of an entry class.
-
-    Attributes:
-        name: The field's name.
-        column: The column's name.
-        type: The column's type.
-        encode: From the field's value to the column's; a secret stays as it is.
-        decode: The way back.
-        normalise: Makes what a tier handed back the column's type again.
-        items: For a tuple, the type of its elements, or those of each; else nothing.
-        nested: Whether the column holds JSON.
-        secret: Whether the column holds ciphertext.
-        optional: Whether None is allowed.
-        required: Whether the class gives no default.
-    """
-
-    name: str
-    column: str
-    type: ColumnType
-    encode: Codec
-    decode: Codec
-    normalise: Codec
-    items: tuple[Any, ...]
-    nested: bool
-    secret: bool
-    optional: bool
-    required: bool
-
-
 class EntrySchema:
     """An entry class, compiled.
 
@@ -89,6 +56,7 @@ class EntrySchema:
         columns: Column types by name, in order.
         secrets: The fields that are secret.
         bound: The public fields that secrets are bound to.
+        shapes: What is known of rows with the same columns.
     """
 
     def __init__(self, entry_type: type[CacheEntry]) -> None:
@@ -106,9 +74,8 @@ class EntrySchema:
         self._normalise = {field.column: field.normalise for field in self.fields}
         self._kinds = {field.column: PYTHON[field.type] for field in self.fields}
         self._encoding = [(field.name, field.column, field.encode, field.optional) for field in self.fields]
-        public = [field for field in self.fields if not field.secret]
-        self._public = frozenset(field.column for field in public)
-        self._decoding = [(field.name, decoder_of(field.decode)) for field in public if field.decode is not AS_IT_IS]
+        self._public = frozenset(field.column for field in self.fields if not field.secret)
+        self.shapes = Shapes(self.fields)
         self._sized = [field.column for field in self.fields if field.type in ("text", "blob")]
         self._by_column = {field.column: field for field in self.fields}
         self._expected = frozenset(field.name for field in self.fields if field.required or field.optional)
@@ -141,25 +108,35 @@ class EntrySchema:
         columns: Mapping[str, Any],
         secrets: Mapping[str, SecretStr],
         usage: Usage,
+        *,
+        shape: Shape | None = None,
     ) -> CacheEntry:
         """The entry whose normalised columns and opened secrets (by field name) are given.
+
+        Args:
+            key: Its key.
+            version: Its version.
+            columns: What `normalise` answered.
+            secrets: Opened, by field name.
+            usage: Its usage.
+            shape: Of the columns, or of what they were before; found if it is not given.
 
         Raises:
             SchemaMismatchError: A column is missing that the class requires, or does not fit it.
         """
+        shape = shape or self.shapes.of(columns)
         names = self._public  # a column that is no secret has the name of its field
-        known = columns if columns.keys() <= names else {name: columns[name] for name in columns.keys() & names}
+        known = columns if shape.public else {name: columns[name] for name in columns.keys() & names}
         values: dict[str, Any] = {**known, **secrets, "key": key, "version": version, "_usage": usage}
         name = ""
         try:
-            for name, decode in self._decoding:
-                if name in known:
-                    values[name] = decode(known[name])
+            for name, decode in shape.decoding:
+                values[name] = decode(values[name])
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise SchemaMismatchError(
                 f"record {key_digest(key)}: {self.entry_type.__name__}.{name} cannot hold what is stored: {error}"
             ) from None
-        if not self._expected <= values.keys():
+        if shape.lacking and not self._expected <= values.keys():
             self._fill_in(key, values)
         return self._made(key, values)
 
@@ -169,12 +146,14 @@ class EntrySchema:
         value = None if field is None or field.secret else getattr(entry, field.name)
         return None if value is None or field is None else cast("ColumnValue", field.encode(value))
 
-    def normalise(self, columns: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
-        """`columns` with None left out and each declared one of its own type again.
+    def normalise(self, columns: Mapping[str, ColumnValue], shape: Shape | None = None) -> dict[str, ColumnValue]:
+        """`columns`, whose shape may be given, with None left out and each declared one of its own type again.
 
         Raises:
             ValueError, TypeError: A column holds what its type cannot have come from.
         """
+        if (shape or self.shapes.of(columns)).normal:
+            return dict(columns)
         own, kinds = self._normalise, self._kinds
         # Nearly always each has its type as it is: a call for each column would take a third of opening a row.
         return {

@@ -8,7 +8,7 @@ everything in it but its usage.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hmac import compare_digest
 from math import inf
 from typing import Any, Final
@@ -29,6 +29,7 @@ from tierkit.errors import (
 from tierkit.keys import Key, KeyRing
 from tierkit.row import ColumnValue, Row
 from tierkit.schema import ENCRYPTED, EntrySchema
+from tierkit.shapes import Shape
 from tierkit.tokens import SCHEMA_VERSION, encode, held_key, maker_of, mark_of, name_of, open_token
 
 _HEAD: Final = re.compile(rb"[a-z]1\.([0-9a-f]{8})\.")  # of a token of any cipher
@@ -119,13 +120,18 @@ class Sealer(HoldsKeys):
             CacheCorruptionError: The row is not what was written.
             SchemaMismatchError: It is, but a column has a type that this class does not give it.
         """
+        return dict(self._verified(row, self.schema.shapes.of(row.columns)))
+
+    def _verified(self, row: Row, shape: Shape) -> Mapping[str, ColumnValue]:
+        """What `verify` answers, or the row's own columns if that is the same."""
         key = self._checking_key(row)
         problem = ""
+        reals: Iterable[str] | None = shape.reals
         try:
-            columns = self.schema.normalise(row.columns)
+            columns = row.columns if shape.normal else self.schema.normalise(row.columns, shape)
         except (TypeError, ValueError, OverflowError) as error:
-            problem, columns = str(error), _present(row.columns)
-        if not self._fits(row, key, columns):
+            problem, columns, reals = str(error), _present(row.columns), None
+        if not self._fits(row, key, columns, reals):
             raise CacheCorruptionError(f"{name_of(row)} is not what was written: its check does not fit")
         if problem:
             name = self.schema.entry_type.__name__
@@ -166,10 +172,11 @@ class Sealer(HoldsKeys):
             CacheCorruptionError: It is not what was written, or a secret in it was not sealed for it.
             SchemaMismatchError: The entry class cannot hold it.
         """
-        columns = self.verify(row)
+        shape = self.schema.shapes.of(row.columns)
+        columns = self._verified(row, shape)
         secrets = self._open_secrets(row, columns) if self._secrets else {}
         usage = Usage(row.access_count, row.last_accessed)
-        entry = self.schema.decode(row.key, row.version, columns, secrets, usage)
+        entry = self.schema.decode(row.key, row.version, columns, secrets, usage, shape=shape)
         _force(entry, "_fresh_until", columns.get("expires_at", inf))
         _force(entry, "_purge_at", row.purge_at)
         return entry
@@ -303,7 +310,7 @@ class Sealer(HoldsKeys):
                     columns[column], self._binding(primary, key, name, where)
                 )
 
-    def _open_secrets(self, row: Row, columns: dict[str, Any]) -> dict[str, SecretStr]:
+    def _open_secrets(self, row: Row, columns: Mapping[str, Any]) -> dict[str, SecretStr]:
         where = self._where(columns)
         opened = {}
         for name, column in self._secrets:
@@ -334,19 +341,20 @@ class Sealer(HoldsKeys):
         keyed = self._ring is not None or self._secrets
         return _check_of(self._primary() if keyed else None, self._covered(key, version, purge_at, columns))
 
-    def _covered(self, key: str, version: int, purge_at: float, columns: Mapping[str, Any]) -> bytes:
+    def _covered(
+        self, key: str, version: int, purge_at: float, columns: Mapping[str, Any], reals: Iterable[str] | None = None
+    ) -> bytes:
         # One form for 3600 and 3600.0: a tier may not tell them apart, nor this class know the column's type.
-        whole = {
-            name: int(value)
-            for name, value in columns.items()
-            if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT
-        }
-        covered = {**columns, **whole} if whole else columns
+        covered = dict(columns)
+        for name in columns if reals is None else reals:
+            value = columns[name]
+            if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT:
+                covered[name] = int(value)
         return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), covered))
 
-    def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any]) -> bool:
+    def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any], reals: Iterable[str] | None = None) -> bool:
         try:
-            covered = self._covered(row.key, row.version, row.purge_at, columns)
+            covered = self._covered(row.key, row.version, row.purge_at, columns, reals)
             return compare_digest(_check_of(key, covered), row.check)
         except (TypeError, ValueError, OverflowError, RecursionError):
             return False

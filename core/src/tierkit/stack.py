@@ -400,6 +400,21 @@ class Stack(Upkeep, Generic[E]):
             record = None if held is None else held.row
         return None if record is None else self.open_row(level, record)
 
+    def all_opened(self, level: Level, records: Sequence[Any]) -> list[E]:
+        """The entries of what a query of `level` found: as `opened`, without those that are None."""
+        if not level.live and not any(map(is_owed, records)):
+            with suppress(CacheCorruptionError, KeyNotHeldError, SchemaMismatchError):  # then one by one, to see which
+                return self._all_read(records)
+        opened = self.opened
+        return [entry for record in records if (entry := opened(level, record)) is not None]
+
+    def _all_read(self, rows: Sequence[Row]) -> list[E]:
+        entries = [*map(self.sealer.open, rows)]
+        for row in rows:
+            self.versions.observe(row.version)
+            self.note_outdated(row)
+        return cast("list[E]", entries)
+
     # -- promotion ---------------------------------------------------------------------------------------------------
 
     def _promote(self, entry: E, row: Row | None, depth: int, expected: int, started: float) -> bool:

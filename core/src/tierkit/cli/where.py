@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from tierkit.entry import CacheEntry, HealthStatus
 from tierkit.filters import above, at_least, at_most, below, contains, filters_of
 from tierkit.query import Range
-from tierkit.schema import Field, schema_of
+from tierkit.schema import schema_of
+from tierkit.shapes import Field
 from tierkit.values import KINDS
 
 _FORM: Final = re.compile(r"(\w+)(>=|<=|=|>|<)(.*)", re.DOTALL)

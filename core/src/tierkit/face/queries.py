@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from msgspec.structs import replace
-
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
 from tierkit.face.base import Face
@@ -82,9 +80,9 @@ class QueryMethods(Face[E]):
         found = Querying(self._stack).select(query)
         if include_expired:
             return found
-        now = self._time.now
+        now, monotonic, offset = self._time.now, self._time.monotonic, self._time.offset
         # The deadline has to be computed; what was just opened has it at hand.
-        return (entry for entry in found if now() < entry._fresh_until or now() < entry._deadline)
+        return (entry for entry in found if monotonic() + offset < entry._fresh_until or now() < entry._deadline)
 
     def count(self, *, include_expired: bool = False, where: Mapping[str, Any] | None = None, **filters: Any) -> int:
         """How many records `select` would find with these filters, at the cost of finding and not of reading them.
@@ -101,12 +99,12 @@ class QueryMethods(Face[E]):
         self, where: Mapping[str, Any] | None, filters: Mapping[str, Any], include_expired: bool, **order: Any
     ) -> Query:
         self._check_open()
-        query = filters_of(self._stack.sealer.schema).query({**(where or {}), **filters}, **order)
+        fresh = () if include_expired else (fresh_at(self._time.now()),)
+        asked = {**where, **filters} if where else filters
+        query = filters_of(self._stack.sealer.schema).query(asked, also=fresh, **order)
         if query.goes_by_usage:
             self._stack.flush()
-        if include_expired:
-            return query
-        return replace(query, conditions=(*query.conditions, fresh_at(self._time.now())))
+        return query
 
     def size(self) -> int:
         """How many records the authority holds, expired ones that were not swept yet included. Blocks on I/O.

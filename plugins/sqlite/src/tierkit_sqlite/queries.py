@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tierkit import ColumnType, Condition, Contains, OneOf, Query, Range, Row
+from tierkit import ColumnType, ColumnValue, Condition, Contains, OneOf, Query, Range, Row
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.schema import FIXED, quote
 from tierkit_sqlite.statements import Table
@@ -21,6 +21,10 @@ from tierkit_sqlite.work import check_width, fetch
 
 MOST_VALUES: Final = 500
 """Of one condition that are bound: SQLite takes 999 at the least."""
+_MOST_WRITTEN: Final = 256
+"""Statements that are kept for a table."""
+_MOST_SHAPED: Final = 8
+"""Values of one condition up to which its statement is kept."""
 _OWN: Final = ("key", "version", "access_count", "last_accessed")
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "text": (str,),
@@ -48,6 +52,8 @@ class Statement:
         exact: Whether the clauses are all that is asked; else what they find has to be looked at.
         ordered: Whether the table can give the order that is asked for, or none is.
         narrow: Whether a clause may leave out most of the table, so that an index may help.
+        values: What the clauses bind.
+        first: The statement that reads the rows themselves, up to a limit.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, ColumnType], query: Query) -> None:
@@ -61,6 +67,7 @@ class Statement:
         where = f" WHERE {' AND '.join(clause.sql for clause in clauses)}" if clauses else ""
         self.source = f"FROM {quote(table.namespace)}{where}"
         self.order = _order(query) if self.ordered else ""
+        self.first = f"SELECT * {self.source}{self.order} LIMIT ?"
 
     def _clause(self, condition: Condition) -> Clause | None:
         """What says `condition`; None if nothing does."""
@@ -73,12 +80,52 @@ class Statement:
         return _contains(column, test) if isinstance(test, Contains) else _range(column, kind, test)
 
 
+def _written(
+    table: Table, columns: Mapping[str, ColumnType], query: Query
+) -> tuple[Statement, tuple[ColumnValue, ...]]:
+    """The statement for `query` and what it binds: written once for all queries that differ in their values alone."""
+    shape, given = _shape(query), _given(query)
+    held = table.written.get(shape)
+    if held is not None:
+        return held, given
+    statement = Statement(table, columns, query)
+    if shape is not None and statement.values == given:  # else it goes by the values
+        if len(table.written) >= _MOST_WRITTEN:
+            table.written.clear()
+        table.written[shape] = statement
+    return statement, statement.values
+
+
+def _shape(query: Query) -> tuple[Any, ...] | None:
+    """What `query` is, but for its values and its limit; None where the statement goes by the values."""
+    parts: list[Any] = [query.order_by, query.descending]
+    for column, test in query.conditions:
+        if isinstance(test, Range):
+            parts.append((column, type(test.low), type(test.high), test.above, test.below, test.or_none))
+        elif isinstance(test, OneOf) and column != "last_accessed" and len(test.values) <= _MOST_SHAPED:
+            parts.append((column, *map(type, test.values)))
+        else:
+            return None
+    return tuple(parts)
+
+
+def _given(query: Query) -> tuple[ColumnValue, ...]:
+    """The values in the conditions of a query that has a shape."""
+    given: list[ColumnValue] = []
+    for _, test in query.conditions:
+        if isinstance(test, OneOf):
+            given += test.values
+        elif isinstance(test, Range):
+            given += (test.low, test.high)
+    return tuple([value for value in given if value is not None])
+
+
 def first(cursor: sqlite3.Cursor, table: Table, columns: Mapping[str, ColumnType], query: Query) -> list[Row] | None:
     """What `query`, which has a limit, asks for; None if that takes more than one statement."""
-    statement = Statement(table, columns, query)
+    statement, values = _written(table, columns, query)
     if not (statement.exact and statement.ordered):
         return None
-    found = fetch(cursor, f"SELECT * {statement.source}{statement.order} LIMIT ?", (*statement.values, query.limit))
+    found = fetch(cursor, statement.first, (*values, query.limit))
     check_width(found, table.width)
     rows = [row for values in found if (row := table.row(values)) is not None]
     return rows if len(rows) == len(found) else None  # others may be there in place of those that are damaged

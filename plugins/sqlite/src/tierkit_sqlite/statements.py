@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
+from sys import intern
 from typing import Any, Final
 
 from tierkit import ColumnType, Row
@@ -37,6 +38,7 @@ class Table:
         names: The columns after the fixed ones, in the table's order.
         types: The declared type of each column.
         spoken: Those of the columns that queries can speak of, once one has looked.
+        written: Statements of queries, by the shape of these.
         width: How many columns the table has.
     """
 
@@ -48,9 +50,11 @@ class Table:
             columns: Declared types by name, in the table's order, the fixed ones first.
         """
         self.namespace = namespace
-        self.names = tuple(columns)[len(FIXED) :]
+        # Interned, as the names of an entry's fields are: those are found by identity, not letter by letter.
+        self.names = tuple(map(intern, columns))[len(FIXED) :]
         self.types = columns
         self.spoken: Mapping[str, ColumnType] = {}
+        self.written: dict[Any, Any] = {}
         self.width = len(columns)
         self._known = frozenset(self.names)
         self._pick = _picker(self.names)
@@ -162,13 +166,15 @@ class Table:
             and type(key) is str
         ):
             return None
-        columns = dict(zip(self.names, values, strict=True))
+        columns = dict(zip(self.names, values))  # noqa: B905 - `check_width` has looked, and strict costs a fifth
         if undeclared is not None:
             more = decode(undeclared)
             if more is None:
                 return None
             columns.update(more)
-        return Row(key, version, purge_at, check, columns, *_usage(count, last_accessed))
+        if not (0 <= count <= _MOST_USES and 0.0 <= last_accessed <= _LATEST_USE):
+            count, last_accessed = _usage(count, last_accessed)
+        return Row(key, version, purge_at, check, columns, count, last_accessed)
 
     def _undeclared(self, columns: Mapping[str, Any]) -> str | None:
         return encode({name: value for name, value in columns.items() if name not in self._known})
