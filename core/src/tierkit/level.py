@@ -259,9 +259,15 @@ class Level:
         while (record := self.call(next, records, end)) is not end:
             yield record
 
+    def scan_in_steps(self) -> Iterator[list[Any]]:
+        """As `scan`, many records at a time, for what goes through all of them fast."""
+        return self._in_steps(self.call(self._begun, "scan", self.tier.scan))
+
     def query(self, query: Query) -> Iterator[list[Any]]:
         """What `query` asks for, many records at a time, since they come fast; else as `scan`."""
-        records = self.call(self._begun, "query", partial(self.tier.query, query))
+        return self._in_steps(self.call(self._begun, "query", partial(self.tier.query, query)))
+
+    def _in_steps(self, records: Iterator[Any]) -> Iterator[list[Any]]:
         while some := self.call(list, islice(records, QUERY_STEP)):
             yield some
 
