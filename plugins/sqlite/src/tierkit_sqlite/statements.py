@@ -162,7 +162,7 @@ class Table:
             and type(key) is str
         ):
             return None
-        columns = dict(zip(self.names, values))  # noqa: B905 - the width was looked at; a rowid may follow
+        columns = dict(zip(self.names, values, strict=False))  # callers looked at the width; a rowid may follow
         if undeclared is not None:
             more = decode(undeclared)
             if more is None:
