@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks.measuring import Figure, ratio_figure, side_by_side
 from benchmarks.records import KEY, entries
-from tierkit import CacheConfig, CacheManager, Row
+from tierkit import CacheConfig, CacheManager, Row, files
 
 RECORDS: Final = 100_000
 MOST_MEGABYTES: Final = 50
@@ -45,7 +45,7 @@ def figures(folder: Path) -> list[Figure]:
             f"export of {RECORDS:,} records with secrets from SQLite to JSON Lines",
             taken["export"],
             taken["bare export"],
-            "encoding the same mappings, writing and flushing",
+            "encoding the same mappings, writing, flushing and renaming",
             4,
         ),
         ratio_figure(
@@ -72,12 +72,14 @@ def _parsed(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _encode_and_write(mappings: list[dict[str, Any]], path: Path) -> None:
-    encode = msgspec.json.Encoder().encode
-    with path.open("wb") as file:
+    encode, beside = msgspec.json.Encoder().encode, path.with_suffix(".new")
+    with beside.open("wb") as file:
         for mapping in mappings:
             file.write(encode(mapping) + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    beside.replace(path)
+    files.fsync_dir(str(path.parent))
 
 
 def _decode_and_put(path: Path, folder: Path) -> None:

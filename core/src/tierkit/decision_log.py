@@ -46,7 +46,7 @@ class DecisionLog:
     def __init__(self, decisions: Decisions, authority: Level, sides: SideTiers, versions: VersionClock) -> None:
         """Keep `decisions` in a side store of `authority`."""
         self._decisions = decisions
-        self._authority = authority
+        self._level = authority
         self._side = SideStore("decisions", DecisionRow, authority, sides, versions, counted=False)
         self._rows: deque[DecisionRow] = deque()
 
@@ -63,7 +63,7 @@ class DecisionLog:
             while len(self._rows) > ROWS_KEPT:
                 self._side.discard(self._rows.popleft())
         except Exception as error:  # noqa: BLE001 - whatever a tier raises: nothing depends on it
-            self._authority.counters.failures += self._authority.counters.step
+            self._level.counters.failures += self._level.counters.step
             logger.warning("decisions could not be kept: %s: %s", type(error).__name__, str(error))
 
     def of(self, key: str) -> Iterator[Note]:

@@ -259,12 +259,17 @@ class Level:
         while (record := self.call(next, records, end)) is not end:
             yield record
 
+    def scan_in_steps(self) -> Iterator[list[Any]]:
+        """As `scan`, many records at a time, for what goes through all of them fast."""
+        return self._in_steps(self.call(self._begun, "scan", self.tier.scan))
+
     def query(self, query: Query) -> Iterator[list[Any]]:
         """What `query` asks for, many records at a time, since they come fast; else as `scan`."""
         if query.limit is not None and query.limit <= QUERY_STEP:
-            yield self.call(self._all, query)
-            return
-        records = self.call(self._begun, "query", partial(self.tier.query, query))
+            return iter([self.call(self._all, query)])
+        return self._in_steps(self.call(self._begun, "query", partial(self.tier.query, query)))
+
+    def _in_steps(self, records: Iterator[Any]) -> Iterator[list[Any]]:
         while some := self.call(list, islice(records, QUERY_STEP)):
             yield some
 

@@ -131,7 +131,7 @@ class Sealer(HoldsKeys):
             columns = row.columns if shape.normal else self.schema.normalise(row.columns, shape)
         except (TypeError, ValueError, OverflowError) as error:
             problem, columns, reals = str(error), _present(row.columns), None
-        if not self._fits(row, key, columns, reals):
+        if not self._fits(row, key, _whole(columns, reals)):
             raise CacheCorruptionError(f"{name_of(row)} is not what was written: its check does not fit")
         if problem:
             name = self.schema.entry_type.__name__
@@ -183,14 +183,17 @@ class Sealer(HoldsKeys):
 
     # -- to files and from files ---------------------------------------------------------------------------------------
 
-    def intact(self, row: Row) -> dict[str, ColumnValue]:
+    def intact(self, row: Row) -> Mapping[str, ColumnValue]:
         """The columns of `row`, None left out, if its check fits: as `verify`, but as the tier hands them back.
 
         Raises:
             KeyNotHeldError, CacheCorruptionError, SchemaMismatchError: As `verify`.
         """
-        columns = _present(row.columns)
-        return columns if self._fits(row, self._checking_key(row), columns) else self.verify(row)
+        columns, whole = row.columns, _whole(row.columns)
+        key = self._checking_key(row)
+        if not self._fits(row, key, whole):
+            return self.verify(row)
+        return columns if len(columns) == len(whole) else _present(columns)
 
     def unsealed(self, row: Row) -> dict[str, ColumnValue]:
         """The columns of `row`, with the secrets of this class in the clear, by the names of their fields.
@@ -339,40 +342,55 @@ class Sealer(HoldsKeys):
 
     def _check(self, key: str, version: int, purge_at: float, columns: Mapping[str, Any]) -> str:
         keyed = self._ring is not None or self._secrets
-        return _check_of(self._primary() if keyed else None, self._covered(key, version, purge_at, columns))
+        return _check_of(self._primary() if keyed else None, self._covered(key, version, purge_at, _whole(columns)))
 
-    def _covered(
-        self, key: str, version: int, purge_at: float, columns: Mapping[str, Any], reals: Iterable[str] | None = None
-    ) -> bytes:
-        # One form for 3600 and 3600.0: a tier may not tell them apart, nor this class know the column's type.
-        covered = dict(columns)
-        for name in columns if reals is None else reals:
-            value = columns[name]
-            if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT:
-                covered[name] = int(value)
-        return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), covered))
+    def _covered(self, key: str, version: int, purge_at: float, whole: Mapping[str, Any]) -> bytes:
+        return encode((self.schema.namespace, SCHEMA_VERSION, key, version, float(purge_at), whole))
 
-    def _fits(self, row: Row, key: Key | None, columns: Mapping[str, Any], reals: Iterable[str] | None = None) -> bool:
+    def _fits(self, row: Row, key: Key | None, whole: Mapping[str, Any]) -> bool:
         try:
-            covered = self._covered(row.key, row.version, row.purge_at, columns, reals)
+            covered = self._covered(row.key, row.version, row.purge_at, whole)
             return compare_digest(_check_of(key, covered), row.check)
         except (TypeError, ValueError, OverflowError, RecursionError):
             return False
 
     def _checking_key(self, row: Row) -> Key | None:
         check = _text(row.check)
-        if check.startswith("c1."):
-            if self._secrets:
-                raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
-            return None
         keyed = _KEYED.fullmatch(check)
-        if keyed is None:
+        if keyed is not None:
+            return held_key(self._ring, keyed[1], row)
+        if not check.startswith("c1."):
             raise CacheCorruptionError(f"{name_of(row)} has no check that can be read")
-        return held_key(self._ring, keyed[1], row)
+        if self._secrets:
+            raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
+        return None
 
 
 def _present(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if value is not None}
+
+
+def _whole(columns: Mapping[str, Any], reals: Iterable[str] | None = None) -> dict[str, Any]:
+    """`columns` as checks cover them: without None, and with one form for 3600 and 3600.0.
+
+    A tier may not tell these apart, nor a class know the type of the column.
+
+    Args:
+        columns: By name.
+        reals: Those that hold floats, if that is known; then none of `columns` is None.
+    """
+    if reals is not None:
+        covered = dict(columns)
+        for name in reals:
+            value = covered[name]
+            if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT:
+                covered[name] = int(value)
+        return covered
+    return {
+        name: int(value) if type(value) is float and value.is_integer() and -_EXACT < value < _EXACT else value
+        for name, value in columns.items()
+        if value is not None
+    }
 
 
 def _text(value: object) -> str:

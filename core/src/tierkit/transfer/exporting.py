@@ -7,8 +7,8 @@ picture of a single one. What the authority is owed counts, and not what it has 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +34,11 @@ from tierkit.transfer.results import ExportResult
 logger: Final = logging.getLogger("tierkit.transfer")
 
 Record = Row | CacheEntry
-_BATCH: Final = 500
 _WARNED: Final = 20
 
 
-def held(stack: Stack[Any]) -> Iterator[Record]:
-    """What the cache holds: of each key what counts, from the authority or from who holds it for that.
+def held(stack: Stack[Any]) -> Iterator[list[Record]]:
+    """What the cache holds, in batches: of each key what counts, from the authority or from who holds it for that.
 
     Touches neither usage nor statistics, and evicts nothing.
 
@@ -55,8 +54,9 @@ def held(stack: Stack[Any]) -> Iterator[Record]:
             f"{authority.name} ({authority.kind}) is out of service, and what it alone has would be left out"
         )
     owed = _owed(stack) if authority in stack.stored else {}
-    yield from (record for record in authority.scan() if record.key not in owed)
-    yield from (row for row in owed.values() if row is not None)
+    for records in authority.scan_in_steps():
+        yield [record for record in records if record.key not in owed] if owed else records
+    yield [row for row in owed.values() if row is not None]
 
 
 def _owed(stack: Stack[Any]) -> dict[str, Row | None]:
@@ -119,10 +119,9 @@ class Export:
 
     def _all(self, meter: Meter) -> Iterator[FlatRecord]:
         yield self._head().flat()
-        records = held(self._stack)
-        while some := list(islice(records, _BATCH)):
-            yield from self._flat(some)
-            meter.advance(len(some))
+        for records in held(self._stack):
+            yield from self._flat(records)
+            meter.advance(len(records))
         meter.finish()
         yield self.tally.flat()
 
@@ -159,15 +158,18 @@ class Export:
 
     def _count_keys(self, records: list[FlatRecord]) -> None:
         """Which keys the records need: in most the check and all tokens name the same."""
-        for flat in records:
-            check = str(flat["check"])
-            named = {check[3:11]} if check.startswith("k1.") else set()
-            named.update(
-                [str(token[3:11], "ascii") for token in map(flat.get, self._secrets_of) if type(token) is bytes]
-            )
-            self.tally.keys.update(named)
+        checks = [str(flat["check"])[:11] for flat in records]
+        tokens = [[_named(flat.get(column)) for flat in records] for column in self._secrets_of]
+        for (check, *named), count in Counter(zip(checks, *tokens, strict=True)).items():
+            keys = {check[3:] if check.startswith("k1.") else "", *named} - {""}
+            self.tally.keys.update(dict.fromkeys(keys, count))
 
     def _leave_out(self, what: str, record: Record, error: TierkitError) -> None:
         self.left_out[what] += 1
         if self.left_out[what] <= _WARNED:
             logger.warning("left out of the export: record %s is %s: %s", key_digest(record.key), what, str(error))
+
+
+def _named(token: object) -> str:
+    """The id of the key of a token; nothing if it is none."""
+    return str(token[3:11], "ascii") if type(token) is bytes else ""

@@ -166,25 +166,33 @@ class Flattening:
             usage, check, columns = (record.access_count, record.last_accessed), record.check, self._columns(record)
         elif self._secrets == "sealed":
             row = self._sealer.seal(record)
-            usage, check, columns = _usage_of(record), row.check, dict(row.columns)
+            usage, check, columns = _usage_of(record), row.check, row.columns
         else:
             usage, check, columns = _usage_of(record), "", self._columns_of_entry(record)
         count, last = usage
-        own: dict[str, ColumnValue] = {"key": record.key, "version": record.version, "check": check}
+        flat: dict[str, ColumnValue] = {
+            "key": record.key,
+            "version": record.version,
+            "check": check,
+            "purge_at": record.purge_at,
+            "access_count": count,
+            "last_accessed": last,
+            **columns,
+        }
         if self._secrets != "sealed":
-            del own["check"]
-        if record.purge_at != inf:
-            own["purge_at"] = record.purge_at
-        return {**own, "access_count": count, "last_accessed": last, **columns}
+            del flat["check"]
+        if record.purge_at == inf:
+            del flat["purge_at"]
+        return flat
 
-    def _columns(self, row: Row) -> dict[str, ColumnValue]:
+    def _columns(self, row: Row) -> Mapping[str, ColumnValue]:
         if self._secrets == "sealed":
             return self._sealer.intact(row)
         if self._secrets == "plain":
             return self._sealer.unsealed(row)
         return self._sealer.without_secrets(row)
 
-    def _columns_of_entry(self, entry: CacheEntry) -> dict[str, ColumnValue]:
+    def _columns_of_entry(self, entry: CacheEntry) -> Mapping[str, ColumnValue]:
         columns = self._sealer.schema.encode(entry)
         for secret in self._sealer.schema.secrets:
             masked = columns.pop(secret.column, None)

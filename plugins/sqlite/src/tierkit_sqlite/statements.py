@@ -119,9 +119,9 @@ class Table:
 
     def _write_scans(self, table: str) -> None:
         page = f"FROM {table} WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT {PAGE}"
-        self.page = f"SELECT rowid, * {page}"
-        self.key_page = f"SELECT rowid, key {page}"
-        self.usage_page = f"SELECT rowid, key, version, access_count, last_accessed {page}"
+        self.page = f"SELECT *, rowid {page}"
+        self.key_page = f"SELECT key, rowid {page}"
+        self.usage_page = f"SELECT key, version, access_count, last_accessed, rowid {page}"
         self.rows_at = f"SELECT rowid, * FROM {table} WHERE rowid IN (SELECT value FROM json_each(?1))"
         self.last_rowid = f"SELECT max(rowid) FROM {table}"
         self.rowids = f"SELECT rowid FROM {table} WHERE rowid <= ?1 LIMIT ?2"
@@ -155,7 +155,7 @@ class Table:
         )
 
     def row(self, found: Sequence[Any]) -> Row | None:
-        """The row whose columns are `found`, or None if they cannot be what was written."""
+        """The row whose columns `found` begins with, or None if they cannot be what was written."""
         key, version, purge_at, check, count, last_accessed, undeclared, *values = found
         if not (
             type(version) is int
@@ -166,7 +166,8 @@ class Table:
             and type(key) is str
         ):
             return None
-        columns = dict(zip(self.names, values))  # noqa: B905 - `check_width` has looked, and strict costs a fifth
+        # Callers looked at the width; a rowid may follow. Being strict costs a fifth.
+        columns = dict(zip(self.names, values))  # noqa: B905 - as said
         if undeclared is not None:
             more = decode(undeclared)
             if more is None:

@@ -187,7 +187,7 @@ def page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[l
     found = fetch(cursor, table.page, (after, last))
     check_width(found, table.width + 1)
     _check_order(found, after, last)
-    rows = [row for _, *columns in found if (row := table.row(columns)) is not None]
+    rows = [row for row in map(table.row, found) if row is not None]
     return rows, _next(found, last)
 
 
@@ -195,21 +195,21 @@ def undecodable(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> 
     """The rowids of those of the next rows after a rowid that are not what was written."""
     found = fetch(cursor, table.page, (after, last))
     check_width(found, table.width + 1)
-    return [rowid for rowid, *columns in found if table.row(columns) is None]
+    return [columns[-1] for columns in found if table.row(columns) is None]
 
 
 def key_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[str], int]:
     """The next keys after a rowid, and the rowid to go on from."""
     found = fetch(cursor, table.key_page, (after, last))
     _check_order(found, after, last)
-    return [key for _, key in found if isinstance(key, str)], _next(found, last)
+    return [key for key, _ in found if isinstance(key, str)], _next(found, last)
 
 
 def usage_page(cursor: sqlite3.Cursor, table: Table, after: int, last: int) -> tuple[list[Held], int]:
     """The keys of the next rows after a rowid, with their usage, and the rowid to go on from."""
     found = fetch(cursor, table.usage_page, (after, last))
     _check_order(found, after, last)
-    return [Held(*columns) for _, *columns in found if tuple(map(type, columns)) == _USAGE], _next(found, last)
+    return [Held(*columns) for *columns, _ in found if tuple(map(type, columns)) == _USAGE], _next(found, last)
 
 
 def count(cursor: sqlite3.Cursor, table: Table) -> int:
@@ -309,13 +309,13 @@ def check_width(found: Sequence[Sequence[Any]], width: int) -> None:
 
 def _check_order(found: Sequence[Sequence[Any]], after: int, last: int) -> None:
     """See that rowids rise: where a page is damaged SQLite may give others, and a scan would end there, or never."""
-    rowids = [after, *map(itemgetter(0), found)]
+    rowids = [after, *map(itemgetter(-1), found)]
     if not all(map(lt, rowids, rowids[1:])) or rowids[-1] > last:
         raise failures.Disorder
 
 
 def _next(found: Sequence[Sequence[Any]], last: int) -> int:
-    return found[-1][0] if len(found) == PAGE else last
+    return found[-1][-1] if len(found) == PAGE else last
 
 
 def _mark(cursor: sqlite3.Cursor, table: Table, key: str) -> int:
