@@ -1,4 +1,4 @@
-"""Decisions that outlive the process: what was noted since the last sweep, flush or close, in one row for all of it.
+"""Decisions that outlive the process: what was noted since the last sweep, flush or close, in one row or several.
 
 Each process adds rows of its own to a side store, and takes away its oldest beyond `ROWS_KEPT`; so no two processes
 write the same row, and nothing is read before it is written. A row is kept for a day. What was noted since the last
@@ -11,8 +11,9 @@ import logging
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from math import isfinite
 from typing import Any, ClassVar, Final
 
@@ -30,6 +31,8 @@ KEPT_SECONDS: Final = 86_400.0
 """How long a decision can be told of by another process."""
 ROWS_KEPT: Final = 16
 """Rows of one process."""
+MOST_BYTES: Final = 512 * 1024
+"""In one row: a record has a limit, and more was decided than it can hold."""
 
 
 class DecisionRow(CacheEntry):
@@ -55,11 +58,12 @@ class DecisionLog:
         notes = self._decisions.unsaved()
         if not notes:
             return
-        row = self._row(notes, time.now())
         try:
-            self._side.replace(row, 0)  # nobody else has this key
+            for packed in _parts(notes):
+                row = self._row(packed, time.now())
+                self._side.replace(row, 0)  # nobody else has this key
+                self._rows.append(row)
             self._decisions.saved(notes[-1])
-            self._rows.append(row)
             while len(self._rows) > ROWS_KEPT:
                 self._side.discard(self._rows.popleft())
         except Exception as error:  # noqa: BLE001 - whatever a tier raises: nothing depends on it
@@ -75,11 +79,11 @@ class DecisionLog:
         for row in self._side.scan():
             yield from (note for note in _unpacked(row.notes) if key in note.keys)
 
-    def _row(self, notes: Iterable[Note], now: float) -> DecisionRow:
+    def _row(self, packed: bytes, now: float) -> DecisionRow:
         moment = datetime.fromtimestamp(now, UTC)
         return DecisionRow(
             key=f"{os.getpid()}-{secrets.token_hex(8)}",
-            notes=_packed(notes),
+            notes=packed,
             fetch_time=moment,
             created_at=moment,
             updated_at=moment,
@@ -87,6 +91,24 @@ class DecisionLog:
             expires_at=datetime.fromtimestamp(now + KEPT_SECONDS, UTC),
             version=self._side.version_above(0),
         )
+
+
+def _parts(notes: Sequence[Note]) -> Iterator[bytes]:
+    """`notes`, packed, in as many parts as it takes."""
+    packed = _packed(notes)
+    if len(packed) <= MOST_BYTES:
+        yield packed
+    elif len(notes) > 1:
+        yield from chain(_parts(notes[: len(notes) // 2]), _parts(notes[len(notes) // 2 :]))
+    else:
+        yield from chain.from_iterable(_parts([half]) for half in _halves(notes[0]))
+
+
+def _halves(note: Note) -> Iterator[Note]:
+    """What was decided of many at once, of half of them each."""
+    keys = [*(note.keys.items() if isinstance(note.keys, Mapping) else note.keys)]
+    for some in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+        yield note._replace(keys=dict(some) if isinstance(note.keys, Mapping) else some)
 
 
 def _packed(notes: Iterable[Note]) -> bytes:

@@ -312,6 +312,20 @@ def test_a_storage_that_takes_no_decisions_keeps_nothing_from_closing(world: Wor
     assert cache.get("a") is not None
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_more_decisions_than_a_record_holds_are_kept_in_several(world: World, bulk: bool) -> None:
+    cache = world.open("disk")
+    keys = [f"{number:04}".ljust(4096, "k") for number in range(400)]
+    if bulk:
+        cache.put_many([note(key) for key in keys])
+    else:
+        for key in keys:
+            cache.put(note(key))
+    cache.flush()
+    other = world.open("disk", name="other")
+    assert [decided(other, key) for key in (keys[0], keys[-1])] == [[("L1", "written")]] * 2
+
+
 def test_decisions_that_cannot_be_kept_say_nothing_about_the_records(world: World) -> None:
     cache = world.open("disk", tier_failure_threshold=1)
     cache.put(note("a"))
