@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import pytest
 from pydantic import BaseModel
 
-from tierkit import Cache, CacheValidationError
+from tierkit import Cache, CacheConfig, CacheValidationError
 from tierkit.testing import FakeClock
 
 
@@ -111,6 +112,29 @@ def test_results_are_forgotten_and_made_anew(cache: Cache[Any]) -> None:
     assert fetch.invalidate_all() == 2
     assert fetch(2) == 5
     assert len(calls) == 5
+
+
+def test_results_are_made_anew_where_nothing_is_kept() -> None:
+    with Cache.open(CacheConfig(cache_enabled=False)) as cache:
+        fetch, calls = counted(cache)
+        assert [fetch(1), fetch.refresh(1), fetch(1)] == [1, 2, 3]
+        assert len(calls) == 3
+
+
+def test_functions_that_nothing_tells_apart_are_refused(cache: Cache[Any]) -> None:
+    class Adds:
+        def __call__(self, number: int) -> int:
+            return number + 1
+
+    for given, why in (
+        (partial(int, base=2), "the name of a function, and a partial has none"),
+        (Adds(), "the name of a function, and a Adds has none"),
+        (int, "the arguments of a function, and those of int cannot be told"),
+        (lambda number: number + 1, "cannot tell one lambda from another"),
+    ):
+        with pytest.raises(CacheValidationError, match=why):
+            cache.memoize(given)
+    assert cache.memoize(lambda number: number + 1, key=lambda number: f"plus one {number}")(1) == 2
 
 
 def test_a_method_can_be_memoized(cache: Cache[Any]) -> None:

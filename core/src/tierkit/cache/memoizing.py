@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 from pydantic import BaseModel
@@ -19,6 +19,8 @@ from tierkit.errors import CacheValidationError
 
 if TYPE_CHECKING:
     from tierkit.cache.face import Cache
+
+_NAMELESS: Final = "<lambda>"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,16 +47,14 @@ class Memoized(Generic[P, R]):
         ignore: Iterable[str],
     ) -> None:
         """Keep the results of `function` in `cache`: see `Cache.memoize`."""
-        given: Any = function
-        if not callable(given) or is_async(given):
-            raise CacheValidationError(f"memoize takes a function, not {kind_of(given)}")
+        signature = _signature_of(function, named_by_key=key is not None)
         functools.update_wrapper(self, function)
         self.tag = f"{function.__module__}.{function.__qualname__}"
         self._cache = cache
         self._function = function
         self._options = replace(options, tags=(*options.tags, self.tag))
         self._key = key
-        self._signature = inspect.signature(function)
+        self._signature = signature
         self._ignored = frozenset(ignore)
         if unknown := self._ignored - self._signature.parameters.keys():
             raise CacheValidationError(f"ignore names {min(unknown)!r}, which is no argument of {self.tag}")
@@ -89,9 +89,10 @@ class Memoized(Generic[P, R]):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, and keep what it answers in place of what is kept."""
-        key, options = self.cache_key(*args, **kwargs), self._options
-        self._cache.set(key, self._function(*args, **kwargs), options.ttl, tags=options.tags)
-        return cast("R", self._cache[key])
+        cache, options, key = self._cache, self._options, self.cache_key(*args, **kwargs)
+        entry = cache._entry(key, self._function(*args, **kwargs), options.ttl, options.tags)
+        cache.manager.put(entry)  # it need not stay: the cache may be off, or somebody deletes it
+        return cast("R", cache._codec.decode(key, entry.encoded))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """As a method: the instance is the first argument."""
@@ -107,9 +108,32 @@ class Memoized(Generic[P, R]):
             ) from None
 
 
+def _signature_of(function: Any, *, named_by_key: bool) -> inspect.Signature:
+    """The arguments of `function`, if its name and these can tell its results from all others.
+
+    Raises:
+        CacheValidationError: They cannot.
+    """
+    if not callable(function) or is_async(function):
+        raise CacheValidationError(f"memoize takes a function, not {kind_of(function)}")
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        raise CacheValidationError(
+            f"memoize needs the name of a function, and a {kind_of(function)} has none: call it in one of your own"
+        )
+    if name.endswith(_NAMELESS) and not named_by_key:
+        raise CacheValidationError("memoize cannot tell one lambda from another: give the function a name, or a key")
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        raise CacheValidationError(
+            f"memoize needs the arguments of a function, and those of {name} cannot be told: call it in one of your own"
+        ) from None
+
+
 def kind_of(function: Any) -> str:
     """What `function`, which cannot be called as one, is."""
-    return "a coroutine function" if callable(function) else type(function).__name__
+    return "a coroutine function" if callable(function) and is_async(function) else type(function).__name__
 
 
 def _canonical(value: Any) -> Any:
