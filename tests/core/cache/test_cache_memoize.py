@@ -126,15 +126,16 @@ def test_functions_that_nothing_tells_apart_are_refused(cache: Cache[Any]) -> No
         def __call__(self, number: int) -> int:
             return number + 1
 
-    for given, why in (
+    cases: list[tuple[Any, str]] = [
         (partial(int, base=2), "the name of a function, and a partial has none"),
         (Adds(), "the name of a function, and a Adds has none"),
         (int, "the arguments of a function, and those of int cannot be told"),
         (lambda number: number + 1, "cannot tell one lambda from another"),
-    ):
+    ]
+    for given, why in cases:
         with pytest.raises(CacheValidationError, match=why):
             cache.memoize(given)
-    assert cache.memoize(lambda number: number + 1, key=lambda number: f"plus one {number}")(1) == 2
+    assert cache.memoize(key=lambda number: f"plus one {number}")(lambda number: number + 1)(1) == 2
 
 
 def test_a_method_can_be_memoized(cache: Cache[Any]) -> None:
