@@ -142,7 +142,7 @@ _UNTAG: Final[Mapping[str, Callable[[str], ColumnValue]]] = {"bytes": _ascii, "b
 
 _MARKED: Final = re.compile(r"\Z|[=+@\t\r\n'＝＋－＠-]|bytes:|base64:|[0-9.][0-9.eE+-]*\Z")  # noqa: RUF001 - wide ones
 _QUOTED: Final = re.compile(r'[",\r\n]')
-_CELL: Final = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|\Z)')
+_CELL: Final = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^",]*+))(,|\Z)')  # no way back is kept: it takes much memory
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
 _FLOAT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
