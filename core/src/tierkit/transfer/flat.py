@@ -38,6 +38,9 @@ RAW: Final = "tierkit.raw"
 OWN: Final = ("key", "version", "check", "purge_at", "access_count", "last_accessed")
 """What every record has besides the columns of its class."""
 
+LATEST_VERSION: Final = 2**62
+"""Of the year 2112. A record with the greatest version that fits 64 bits could never be changed or deleted again."""
+
 _NO_VALUE: Final = "has a value that no column can hold"
 _OWN: Final = frozenset({*OWN, REASON})
 _VALUES: Final = frozenset({str, int, float, bytes})
@@ -279,5 +282,9 @@ def _faults(flat: FlatRecord, columns: FlatRecord) -> Iterator[str]:
     version = flat.get("version")
     if type(version) is not int or version < 1:
         yield "has no version"
+    elif version > LATEST_VERSION:
+        yield "has a version that leaves no room for later ones"
+    if flat.get("purge_at") != flat.get("purge_at"):  # NaN, which comes neither before nor after anything
+        yield "has a time at which it may be dropped that is none"
     if not _VALUES.issuperset(map(type, columns.values())):
         yield _NO_VALUE
