@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import json
+import tracemalloc
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
@@ -17,6 +19,7 @@ from tierkit import (
     CacheConfig,
     CacheManager,
     CacheTier,
+    CacheValidationError,
     FlatRecord,
     ProxyEntry,
     Row,
@@ -29,7 +32,7 @@ from tierkit.testing import FakeClock, FileFaults
 from tierkit.testing.file_faults import these_fail
 from tierkit.transfer.beside import FileBeside
 from tierkit.transfer.flat import Flattening, Rebuilding
-from tierkit.transfer.formats import JsonLinesFormat
+from tierkit.transfer.formats import CsvFormat, JsonLinesFormat
 
 from .transfer_support import KEY, OTHER_KEY, Everything, cache_of, got
 
@@ -260,3 +263,71 @@ def test_a_sealed_secret_of_another_class_is_rejected_by_its_key(tmp_path: Path)
         other.export_to_file(tmp_path / "all.jsonl", secrets="plain")
     with cache_of(tmp_path / "c", "memory", ProxyEntry) as live:
         assert live.import_from_file(tmp_path / "all.jsonl").imported == 1
+
+
+def test_no_file_is_put_in_the_place_of_what_the_cache_needs(tmp_path: Path) -> None:
+    key_file = tmp_path / "key.jsonl"
+    key_file.write_text(KEY)
+    key_file.chmod(0o600)
+    (tmp_path / "cache").mkdir(mode=0o700)
+    config = CacheConfig(
+        tiers=[{"backend": "jsonl", "path": tmp_path / "l2"}, {"backend": "sqlite", "path": tmp_path / "l3.db"}],
+        encryption_key_file=key_file,
+    )
+    with CacheManager(config, entry_type=Everything, clock=FakeClock()) as cache:
+        cache.put(Everything(key="a"))
+        cache.export_to_file(tmp_path / "all.jsonl")
+        (tmp_path / "link").symlink_to(tmp_path / "l2")
+        for place in ("l3.db", "l2/everything/00.jsonl", "link/new.jsonl", "key.jsonl"):
+            with pytest.raises(TransferError, match="name a file elsewhere"):
+                cache.export_to_file(tmp_path / place, format="jsonl")
+            with pytest.raises(TransferError, match="name a file elsewhere"):
+                cache.import_from_file(tmp_path / "all.jsonl", rejects=tmp_path / place)
+        with pytest.raises(TransferError, match="the storage of L1, or within"):
+            cache.backup(tmp_path / "l2")
+    assert key_file.read_text() == KEY
+    with CacheManager(config, entry_type=Everything, clock=FakeClock()) as cache:
+        assert cache.get("a") is not None
+
+
+def test_rejects_do_not_take_the_place_of_the_file_that_they_come_from(tmp_path: Path) -> None:
+    with cache_of(tmp_path / "cache", "sqlite") as cache:
+        cache.put_many([Everything(key="a"), Everything(key="b")])
+        file = tmp_path / "all.jsonl"
+        cache.export_to_file(file)
+        file.write_bytes(damaged := file.read_bytes() + b"rest\n")
+        with pytest.raises(CacheValidationError, match="rejects is the file that is imported"):
+            cache.import_from_file(file, rejects=tmp_path / "cache" / ".." / "all.jsonl", accept_damage=True)
+    assert file.read_bytes() == damaged
+
+
+def test_a_long_cell_of_a_csv_file_takes_little_more_memory_than_itself() -> None:
+    for long in (b"a" * 400_000, b'""' * 200_000):
+        rows = io.BytesIO(b'key\n"' + long + b'"\n')
+        tracemalloc.start()
+        (record,) = CsvFormat().read(rows)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert isinstance(record, dict)
+        assert len(str(record["key"])) in (200_000, 400_000)
+        assert peak < 10 * len(long)
+
+
+def test_a_record_that_could_never_be_changed_or_has_no_place_in_time_is_rejected_alone(tmp_path: Path) -> None:
+    file = tmp_path / "all.jsonl"
+    with cache_of(tmp_path / "source", "sqlite") as cache:
+        cache.put_many([Everything(key=key) for key in "abc"])
+        cache.export_to_file(file, secrets="plain")
+    content = [json.loads(line) for line in file.read_text().splitlines()]
+    records = {record.get("key"): record for record in content}
+    records["a"]["version"] = 2**63 - 1
+    records["b"]["purge_at"] = {"float": "nan"}
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in content))
+    with cache_of(tmp_path / "target", "sqlite") as cache:
+        result = cache.import_from_file(file, accept_damage=True)
+        assert [reject.reason for reject in result.rejects] == [
+            "has a version that leaves no room for later ones",
+            "has a time at which it may be dropped that is none",
+        ]
+        assert cache.get("c") is not None
+        assert cache.put(Everything(key="a")).version < 2**62

@@ -16,6 +16,7 @@ from tierkit.face.base import Face
 
 if TYPE_CHECKING:
     from tierkit.export_format import FormatFactory
+    from tierkit.key_sources import KeySources
     from tierkit.progress import OnProgress
     from tierkit.sealing import Sealer
     from tierkit.transfer.backing_up import Backups
@@ -63,7 +64,7 @@ class FileMethods(Face[E]):
             not held.
 
         Raises:
-            TransferError: The file cannot be written.
+            TransferError: The file cannot be written, or is part of the cache: its storage, or the key file.
             CacheConfigError: There is no such format.
             CacheValidationError: An option has a value that cannot work.
             EncryptionKeyError: No level stores rows, secrets are to be sealed, and there is no key.
@@ -79,6 +80,7 @@ class FileMethods(Face[E]):
         _check_choice("secrets", secrets, ("sealed", "plain", "none"))
         file = Path(path)
         make = self._format(file, format)
+        self._check_no_storage(file)
         self._bring_usage_down()
         with _nothing_in_tracebacks():
             return Export(self._stack, self._file_sealer(), secrets, __version__).to_file(file, make(), on_progress)
@@ -130,6 +132,9 @@ class FileMethods(Face[E]):
         source = Path(path)
         file, sealer = ExportedFile(source, self._format(source, format)), self._file_sealer()
         rejected = Path(f"{os.fspath(source)}.rejects.jsonl") if rejects is None else Path(rejects)
+        if _real(rejected) == _real(source):
+            raise CacheValidationError("rejects is the file that is imported: name another, since that may hold more")
+        self._check_no_storage(rejected)
         with _nothing_in_tracebacks():
             seen = file.overview()
             check_namespace(source, seen.head, sealer)
@@ -164,6 +169,7 @@ class FileMethods(Face[E]):
             raise refused
         now = datetime.fromtimestamp(self._time.now(), UTC)
         file = backup_path(Path(path), self.config.name, now)
+        self._check_no_storage(file)
         self._bring_usage_down()
         with _nothing_in_tracebacks():
             return self._backups().write(file, on_progress)
@@ -230,6 +236,26 @@ class FileMethods(Face[E]):
             )
         return self._registry.formats.named(suffixes[-1][1:] if name is None else name)
 
+    def _check_no_storage(self, path: Path) -> None:
+        """See that no file is put in the place of what the cache itself needs.
+
+        Raises:
+            TransferError: It would be.
+        """
+        file = _real(path)
+        for what, place in self._places():
+            if file.is_relative_to(_real(place)):
+                raise TransferError(f"{file} is {what}, or within: name a file elsewhere")
+
+    def _places(self) -> Iterator[tuple[str, Path]]:
+        """What the cache needs, and where that is: the storage of each level, and the key file."""
+        for tier in self.config.resolve(self._registry) if self.config.cache_enabled else ():
+            place: object = getattr(tier.options, "path", None)
+            if isinstance(place, Path):
+                yield f"the storage of {tier.name}", place
+        if key_file := self._key_sources().key_file():
+            yield "the key file", key_file
+
     def _bring_usage_down(self) -> None:
         """So that the file has the reads that were counted until now."""
         if not self.read_only and self._stack.stored:
@@ -238,15 +264,19 @@ class FileMethods(Face[E]):
 
     def _file_sealer(self) -> Sealer:
         """What seals for files: a cache that stores no rows has looked for no key until now."""
-        from tierkit.key_sources import KeySources
-        from tierkit.keys import Environment
-        from tierkit.sealing import Sealer, needs_key
+        from tierkit.sealing import Sealer
 
         sealer = self._stack.sealer
         if sealer.key_ids or self._stack.stored:
             return sealer
-        sources = KeySources.of(self.config, self._registry, Environment(), needed=needs_key(sealer.schema))
-        return Sealer(sealer.schema, sources.find(), self.config.cipher)
+        return Sealer(sealer.schema, self._key_sources().find(), self.config.cipher)
+
+    def _key_sources(self) -> KeySources:
+        from tierkit.key_sources import KeySources
+        from tierkit.keys import Environment
+        from tierkit.sealing import needs_key
+
+        return KeySources.of(self.config, self._registry, Environment(), needed=needs_key(self._stack.sealer.schema))
 
 
 @contextmanager
@@ -267,6 +297,14 @@ def _url_among(*paths: str | os.PathLike[str] | None) -> TransferError | None:
     from tierkit.transfer.warming import no_file, url_in
 
     return next((no_file(url) for path in paths if path is not None and (url := url_in(path))), None)
+
+
+def _real(path: Path) -> Path:
+    """Where `path` leads; itself if it can be none, which whoever opens it says."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
