@@ -59,16 +59,19 @@ class DecisionLog:
         if not notes:
             return
         try:
-            for packed in _parts(notes):
-                row = self._row(packed, time.now())
-                self._side.replace(row, 0)  # nobody else has this key
-                self._rows.append(row)
+            for packed in deque(_parts(notes), ROWS_KEPT):
+                self._keep(self._row(packed, time.now()))
             self._decisions.saved(notes[-1])
-            while len(self._rows) > ROWS_KEPT:
-                self._side.discard(self._rows.popleft())
         except Exception as error:  # noqa: BLE001 - whatever a tier raises: nothing depends on it
             self._level.counters.failures += self._level.counters.step
             logger.warning("decisions could not be kept: %s: %s", type(error).__name__, str(error))
+
+    def _keep(self, row: DecisionRow) -> None:
+        """Have `row` in place of the oldest: each time, since the storage may never take all that was noted."""
+        self._side.replace(row, 0)  # nobody else has this key
+        self._rows.append(row)
+        while len(self._rows) > ROWS_KEPT:
+            self._side.discard(self._rows.popleft())
 
     def of(self, key: str) -> Iterator[Note]:
         """What any process decided of `key` and kept, in no order.

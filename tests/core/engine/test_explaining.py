@@ -12,8 +12,9 @@ from pydantic import SecretStr
 from tests.core.engine.support import ScriptedTier, World, note, tier
 
 from tierkit import CacheEntry, CacheManager, CacheValidationError, TierCorrupt, TierFull, TierUnavailable
-from tierkit.decision_log import ROWS_KEPT
+from tierkit.decision_log import ROWS_KEPT, DecisionRow
 from tierkit.decisions import WORDS, Decisions, last_of_each
+from tierkit.schema import schema_of
 from tierkit.testing import FakeClock
 
 CANARY = "s3cret-canary"
@@ -324,6 +325,22 @@ def test_more_decisions_than_a_record_holds_are_kept_in_several(world: World, bu
     cache.flush()
     other = world.open("disk", name="other")
     assert [decided(other, key) for key in (keys[0], keys[-1])] == [[("L1", "written")]] * 2
+
+
+def test_a_storage_that_takes_but_a_part_of_the_decisions_does_not_fill_with_it(world: World) -> None:
+    cache = world.open("disk")
+    cache.put_many([note(f"{number:04}".ljust(4096, "k")) for number in range(400)])
+    side = cache._stack.sides.tier("decisions", schema_of(DecisionRow).columns)
+    taken = side.replace
+    for _ in range(ROWS_KEPT + 3):
+        answers = iter([taken])
+        with patch.object(side, "replace", lambda *args, answers=answers: next(answers, _full)(*args)):
+            cache.flush()
+    assert side.size() <= ROWS_KEPT
+
+
+def _full(*_: object) -> bool:
+    raise TierFull("full")
 
 
 def test_decisions_that_cannot_be_kept_say_nothing_about_the_records(world: World) -> None:
