@@ -124,6 +124,12 @@ class Comparing(Generic[E]):
         stack.settle()
         return stamped
 
+    def delete_many(self, entries: Sequence[E], why: str = "") -> set[str]:
+        """As `remove_many`, for who asked for it: `explain` tells of the deletion, and `why`."""
+        removed = self.remove_many(entries)
+        self.stack.decisions.note_many(self.stack.levels[-1].name, "deleted", removed, why)
+        return removed
+
     def remove(self, entry: E) -> bool:
         """Delete `entry` at its own version: a record that was put meanwhile stays. Answers whether it was removed."""
         return entry.key in self.remove_many([entry])

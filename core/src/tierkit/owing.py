@@ -368,7 +368,9 @@ class Owing:
                 self._replace(intent.level, row, taken.get(key), started)
             self.intents.settle(key, intent.version if row is None else row.version)
         settled = {key for key, _, row in found if row is not None} - set(again)
-        authority.decisions.note_many(authority.name, "replayed", settled - missing)
+        deleted = {key for key, _, row in found if row is not None and is_owed_deletion(row)}
+        authority.decisions.note_many(authority.name, "replayed", settled - missing - deleted)
+        authority.decisions.note_many(authority.name, "replayed", (settled & deleted) - missing, "a deletion")
         authority.decisions.note_many(
             authority.name, "refused", settled & missing, "it has something newer than was owed"
         )

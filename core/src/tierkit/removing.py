@@ -22,7 +22,7 @@ def remove_matching(comparing: Comparing[E], query: Query, entries: Sequence[E])
     """
     count = 0
     for _ in range(ATTEMPTS):
-        removed = comparing.remove_many(entries)
+        removed = comparing.delete_many(entries, "by a filter that held of it")
         count += len(removed)
         changed = [entry.key for entry in entries if entry.key not in removed]
         held = comparing.held_many(changed) if changed else {}

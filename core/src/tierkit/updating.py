@@ -71,7 +71,7 @@ class Updating(Generic[E]):
             gone = self._comparing.prepare(entry.evolve(expires_at=_LONG_AGO), held)
             done = self._comparing.replace(gone, held.version)
             if done is not None:
-                self._comparing.remove(done)
+                self._comparing.delete_many([done])
                 return entry
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first: try again")
 

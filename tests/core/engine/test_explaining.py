@@ -177,6 +177,16 @@ def test_a_bulk_put_and_a_clear_are_told_for_each_key(world: World) -> None:
     assert decided(cache, "b")[-1] == ("L2", "deleted")
 
 
+def test_what_filters_delete_and_what_is_popped_is_told(world: World) -> None:
+    cache = world.open("disk", "disk")
+    cache.put_many([note("a", source="list"), note("b")])
+    cache.delete_where(source="list")
+    assert decided(cache, "a")[-1] == ("L2", "deleted")
+    assert why(cache, "L2", "deleted") == "by a filter that held of it"
+    cache.pop("b")
+    assert decided(cache, "b")[-1] == ("L2", "deleted")
+
+
 def test_what_an_admission_policy_refuses_is_told(world: World) -> None:
     cache = world.open_config([{"backend": "disk", "max_entries": 9, "admission": "second_use"}, {"backend": "disk"}])
     cache.put(note("a"))
@@ -368,6 +378,10 @@ def test_a_deletion_that_the_lowest_level_is_owed_is_a_miss(world: World) -> Non
     assert cache.get("a") is None
     assert found.levels[0].health is None
     assert why(cache, "L2", "owed") == "deleted, and held by L1"
+    tier(cache, "L2").heal()
+    cache.levels[1].reset_failures()
+    cache.flush()
+    assert why(cache, "L2", "replayed") == "a deletion"
 
 
 def test_what_waits_in_memory_is_told_until_it_has_expired(world: World, clock: FakeClock) -> None:

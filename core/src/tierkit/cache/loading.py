@@ -204,7 +204,7 @@ class Loader:
             try:
                 entry = self._stored(entry, begun, job)
                 if flight.is_unwanted():  # since then: whoever said so may have looked before it was there
-                    self._manager._comparing.remove(entry)
+                    self._manager._comparing.delete_many([entry], "while it was loaded")
             except CacheStorageError as error:
                 logger.warning("%s was loaded and could not be stored: %s", key_digest(job.key), str(error))
         return entry

@@ -235,7 +235,7 @@ class ValueMethods(Generic[V]):
         self.manager._check_writable()
         removed = 0
         while batch := [entry for _, entry in islice(entries, BATCH)]:
-            removed += len(self.manager._comparing.remove_many(batch))
+            removed += len(self.manager._comparing.delete_many(batch))
         return removed
 
 
