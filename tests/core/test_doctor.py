@@ -134,6 +134,22 @@ def test_a_file_of_another_user_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(storage_checks.check_files([str(tmp_path / "none")])) == []
 
 
+def test_what_this_user_cannot_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, locked = tmp_path / "file", {tmp_path}
+    path.touch(0o600)
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).exists() and Path(path) not in locked)
+
+    def found() -> list[tuple[str, str]]:
+        findings = storage_checks.check_writable(str(tmp_path), [str(path), str(tmp_path / "none")])
+        return [(finding.code, finding.where) for finding in findings]
+
+    assert found() == [("not-writable", str(tmp_path))]
+    locked = {path}
+    assert found() == [("not-writable", str(path))]
+    locked = set()
+    assert found() == []
+
+
 def test_a_folder_such_as_tmp_will_do_where_the_tier_says_so_and_is_never_changed(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     assert list(storage_checks.check_folder(str(tmp_path), own=False, sticky=True)) == []
@@ -273,6 +289,16 @@ def test_a_repair_that_fails_says_why(store: Path, run: Run, monkeypatch: pytest
 
     monkeypatch.setattr(os, "chmod", refuse)
     assert "Not repaired: [Errno 1] Operation not permitted" in run("doctor", "--fix", code=7).output
+
+
+def test_a_repair_of_the_engine_says_why_the_storage_refused_it(
+    store: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Iterator[int]:
+        raise TierReadOnly("mounted read-only")
+
+    monkeypatch.setattr(SQLiteCacheTier, "purge_in_steps", refuse)
+    assert "Not repaired: mounted read-only" in run("doctor", "--fix").output  # what expired is still there
 
 
 def test_only_the_levels_that_are_named_are_examined(store: Path, run: Run) -> None:

@@ -7,6 +7,7 @@ the table must notice, and looks for false alarms beside a writer. It ends with 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -450,6 +451,13 @@ DAMAGES: Final = (
     damage(a_configuration_with_the_key_that_others_can_read, "key-in-config"),
     damage(a_folder_of_keys_that_others_can_write, "key-folder-writable", unrepaired=("key-folder-writable",)),
     damage(a_plugin_that_fails, "plugin-broken", unrepaired=("plugin-broken",)),
+    damage(
+        nothing_is_done,
+        "not-writable",
+        name="a file system that is mounted read-only",
+        unrepaired=("not-writable",),
+        around=partial(patch.object, os, "access", lambda *_: False),
+    ),
     damage(
         nothing_is_done,
         "room-little",

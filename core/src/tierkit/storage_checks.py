@@ -50,6 +50,12 @@ OTHER_OWNER: Final = FindingKind(
     means="A file of the storage belongs to another user: it cannot be repaired, and perhaps not be written.",
     advice="Run tierkit as one user; chown the file to that one.",
 )
+UNWRITABLE: Final = FindingKind(
+    code="not-writable",
+    severity="error",
+    means="This user cannot write a file or folder of the storage: what should be written there is refused, or waits.",
+    advice="See its owner and mode, and whether its file system is mounted read-only, or has become so after a fault.",
+)
 LITTLE_ROOM: Final = FindingKind(
     code="room-little",
     severity="warning",
@@ -63,7 +69,7 @@ SET_ASIDE: Final = FindingKind(
     advice="Take from it what you need (docs: Read a damaged store), then remove it. Guard it like the storage.",
 )
 
-KINDS: Final = (FILE_EXPOSED, FOLDER_WRITABLE, FOLDER_EXPOSED, LINK, OTHER_OWNER, LITTLE_ROOM, SET_ASIDE)
+KINDS: Final = (FILE_EXPOSED, FOLDER_WRITABLE, FOLDER_EXPOSED, LINK, OTHER_OWNER, UNWRITABLE, LITTLE_ROOM, SET_ASIDE)
 
 
 def check_files(paths: Iterable[str]) -> Iterator[Finding]:
@@ -95,6 +101,14 @@ def check_folder(path: str, *, own: bool, sticky: bool = False) -> Iterator[Find
         yield FOLDER_WRITABLE.at(path, mode_of(status), partial(_restrict, path, 0o022) if mine else None)
     elif own and status.st_mode & 0o077:
         yield FOLDER_EXPOSED.at(path, mode_of(status), partial(_restrict, path, 0o077))
+
+
+def check_writable(folder: str, paths: Iterable[str] = ()) -> Iterator[Finding]:
+    """See that this user can write into `folder`, and those of `paths` that are there."""
+    if not os.access(folder, os.W_OK) and os.path.isdir(folder):
+        yield UNWRITABLE.at(folder)
+        return
+    yield from (UNWRITABLE.at(path) for path in paths if not os.access(path, os.W_OK) and os.path.isfile(path))
 
 
 def check_room(path: str, size: int) -> Iterator[Finding]:

@@ -52,16 +52,17 @@ class Examination:
         """The codes of what is left."""
         return {finding.code for finding in self.left}
 
-    def after(self, later: Examination, failures: Mapping[Repair, str]) -> Examination:
-        """This one after a treatment, given what a `later` one finds, and why repairs failed."""
+    def after(self, later: Examination, failures: Mapping[Repair | None, str]) -> Examination:
+        """This one after a treatment, given what a `later` one finds.
+
+        `failures` says why repairs failed; under None why those failed that the engine makes by itself.
+        """
         there = {_identity(finding) for finding in later.findings}
         before = {_identity(finding) for finding in self.findings}
         told = [
-            replace(
-                finding,
-                repaired=_identity(finding) not in there,
-                why_not=failures.get(finding.repair, "") if finding.repair else "",
-            )
+            replace(finding, repaired=False, why_not=failures.get(finding.repair, "") if finding.kind.fix else "")
+            if _identity(finding) in there
+            else replace(finding, repaired=True)
             for finding in self.findings
         ]
         new = [finding for finding in later.findings if _identity(finding) not in before]

@@ -32,7 +32,7 @@ _ENGINE: Final = frozenset(kind.code for kind in KINDS if kind.fix)
 
 def treat(patient: Patient, found: Examination, on_progress: OnProgress | None) -> Examination:
     """Repair what was `found`, and examine again."""
-    failures: dict[Repair, str] = {}
+    failures: dict[Repair | None, str] = {}
     for repair, _ in found.repairs:
         _try(repair, failures)
     if found.repairs or any(code in _ENGINE for _, code in found.counts):  # what was repaired may have lost records
@@ -42,10 +42,11 @@ def treat(patient: Patient, found: Examination, on_progress: OnProgress | None) 
                 _heal(patient, stack)
 
         _try(heal, failures)
+        failures[None] = failures.pop(heal, "")
     return found.after(examine_all(patient, on_progress), failures)
 
 
-def _try(repair: Repair, failures: dict[Repair, str]) -> None:
+def _try(repair: Repair, failures: dict[Repair | None, str]) -> None:
     try:
         repair()
     except Exception as error:
@@ -67,6 +68,9 @@ def _heal(patient: Patient, stack: Stack[Any]) -> None:
     stack.owing.replay_all()
     stack.settle()
     stack.sweep(paced=False)
+    for level in stack.stored:
+        if not level.writable:
+            raise TierUnavailable(level.trouble)
 
 
 def _remove_damaged(stack: Stack[Any], level: Level, keep: Callable[[Row], None]) -> None:

@@ -53,6 +53,9 @@ def _examine(context: TierContext, options: JsonlOptions, directory: str) -> Ite
     names = sorted(files.listdir(directory))
     paths = [os.path.join(directory, name) for name in names]
     yield from storage_checks.check_files(paths)
+    yield from storage_checks.check_writable(
+        directory, [path for path in paths if _OURS.fullmatch(os.path.basename(path))]
+    )
     found = map(files.stat, paths)
     yield from storage_checks.check_room(directory, sum(status.st_size for status in found if status is not None))
     yield from _Store(context, options, directory).findings(names)

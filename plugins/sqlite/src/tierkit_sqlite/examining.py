@@ -74,6 +74,7 @@ class _Database:
         aside = [found for found in ours if _ASIDE.fullmatch(found[len(name) :])]
         paths = [os.path.join(folder, found) for found in [*filter(known.__contains__, ours), *aside]]
         yield from storage_checks.check_files(paths)
+        yield from storage_checks.check_writable(folder, [self._path, self._path + "-wal"])
         yield from (storage_checks.SET_ASIDE.at(os.path.join(folder, found)) for found in aside)
         if name + ".rescue" in ours and not self._repairs.is_locked():
             yield kinds.LEFT_OVER.at(self._path + ".rescue", repair=self._repairs.remove_rescue)
