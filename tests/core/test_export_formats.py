@@ -156,6 +156,12 @@ def test_a_line_that_is_none_is_told(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", EXPORT_FORMATS)
+def test_a_byte_order_mark_before_the_text_is_no_part_of_it(name: str) -> None:
+    written = b"".join(EXPORT_FORMATS[name]().write([{"key": "\ufeffa"}], ["key"]))
+    assert list(EXPORT_FORMATS[name]().read(io.BytesIO(b"\xef\xbb\xbf" + written))) == [{"key": "\ufeffa"}]
+
+
+@pytest.mark.parametrize("name", EXPORT_FORMATS)
 def test_noise_raises_nothing(name: str) -> None:
     chance = random.Random(7)
     whole = b"".join(EXPORT_FORMATS[name]().write([{"key": "a", "b": b"\xff", "c": 1.5, "d": '"\n'}] * 3, ["key", "c"]))

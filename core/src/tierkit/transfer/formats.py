@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import isfinite
@@ -29,8 +30,13 @@ _decode: Final = msgspec.json.Decoder(dict[str, str | _Whole | float | dict[str,
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes | Unreadable]:
-    """The lines of `file` with their ends; one that is too long or not ended is none."""
+    """The lines of `file` with their ends; one that is too long or not ended is none.
+
+    A byte order mark, which spreadsheets and some editors put before a text, is no part of the first.
+    """
+    mark = BOM_UTF8
     while line := file.readline(MOST_BYTES):
+        line, mark = line.removeprefix(mark), b""
         if line.endswith(b"\n"):
             yield line
         elif len(line) < MOST_BYTES:
