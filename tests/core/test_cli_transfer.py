@@ -54,6 +54,12 @@ def test_a_backup_is_verified_and_restored_onto_other_tiers(run: Run, store: Pat
     assert (told["imported"], told["backup"]["records"]) == (3, 3)
 
 
+def test_of_two_ways_to_restore_none_is_taken(run: Run, store: Path) -> None:
+    run("backup", "all.jsonl")
+    for two in (("--merge", "--replace"), ("--verify", "--replace")):
+        assert "give one of" in run("restore", "all.jsonl", *two, code=2).stderr
+
+
 def test_rejects_are_shown_and_end_with_a_code(run: Run, store: Path) -> None:
     run("export", "all.jsonl")
     Path("keys/encryption.key").write_text(Fernet.generate_key().decode())

@@ -151,28 +151,27 @@ def backup(context: click.Context, settings: Settings, *, path: Path, as_json: b
 
 @click.command(short_help="Bring back what a backup holds.")
 @_file
-@click.option("--merge", "held", flag_value="merge", help="The cache holds records: let newer ones stay.")
-@click.option(
-    "--replace",
-    "held",
-    flag_value="replace",
-    help="The cache holds records: have what the backup has, and nothing else.",
-)
+@click.option("--merge", is_flag=True, help="The cache holds records: let newer ones stay.")
+@click.option("--replace", is_flag=True, help="The cache holds records: have what the backup has, and nothing else.")
 @click.option("--verify", is_flag=True, help="Only see that the backup is whole and can be opened; change nothing.")
 @json_option
 @global_options
 @pass_settings
-def restore(settings: Settings, *, path: Path, held: Any, verify: bool, as_json: bool) -> None:
+def restore(settings: Settings, *, path: Path, merge: bool, replace: bool, verify: bool, as_json: bool) -> None:
     """Verify the backup FILE, put its records, and see that each is there. The tiers may be others than it came from.
 
     A cache that holds records already is refused, unless --merge or --replace is given.
     """
+    if merge + replace + verify > 1:
+        raise click.UsageError("give one of --merge, --replace and --verify")
     with settings.open(read_only=verify) as cache, progress(settings, "tierkit.transfer") as progress_of:
         if verify:
             info = cache.verify_backup(path, on_progress=progress_of(path.name))
             told, line = {**asdict(info), "path": str(path)}, f"{info}: whole, and each record can be opened"
         else:
-            result = cache.restore(path, held=held or "refuse", on_progress=progress_of(path.name))
+            result = cache.restore(
+                path, held="merge" if merge else "replace" if replace else "refuse", on_progress=progress_of(path.name)
+            )
             told, line = asdict(result), str(result)
             told["backup"]["path"] = str(path)
     if as_json:

@@ -231,7 +231,7 @@ class FileMethods(Face[E]):
             suffixes.pop()
         if name is None and not suffixes:
             raise CacheValidationError(
-                f"{path.name} has no extension that says the format: name one with format= (--format), of "
+                f"{path} has no extension that says the format: name one with format= (--format), of "
                 f"{', '.join(self._registry.formats)}"
             )
         return self._registry.formats.named(suffixes[-1][1:] if name is None else name)
