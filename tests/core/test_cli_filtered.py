@@ -98,7 +98,7 @@ def test_two_bounds_go_together(tmp_path: Path) -> None:
     [
         (["a-secret"], "--where takes FIELD=VALUE"),
         (["size=x"], "--where size: 'x' cannot be its value"),
-        (["seen=yesterday"], "--where seen: 'yesterday' cannot be its value"),
+        (["seen=yesterday"], "--where seen: 'yesterday' cannot be its value: a time in ISO 8601 is"),
         (["codes=x"], "--where codes: 'x' cannot be its value"),
         (["data=a"], "cannot have a value of data"),
         (["size>1", "size=2"], "conditions on size that do not go together"),

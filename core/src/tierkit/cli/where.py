@@ -22,6 +22,10 @@ from tierkit.values import KINDS
 _FORM: Final = re.compile(r"(\w+)(>=|<=|=|>|<)(.*)", re.DOTALL)
 _NO_VALUE: Final = re.compile(r"!(\w+)")
 _BOUNDS: Final[dict[str, Callable[[Any], Range]]] = {">=": at_least, "<=": at_most, ">": above, "<": below}
+_LOOKS: Final = {
+    bool: "true or false is, and !FIELD stands for no value",
+    datetime: "a time in ISO 8601 is, such as 2026-12-01T12:00:00Z",
+}
 _TYPES: Final = {encode: kind for kind, (_, encode, _) in KINDS.items()}
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -114,4 +118,5 @@ def _converted(field: Field, text: str, kind: Any) -> Any:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return msgspec.convert(text, kind, strict=False)
     except ValueError as error:
-        raise click.UsageError(f"--where {field.name}: {text!r} cannot be its value: {error}") from None
+        why = _LOOKS.get(kind, error)
+        raise click.UsageError(f"--where {field.name}: {text!r} cannot be its value: {why}") from None
