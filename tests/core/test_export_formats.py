@@ -161,6 +161,13 @@ def test_a_byte_order_mark_before_the_text_is_no_part_of_it(name: str) -> None:
     assert list(EXPORT_FORMATS[name]().read(io.BytesIO(b"\xef\xbb\xbf" + written))) == [{"key": "\ufeffa"}]
 
 
+def test_bytes_that_no_cell_can_show_stand_as_base64() -> None:
+    records: list[FlatRecord] = [{"key": "a", "b": b"a\x00\x1b"}, {"key": "b", "b": b"a b"}]
+    written = b"".join(EXPORT_FORMATS["csv"]().write(records, ["key", "b"]))
+    assert written.splitlines()[1:] == [b"a,base64:YQAb,", b"b,bytes:a b,"]
+    assert list(EXPORT_FORMATS["csv"]().read(io.BytesIO(written))) == records
+
+
 @pytest.mark.parametrize("name", EXPORT_FORMATS)
 def test_noise_raises_nothing(name: str) -> None:
     chance = random.Random(7)

@@ -212,7 +212,8 @@ def test_what_was_changed_is_refused_or_by_asking_taken_as_far_as_it_verifies(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'[{"proxy_url": "http://a:1"}]', "is no file that tierkit exported: warm_from_file"),
+        (b'{"proxy_url": "http://a:1"}\n', "is no file that tierkit exported: warm_from_file"),
+        (b'[\n {\n  "tierkit.export": 1\n }\n]\n', "or was laid out anew since: a line is not a JSON object"),
         (b"", "is no file that tierkit exported"),
         (b"\xff\xfe\x00\n", "is no file that tierkit exported"),
         (b'{"tierkit.export":2}\n', "is of the form 2, and this tierkit knows 1: upgrade"),

@@ -96,7 +96,11 @@ class ExportedFile:
 
     def _head(self, first: Item) -> Head:
         try:
-            return Head.of({} if isinstance(first, Unreadable) else first)
+            if not isinstance(first, Unreadable):
+                return Head.of(first)
+            fault = (
+                f"is no file that tierkit exported in this format, or was laid out anew since: a line {first.reason}"
+            )
         except Unfit as unfit:
             fault = str(unfit)
         raise trouble(self.path, fault)

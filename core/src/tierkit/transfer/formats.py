@@ -156,8 +156,9 @@ _FLOAT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 class CsvFormat(ExportFormat):
     """A table with a header line. What a cell holds can be told from the cell.
 
-    An empty cell is no value, a number stands as it is, bytes are `bytes:` and ASCII, or `base64:`. Text stands as it
-    is, but with an apostrophe before it where it would be taken for one of these, or by a spreadsheet for a formula.
+    An empty cell is no value, a number stands as it is, bytes are `bytes:` and printable ASCII, or `base64:`. Text
+    stands as it is, but with an apostrophe before it where it would be taken for one of these, or by a spreadsheet for
+    a formula.
     """
 
     def write(self, records: Iterable[FlatRecord], names: Sequence[str]) -> Iterator[bytes]:
@@ -191,8 +192,14 @@ def _cell(value: ColumnValue) -> str:
     if value is None:
         return ""
     if type(value) is bytes:
-        return f"bytes:{value.decode()}" if value.isascii() else f"base64:{base64.b64encode(value).decode()}"
+        return _cell_of_bytes(value)
     return repr(value) if type(value) is int or isfinite(value) else f"{'-' * (value < 0)}1e999"  # type: ignore[arg-type,operator]  # a float
+
+
+def _cell_of_bytes(value: bytes) -> str:
+    if value.isascii() and (text := value.decode()).isprintable():  # no spreadsheet keeps a NUL
+        return f"bytes:{text}"
+    return f"base64:{base64.b64encode(value).decode()}"
 
 
 def _more(record: FlatRecord, known: frozenset[str]) -> str:
