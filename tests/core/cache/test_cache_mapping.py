@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tierkit import Cache
+from tierkit import Cache, SchemaMismatchError
 from tierkit.testing import FakeClock
 from tierkit.testing.suite.processes import run_together
 
@@ -64,6 +64,13 @@ def test_what_expires_during_a_pass_is_left_out(cache: Cache[Any], clock: FakeCl
     clock.advance(10)
     assert list(pairs) == []
     assert (len(cache), list(cache.values())) == (0, [])
+
+
+def test_a_value_that_does_not_fit_its_type_is_not_removed_by_a_pop(cache: Cache[Any]) -> None:
+    cache["a"] = "text"
+    with pytest.raises(SchemaMismatchError):
+        Cache[int](cache.manager).pop("a")
+    assert cache["a"] == "text"
 
 
 def test_a_value_is_popped_by_one_caller_alone(stacked: Cache[Any]) -> None:

@@ -122,6 +122,14 @@ def test_only_a_number_can_be_counted(cache: Cache[Any], value: Any) -> None:
     assert cache["n"] == value
 
 
+@pytest.mark.parametrize("by", [float("nan"), float("inf")])
+def test_nothing_is_added_that_would_end_a_count(cache: Cache[Any], by: float) -> None:
+    cache["n"] = 1
+    with pytest.raises(CacheValidationError, match="by is (nan|inf): it must be finite"):
+        cache.incr("n", by)
+    assert cache["n"] == 1
+
+
 def test_a_count_beyond_64_bits_is_refused(cache: Cache[Any]) -> None:
     cache["n"] = 2**64 - 1
     with pytest.raises(CacheValidationError, match="does not fit 64 bits"):

@@ -85,8 +85,13 @@ class MappingMethods(ValueMethods[V], MutableMapping[str, V]):
 
         Raises:
             KeyError: There is none, and no `default`.
+            SchemaMismatchError: It is not of the type of the cache's values. It stays.
         """
-        entry = self.manager.pop(self._names.stored(key))
+        stored = self._names.stored(key)
+        held = self.manager.peek(stored)
+        if held is not None:
+            self._codec.decode(key, held.encoded)  # first: what cannot be answered stays
+        entry = self.manager.pop(stored)
         if entry is not None:
             return self._codec.decode(key, entry.encoded)
         if default is MISSING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from tierkit.cache.codec import Codec
@@ -114,7 +115,7 @@ class ValueMethods(Generic[V]):
             The number as it is then.
 
         Raises:
-            CacheValidationError: What is there, or is added, is no number; or the sum does not fit 64 bits.
+            CacheValidationError: What is there, or is added, is no finite number; or the sum does not fit 64 bits.
             CacheStorageError: The authority is out of service or failed.
         """
         _check_number("by", by)
@@ -242,3 +243,5 @@ class ValueMethods(Generic[V]):
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise CacheValidationError(f"{name} is {type(value).__name__}: it must be a number")
+    if isinstance(value, float) and not isfinite(value):
+        raise CacheValidationError(f"{name} is {value}: it must be finite")
