@@ -125,7 +125,7 @@ def test_only_a_number_can_be_counted(cache: Cache[Any], value: Any) -> None:
 @pytest.mark.parametrize("by", [float("nan"), float("inf")])
 def test_nothing_is_added_that_would_end_a_count(cache: Cache[Any], by: float) -> None:
     cache["n"] = 1
-    with pytest.raises(CacheValidationError, match="by is (nan|inf): it must be finite"):
+    with pytest.raises(CacheValidationError, match=r"by is (nan|inf): it must be finite"):
         cache.incr("n", by)
     assert cache["n"] == 1
 
