@@ -4,8 +4,8 @@ These are the long ones: many histories, many threads, planted faults, programs 
 counts as not covered: half a percent was lost so when they were named, and the gates of coverage hold without them.
 `--cov` leaves out their calls and the programs that they start. Without `--cov` this does nothing.
 
-Many modules are loaded when they are first needed. Where one of these tests came first, the definitions of such a module
-would count as not covered, so all are loaded before.
+Many modules are loaded when they are first needed. Where one of these tests came first, the definitions of such a
+module would count as not covered, so all are loaded before.
 """
 
 from __future__ import annotations
