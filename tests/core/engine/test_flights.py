@@ -183,7 +183,8 @@ def test_who_waited_does_not_get_what_expired_meanwhile(world: World, clock: Fak
 
 def test_a_flight_older_than_the_staleness_bound_is_not_joined(world: World, clock: FakeClock) -> None:
     world.open("live", "disk").put(note("a", "old"))
-    cache = world.reopen("live", "disk", late_seconds=PATIENCE, staleness_seconds=5)
+    # A reader that joined it would wait for longer than the test does.
+    cache = world.reopen("live", "disk", late_seconds=2 * PATIENCE, staleness_seconds=5)
     gate = Gate(cache, "L2", "after")
     slow = Reader(cache)
     gate.reached.wait(PATIENCE)
