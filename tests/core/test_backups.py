@@ -142,7 +142,7 @@ def test_a_record_that_is_not_there_afterwards_is_told(backup: Path, tmp_path: P
 
 
 def test_what_is_no_backup_is_told(cache: CacheManager[Any], tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="has no extension of a backup"):
+    with pytest.raises(CacheValidationError, match="has no extension of a backup"):
         cache.backup(tmp_path / "all.csv")
     cache.export_to_file(tmp_path / "plain.jsonl", secrets="plain")
     with pytest.raises(TransferError, match="is no backup: it was exported with secrets='plain'"):

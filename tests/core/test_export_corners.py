@@ -278,7 +278,7 @@ def test_no_file_is_put_in_the_place_of_what_the_cache_needs(tmp_path: Path) -> 
         cache.put(Everything(key="a"))
         cache.export_to_file(tmp_path / "all.jsonl")
         (tmp_path / "link").symlink_to(tmp_path / "l2")
-        for place in ("l3.db", "l2/everything/00.jsonl", "link/new.jsonl", "key.jsonl"):
+        for place in ("l3.db", "l3.db-wal", "l3.db-shm", "l2/everything/00.jsonl", "link/new.jsonl", "key.jsonl"):
             with pytest.raises(TransferError, match="name a file elsewhere"):
                 cache.export_to_file(tmp_path / place, format="jsonl")
             with pytest.raises(TransferError, match="name a file elsewhere"):

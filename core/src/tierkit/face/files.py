@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,6 +160,7 @@ class FileMethods(Face[E]):
 
         Raises:
             TransferError: It cannot be written, or what was read back was not what was written.
+            CacheValidationError: The file has no extension of a backup.
             CacheStorageError: The authority is out of service, or a level failed on the way.
         """
         from tierkit.transfer.backing_up import backup_path
@@ -244,7 +246,7 @@ class FileMethods(Face[E]):
         """
         file = _real(path)
         for what, place in self._places():
-            if file.is_relative_to(_real(place)):
+            if _belongs_to(file, _real(place)):
                 raise TransferError(f"{file} is {what}, or within: name a file elsewhere")
 
     def _places(self) -> Iterator[tuple[str, Path]]:
@@ -305,6 +307,13 @@ def _real(path: Path) -> Path:
         return Path(os.path.realpath(path))
     except ValueError:
         return path
+
+
+def _belongs_to(file: Path, place: Path) -> bool:
+    """Whether `file` is `place`, or in it, or beside it as `cache.db-wal` is beside `cache.db`."""
+    return file.is_relative_to(place) or (
+        file.parent == place.parent and re.fullmatch(re.escape(place.name) + r"-[a-z]+", file.name) is not None
+    )
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

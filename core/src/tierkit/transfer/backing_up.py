@@ -38,12 +38,14 @@ def backup_path(path: Path, name: str, now: datetime) -> Path:
     """Where a backup goes: `path`, or in that folder a file that is named after the cache and the time.
 
     Raises:
-        TransferError: It has another extension than `.jsonl` or `.jsonl.gz`.
+        CacheValidationError: It has another extension than `.jsonl` or `.jsonl.gz`.
     """
     if path.is_dir():
         return path / f"{name}-{now:%Y%m%dT%H%M%SZ}.jsonl.gz"
     if not path.name.lower().endswith(_EXTENSIONS):
-        raise trouble(path, f"has no extension of a backup ({', '.join(_EXTENSIONS)}), and is no folder that is there")
+        raise CacheValidationError(
+            f"{path} has no extension of a backup ({', '.join(_EXTENSIONS)}), and is no folder that is there"
+        )
     return path
 
 
