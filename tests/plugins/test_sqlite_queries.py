@@ -6,14 +6,17 @@ import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 from pydantic import ValidationError
 from tests.plugins.sqlite_support import NAMESPACE, PROXY_COLUMNS, assert_nothing_is_open, open_tier, raw
 
-from tierkit import CacheConfigError, Condition, Contains, OneOf, Query, Range
+from tierkit import CacheConfigError, Condition, Contains, OneOf, Query, Range, TierUnavailable
 from tierkit.testing import make_row
 from tierkit_sqlite import SQLiteOptions, queries
+from tierkit_sqlite.handles import TEMP_STORE
+from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.queries import Statement
 from tierkit_sqlite.schema import FIXED
 from tierkit_sqlite.statements import Table
@@ -218,6 +221,27 @@ def test_memory_does_not_grow_with_the_records(path: Path, order_by: str | None)
             tracemalloc.stop()
     assert count == 5000
     assert peak < 5000 * 500 / 4
+
+
+def test_what_is_sorted_waits_in_files_and_in_memory_where_these_have_no_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    with open_tier(path, context={"columns": COLUMNS}) as tier:
+        rows = [make_row(f"k {n}", n + 1, country="abc"[n % 3]) for n in range(9)]
+        tier.put_many(rows)
+        query = Query(order_by="country")
+        tier._connections.read(lambda cursor, _: cursor.connection.set_trace_callback(asked.append))
+        assert list(tier.query(query)) == list(query.answer(rows))
+        assert (asked[0], asked[2]) == ("PRAGMA temp_store = FILE", TEMP_STORE)
+        assert asked[1].startswith("SELECT rowid")
+        refused = sqlite3.OperationalError("unable to open database file")
+        refused.sqlite_errorcode = 14
+        monkeypatch.setattr(queries, "_rowids", Mock(wraps=queries._rowids, side_effect=[refused, DEFAULT]))
+        assert list(tier.query(query)) == list(query.answer(rows))
+        monkeypatch.setattr(queries, "_rowids", Mock(side_effect=refused))
+        with pytest.raises(TierUnavailable):
+            next(tier.query(query))
 
 
 def test_rows_of_the_engine_beside_the_records_need_no_column_of_an_index(path: Path) -> None:

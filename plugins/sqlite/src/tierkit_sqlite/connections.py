@@ -27,7 +27,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from tierkit import CacheStorageError, TierReadOnly, TierTimeout, TierUnavailable
 from tierkit_sqlite import failures, files
-from tierkit_sqlite.handles import CHECKPOINT, EMPTY_LOG, TEMP_STORE, Gate, Handle, Opened
+from tierkit_sqlite.handles import CHECKPOINT, EMPTY_LOG, Gate, Handle, Opened, temporary_files
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.statements import Table
 from tierkit_sqlite.work import get, nothing
@@ -324,11 +324,8 @@ def _checkpoint(cursor: sqlite3.Cursor, _: Table) -> None:
 
 
 def _compact(cursor: sqlite3.Cursor, _: Table) -> None:
-    cursor.execute("PRAGMA temp_store = FILE")  # a whole database need not fit into memory
-    try:
+    with temporary_files(cursor):
         cursor.execute("VACUUM")
-    finally:
-        cursor.execute(TEMP_STORE)
     if cursor.execute(EMPTY_LOG).fetchall()[0][0]:
         raise TierTimeout("its log could not be emptied: another connection is reading an older state; try again")
 

@@ -95,6 +95,11 @@ def is_full(error: BaseException) -> bool:
     return code_of(error) == _FULL
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a file could not be opened, read or written."""
+    return code_of(error) in {_CANTOPEN, _IOERR, _FULL}
+
+
 def is_busy(error: BaseException) -> bool:
     """Whether another connection is in the way."""
     return code_of(error) in {_BUSY, _LOCKED}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -19,6 +20,16 @@ EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 TEMP_STORE: Final = "PRAGMA temp_store = MEMORY"
 """What a connection needs for a while is kept in memory: no other file comes to be."""
 _CHANGES_PER_CHECKPOINT: Final = 1000
+
+
+@contextlib.contextmanager
+def temporary_files(cursor: sqlite3.Cursor) -> Iterator[None]:
+    """Keep it in files without a name instead: all records need not fit into memory, nor what orders them."""
+    cursor.execute("PRAGMA temp_store = FILE")
+    try:
+        yield
+    finally:
+        cursor.execute(TEMP_STORE)
 
 
 class Opened:

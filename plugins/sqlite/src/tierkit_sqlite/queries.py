@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tierkit import ColumnType, ColumnValue, Condition, Contains, OneOf, Query, Range, Row
+from tierkit_sqlite import failures
+from tierkit_sqlite.handles import temporary_files
 from tierkit_sqlite.library import sqlite3
 from tierkit_sqlite.schema import FIXED, quote
 from tierkit_sqlite.statements import Table
@@ -136,11 +138,19 @@ def places(cursor: sqlite3.Cursor, table: Table, columns: Mapping[str, ColumnTyp
     statement = Statement(table, columns, query)
     if not statement.ordered or (query.order_by is None and not statement.narrow):
         return None
+    sql = f"SELECT rowid {statement.source}{statement.order}"
+    try:
+        with temporary_files(cursor):
+            return _rowids(cursor, sql, statement.values)
+    except sqlite3.OperationalError as error:
+        if not failures.is_refusal(error):
+            raise
+    return _rowids(cursor, sql, statement.values)  # there may be no place for such files
+
+
+def _rowids(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...]) -> array[int]:
     # One by one, eight bytes each: a list of tuples would take ten times as much.
-    return array(
-        "q",
-        (rowid for (rowid,) in cursor.execute(f"SELECT rowid {statement.source}{statement.order}", statement.values)),
-    )
+    return array("q", (rowid for (rowid,) in cursor.execute(sql, values)))
 
 
 def rows_at(cursor: sqlite3.Cursor, table: Table, rowids: Sequence[int]) -> list[Row]:
