@@ -24,7 +24,10 @@ _CHANGES_PER_CHECKPOINT: Final = 1000
 
 @contextlib.contextmanager
 def temporary_files(cursor: sqlite3.Cursor) -> Iterator[None]:
-    """Keep it in files without a name instead: all records need not fit into memory, nor what orders them."""
+    """Keep it in files without a name instead: all records need not fit into memory, nor what orders them.
+
+    Only where the library was built so that it can (`TEMP_STORE` below 3); that of pysqlite3 was not.
+    """
     cursor.execute("PRAGMA temp_store = FILE")
     try:
         yield
