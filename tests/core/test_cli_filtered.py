@@ -51,6 +51,8 @@ def urls(run: Run, *options: str) -> list[str]:
         (["--where", "fetch_time<2026-01-02", "--all"], "45"),
         (["--where", "!last_accessed"], "123"),
         (["--where", "failure_count>0"], ""),
+        (["--where", "source!=paid"], "12"),
+        (["--where", "source!=paid", "--where", "source!=list"], ""),
     ],
 )
 def test_ls_shows_what_conditions_hold_of(run: Run, store: Path, options: list[str], hosts: str) -> None:
@@ -103,6 +105,8 @@ def test_two_bounds_go_together(tmp_path: Path) -> None:
         (["data=a"], "cannot have a value of data"),
         (["size>1", "size=2"], "conditions on size that do not go together"),
         (["size>1", "size>2"], "conditions on size that do not go together"),
+        (["size!=1", "size=2"], "conditions on size that do not go together"),
+        (["tags!=a"], "--where tags!=...: a tuple has no such condition"),
     ],
 )
 def test_a_condition_that_is_none_is_refused(conditions: list[str], said: str) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.faults.planting import fault
 from tests.tiers import FiveMethodTier
 
-from tierkit import Condition, OneOf, Query, Row
+from tierkit import Condition, NoneOf, OneOf, Query, Range, Row
 
 
 @fault("a query is in the order of writing")
@@ -47,6 +47,13 @@ class TakesNothingForEmpty(FiveMethodTier):
             for column, test in query.conditions
         )
         return replace(query, conditions=conditions).answer(self.scan())
+
+
+@fault("what has no value is not other than a value, as in SQL")
+class TakesNothingForEqual(FiveMethodTier):
+    def query(self, query: Query) -> Iterator[Row]:
+        valued = tuple(Condition(column, Range()) for column, test in query.conditions if isinstance(test, NoneOf))
+        return replace(query, conditions=query.conditions + valued).answer(self.scan())
 
 
 @fault("a count stops at the limit")

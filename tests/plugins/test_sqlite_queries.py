@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from tests.plugins.sqlite_support import NAMESPACE, PROXY_COLUMNS, assert_nothing_is_open, open_tier, raw
 
-from tierkit import CacheConfigError, Condition, Contains, OneOf, Query, Range, TierUnavailable
+from tierkit import CacheConfigError, Condition, Contains, NoneOf, OneOf, Query, Range, TierUnavailable
 from tierkit.testing import make_row
 from tierkit_sqlite import SQLiteOptions, queries
 from tierkit_sqlite.handles import TEMP_STORE
@@ -148,6 +148,7 @@ def test_a_column_that_comes_to_be_declared_takes_what_rows_had_of_it_and_fits_i
         Query(conditions=(equal("source", "list"), equal("gone", "b", "c")), order_by="key"),
         Query(conditions=(Condition("tags", Contains(True)),), order_by="key", limit=1),
         Query(conditions=(equal("source", "list", *map(str, range(600))),), order_by="key"),
+        Query(conditions=(Condition("source", NoneOf(frozenset(map(str, range(600))))),), order_by="key"),
     ],
 )
 def test_what_sql_cannot_say_is_looked_at(path: Path, query: Query) -> None:

@@ -38,7 +38,7 @@ from tierkit.errors import (
 from tierkit.eviction import EVICTION_POLICIES, EvictionPolicy, Held, KeyOrder, PolicyFactory
 from tierkit.expiry import TTLManager
 from tierkit.export_format import ExportFormat, FlatRecord, FormatFactory, Unreadable
-from tierkit.filters import above, at_least, at_most, below, between, contains
+from tierkit.filters import above, at_least, at_most, below, between, contains, other_than
 from tierkit.findings import Finding, FindingKind
 from tierkit.health import HealthResult
 from tierkit.hookspecs import hookimpl
@@ -49,7 +49,7 @@ from tierkit.manager import CacheManager
 from tierkit.metrics import METRICS, Metric, ObservedCaches, Sample, samples
 from tierkit.observers import CacheObserver
 from tierkit.plugins import PluginRegistry, discover
-from tierkit.query import Condition, Contains, OneOf, Query, Range
+from tierkit.query import Condition, Contains, NoneOf, OneOf, Query, Range
 from tierkit.row import ColumnType, ColumnValue, Delta, Record, Row, key_digest, pack_row, unpack_row, with_usage
 from tierkit.settings import Setting
 from tierkit.statistics import CacheStatistics, TierStatistics
@@ -193,6 +193,7 @@ __all__ = [
     "Memoized",
     "MemoryCacheTier",
     "Metric",
+    "NoneOf",
     "ObservedCaches",
     "OnInvalid",
     "OnProgress",
@@ -243,6 +244,7 @@ __all__ = [
     "discover",
     "hookimpl",
     "key_digest",
+    "other_than",
     "pack_row",
     "refusal",
     "samples",

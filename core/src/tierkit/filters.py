@@ -1,7 +1,7 @@
 """What a user asks for, by the names and types of fields, as a query on columns.
 
 A filter is a value (equal to it), a list or set of values (equal to one of them), None (has no value), or one of
-`at_least`, `at_most`, `above`, `below`, `between` and `contains`.
+`at_least`, `at_most`, `above`, `below`, `between`, `other_than` and `contains`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tierkit.entry import CacheEntry
 from tierkit.errors import CacheValidationError
 from tierkit.offers import nearest
-from tierkit.query import Condition, Contains, OneOf, Query, Range, Test
+from tierkit.query import Condition, Contains, NoneOf, OneOf, Query, Range, Test
 from tierkit.schema import EntrySchema
 from tierkit.shapes import Field
 from tierkit.values import KINDS, NORMALISE, Unfit
@@ -49,6 +49,14 @@ def below(value: Any) -> Range:
 def between(low: Any, high: Any) -> Range:
     """A filter: the field is `low`, `high` or between them."""
     return Range(low=_given(low), high=_given(high))
+
+
+def other_than(value: Any) -> NoneOf:
+    """A filter: all that `value` does not find, which is a value, a list or set of values, or None.
+
+    Unlike `!=` in SQL it finds a field without a value too, unless None is among them.
+    """
+    return NoneOf(value)
 
 
 def contains(element: Any) -> Contains:
@@ -126,8 +134,13 @@ class Filters:
         return Condition(field.column, self._or_default(name, test))
 
     def _or_default(self, name: str, test: Test) -> Test:
-        """`test`, which holds of a row without the column too if it does of the default: the row was written before."""
-        if name not in self._defaults or not test.holds(self._defaults[name]) or isinstance(test, Contains):
+        """`test`, which holds of a row without the column if it does of the default: the row was written before."""
+        if name not in self._defaults or isinstance(test, Contains):
+            return test
+        holds = test.holds(self._defaults[name])
+        if isinstance(test, NoneOf):
+            return test if holds else NoneOf(test.values | {None})
+        if not holds:
             return test
         return replace(test, or_none=True) if isinstance(test, Range) else OneOf(test.values | {None})
 
@@ -183,9 +196,14 @@ def _test(field: Field, given: Any) -> Test:
         return Contains(_element(field, given.value))
     if isinstance(given, Range):
         return _range(field, given)
-    if isinstance(given, list | set | frozenset) or (isinstance(given, tuple) and not field.nested):
-        return OneOf(frozenset([_encoded(field, value) for value in given]))
-    return OneOf(frozenset([_encoded(field, given)]))
+    if isinstance(given, NoneOf):
+        return NoneOf(_values(field, given.values))
+    return OneOf(_values(field, given))
+
+
+def _values(field: Field, given: Any) -> frozenset[Any]:
+    several = isinstance(given, list | set | frozenset) or (isinstance(given, tuple) and not field.nested)
+    return frozenset([_encoded(field, value) for value in (given if several else [given])])
 
 
 def _encoded(field: Field, value: Any) -> Any:

@@ -41,6 +41,20 @@ class OneOf(msgspec.Struct, frozen=True):
         return value in self.values
 
 
+class NoneOf(msgspec.Struct, frozen=True):
+    """The column has none of these values; None among them stands for no value, which is else meant too.
+
+    Attributes:
+        values: As a row holds them.
+    """
+
+    values: frozenset[ColumnValue]
+
+    def holds(self, value: Any) -> bool:
+        """Whether a column with this value is meant."""
+        return value not in self.values
+
+
 class Range(msgspec.Struct, frozen=True, kw_only=True):
     """The column has a value between two bounds, each of which may be left out.
 
@@ -93,7 +107,7 @@ class Contains(msgspec.Struct, frozen=True):
         return type(elements) is list and any(type(one) is type(wanted) and one == wanted for one in elements)
 
 
-Test = OneOf | Range | Contains
+Test = OneOf | NoneOf | Range | Contains
 
 
 class Condition(NamedTuple):

@@ -25,6 +25,7 @@ from tierkit import (
     at_most,
     between,
     contains,
+    other_than,
 )
 from tierkit.testing import FakeClock
 
@@ -226,6 +227,9 @@ def test_a_closed_cache_refuses_at_once(world: World) -> None:
         ({"places": at_least((1,))}, "has bounds, and the field holds JSON"),
         ({"places": contains("a")}, "element of type str, which the tuple cannot hold"),
         ({"text": contains("a")}, "which is for tuples"),
+        ({"text": other_than(1)}, "the filter on Found.text must be str, not int"),
+        ({"text": other_than(None)}, "Found.text must not be None: every record has a value"),
+        ({"text": other_than(contains("a"))}, "the filter on Found.text must be str, not Contains"),
         ({"order_by": "places"}, "Found.places holds JSON, which has no order"),
         ({"order_by": "-txet"}, "did you mean 'text'"),
         ({"limit": -1}, "limit must be a whole number from 0 on, or None for all, not -1"),
@@ -268,6 +272,18 @@ def test_tuples_are_asked_for_whole_or_by_an_element(world: World) -> None:
     assert keys(cache.select(places=[(1, 2), (3,)])) == ["a"]
 
 
+def test_what_is_other_than_a_value_is_all_that_the_value_does_not_find(world: World) -> None:
+    cache = world.open_config([{"backend": "disk"}], entry_type=Found)
+    cache.put_many([Found(key="a", source="x", places=(1, 2)), Found(key="b", source="y"), Found(key="c", source="z")])
+    for given in (["x", "z"], {"x", "z"}, ("x", "z")):
+        assert keys(cache.select(source=other_than(given))) == ["b"]
+    assert keys(cache.select(source=other_than("x"), order_by="-key")) == ["c", "b"]
+    assert keys(cache.select(places=other_than((1, 2)), order_by="key")) == ["b", "c"]
+    assert keys(cache.select(health_status=other_than("unknown"))) == []
+    assert keys(cache.select(last_accessed=other_than(None))) == []
+    assert cache.delete_where(source=other_than("x")) == 2
+
+
 def test_records_from_before_a_field_was_added_have_its_default(world: World) -> None:
     world.open_config([{"backend": "disk"}]).put(note("old"))
     world.close()
@@ -276,6 +292,8 @@ def test_records_from_before_a_field_was_added_have_its_default(world: World) ->
     assert keys(cache.select(where={"where": "here"})) == ["old"]
     assert keys(cache.select(where={"limit": at_most(3)})) == ["old"]
     assert keys(cache.select(where={"limit": at_least(4)})) == ["new"]
+    assert keys(cache.select(where={"limit": other_than(3)})) == ["new"]
+    assert keys(cache.select(where={"limit": other_than([4, 9])})) == ["old"]
 
 
 # -- what is done to all that is found --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.core.engine.support import World
 
-from tierkit import CacheEntry, CacheManager, above, at_least, at_most, below, between, contains
+from tierkit import CacheEntry, CacheManager, above, at_least, at_most, below, between, contains, other_than
 from tierkit.testing import FakeClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,6 +56,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "between": lambda value, low, high: value is not None and low <= value <= high,
     "one of": lambda value, *values: value in values,
     "is": lambda value, other: value == other,
+    "other_than": lambda value, *values: value not in values,
     "contains": lambda value, element: element in value,
 }
 GIVEN: dict[str, Callable[..., Any]] = {
@@ -66,6 +67,7 @@ GIVEN: dict[str, Callable[..., Any]] = {
     "between": between,
     "one of": lambda *values: list(values),
     "is": lambda value: value,
+    "other_than": lambda *values: other_than(list(values)),
     "contains": contains,
 }
 Filter = tuple[str, str, tuple[Any, ...]]
@@ -78,7 +80,7 @@ def filters(draw: st.DrawFn) -> Filter:
         return name, "contains", (draw(st.sampled_from(TAGS)),)
     one = st.sampled_from(["0", "3", "7"]) if name == "key" else VALUES[name]
     operator = draw(st.sampled_from([operator for operator in MEANING if operator != "contains"]))
-    if operator in ("is", "one of"):
+    if operator in ("is", "one of", "other_than"):
         return name, operator, tuple(draw(st.lists(one, min_size=1, max_size=1 if operator == "is" else 3)))
     count = 2 if operator == "between" else 1
     bounds = draw(st.lists(one.filter(lambda value: value is not None), min_size=count, max_size=count))

@@ -13,13 +13,13 @@ import msgspec
 from msgspec.structs import replace
 
 from tierkit.entry import CacheEntry, HealthStatus
-from tierkit.filters import above, at_least, at_most, below, contains, filters_of
-from tierkit.query import Range
+from tierkit.filters import above, at_least, at_most, below, contains, filters_of, other_than
+from tierkit.query import NoneOf, Range
 from tierkit.schema import schema_of
 from tierkit.shapes import Field
 from tierkit.values import KINDS
 
-_FORM: Final = re.compile(r"(\w+)(>=|<=|=|>|<)(.*)", re.DOTALL)
+_FORM: Final = re.compile(r"(\w+)(>=|<=|!=|=|>|<)(.*)", re.DOTALL)
 _NO_VALUE: Final = re.compile(r"!(\w+)")
 _BOUNDS: Final[dict[str, Callable[[Any], Range]]] = {">=": at_least, "<=": at_most, ">": above, "<": below}
 _LOOKS: Final = {
@@ -43,7 +43,7 @@ def where_options(command: C) -> C:
             "conditions",
             metavar="CONDITION",
             multiple=True,
-            help="Only records of which this holds: FIELD=VALUE, also with >=, <=, > or <, or !FIELD for no value.",
+            help="Only records of which this holds: FIELD=VALUE, also with !=, >=, <=, > or <, or !FIELD for no value.",
         ),
     )
     for option in reversed(options):
@@ -75,18 +75,28 @@ def _read(entry_type: type[CacheEntry], condition: str) -> tuple[str, Any]:
     found = _FORM.fullmatch(condition)
     if found is None:  # not shown: it may be a value alone, and a secret
         raise click.UsageError(
-            "--where takes FIELD=VALUE, FIELD>=VALUE, FIELD<=VALUE, FIELD>VALUE, FIELD<VALUE or !FIELD"
+            "--where takes FIELD=VALUE, FIELD!=VALUE, FIELD>=VALUE, FIELD<=VALUE, FIELD>VALUE, FIELD<VALUE or !FIELD"
         )
     name, sign, text = found.groups()
     field = reader.field(name)
+    if sign == "!=":
+        return name, _other_than(field, text)
     if sign != "=":
         return name, _BOUNDS[sign](_value(field, text))
     return name, contains(_element(field, text)) if field.items else [_value(field, text)]
 
 
+def _other_than(field: Field, text: str) -> NoneOf:
+    if field.items:
+        raise click.UsageError(f"--where {field.name}!=...: a tuple has no such condition")
+    return other_than([_value(field, text)])
+
+
 def _both(name: str, one: Any, other: Any) -> Any:
     if isinstance(one, list) and isinstance(other, list):
         return one + other
+    if isinstance(one, NoneOf) and isinstance(other, NoneOf):
+        return other_than([*one.values, *other.values])
     if isinstance(one, Range) and isinstance(other, Range):
         low, high = (one, other) if other.low is None else (other, one)
         if low.high is None and high.low is None:

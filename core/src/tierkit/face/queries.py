@@ -70,7 +70,8 @@ class QueryMethods(Face[E]):
             include_expired: Also those that expired and are still held.
             where: Filters by name, for fields that are called like an argument.
             filters: By field: a value, a list or set of values, None for no value, or `at_least`, `at_most`, `above`,
-                `below`, `between` and `contains`. Values have the field's type; of an enum its value will do.
+                `below`, `between`, `other_than` and `contains`. Values have the field's type; of an enum its value will
+                do.
 
         Raises:
             CacheValidationError: There is no such field, it is a secret, or a value is not of its type.

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tierkit import ColumnType, ColumnValue, Condition, Contains, OneOf, Query, Range, Row
+from tierkit import ColumnType, ColumnValue, Condition, Contains, NoneOf, OneOf, Query, Range, Row
 from tierkit_sqlite import failures
 from tierkit_sqlite.handles import temporary_files
 from tierkit_sqlite.library import sqlite3
@@ -64,7 +64,7 @@ class Statement:
         clauses = [clause for one in query.conditions if (clause := self._clause(one)) is not None]
         self.exact = len(clauses) == len(query.conditions)
         self.ordered = query.order_by is None or query.order_by in self.types
-        self.narrow = any(not getattr(one.test, "or_none", False) for one in query.conditions) and bool(clauses)
+        self.narrow = not all(_leaves_most(one.test) for one in query.conditions) and bool(clauses)
         self.values = tuple(value for clause in clauses for value in clause.values)
         where = f" WHERE {' AND '.join(clause.sql for clause in clauses)}" if clauses else ""
         self.source = f"FROM {quote(table.namespace)}{where}"
@@ -79,6 +79,8 @@ class Statement:
             return None
         if isinstance(test, OneOf):
             return _one_of(column, kind, test)
+        if isinstance(test, NoneOf):
+            return _none_of(column, kind, test)
         return _contains(column, test) if isinstance(test, Contains) else _range(column, kind, test)
 
 
@@ -104,8 +106,8 @@ def _shape(query: Query) -> tuple[Any, ...] | None:
     for column, test in query.conditions:
         if isinstance(test, Range):
             parts.append((column, type(test.low), type(test.high), test.above, test.below, test.or_none))
-        elif isinstance(test, OneOf) and column != "last_accessed" and len(test.values) <= _MOST_SHAPED:
-            parts.append((column, *map(type, test.values)))
+        elif isinstance(test, OneOf | NoneOf) and column != "last_accessed" and len(test.values) <= _MOST_SHAPED:
+            parts.append((column, type(test), *map(type, test.values)))
         else:
             return None
     return tuple(parts)
@@ -115,7 +117,7 @@ def _given(query: Query) -> tuple[ColumnValue, ...]:
     """The values in the conditions of a query that has a shape."""
     given: list[ColumnValue] = []
     for _, test in query.conditions:
-        if isinstance(test, OneOf):
+        if isinstance(test, OneOf | NoneOf):
             given += test.values
         elif isinstance(test, Range):
             given += (test.low, test.high)
@@ -185,11 +187,31 @@ def _order(query: Query) -> str:
     return f" ORDER BY {by}key{way}"
 
 
+def _leaves_most(test: OneOf | NoneOf | Range | Contains) -> bool:
+    """Whether `test` holds of most of a table, as far as that can be seen."""
+    return isinstance(test, NoneOf) or (isinstance(test, Range) and test.or_none)
+
+
+def _values(column: str, kind: ColumnType, test: OneOf | NoneOf) -> tuple[ColumnValue, ...]:
+    """Those that the column can have."""
+    values = tuple([value for value in test.values if isinstance(value, _KINDS[kind])])
+    return tuple(value for value in values if value != 0.0) if column == "last_accessed" else values
+
+
+def _none_of(column: str, kind: ColumnType, test: NoneOf) -> Clause | None:
+    name = f"+{quote(column)}"  # no index: most of the table is meant
+    values = _values(column, kind, test)
+    if len(values) > MOST_VALUES:
+        return None
+    others = f"{name} NOT IN ({', '.join('?' * len(values))})" if values else "1"
+    if None in test.values:
+        return Clause(f"(NOT {_is_none(column, name)} AND {others})", values)
+    return Clause(f"({_is_none(column, name)} OR {others})", values)
+
+
 def _one_of(column: str, kind: ColumnType, test: OneOf) -> Clause | None:
     name = quote(column)
-    values = tuple([value for value in test.values if isinstance(value, _KINDS[kind])])
-    if column == "last_accessed":
-        values = tuple(value for value in values if value != 0.0)
+    values = _values(column, kind, test)
     if len(values) > MOST_VALUES:
         return None
     # Two of the three states of health leave out too little for an index: SQLite would sort the table for ten records.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tierkit.query import Condition, Contains, OneOf, Query, Range, Test
+from tierkit.query import Condition, Contains, NoneOf, OneOf, Query, Range, Test
 from tierkit.testing.records import AWKWARD_KEYS
 from tierkit.testing.storage import Storage
 from tierkit.testing.suite.processes import PATIENCE_SECONDS
@@ -29,6 +29,10 @@ TESTS: Final[tuple[tuple[str, Test], ...]] = (
     ("text", OneOf(frozenset({"A", "\u00e9", None, "no such text"}))),
     ("text", OneOf(frozenset({"a\0b"}))),
     ("text", OneOf(frozenset())),
+    ("text", NoneOf(frozenset({"a"}))),
+    ("text", NoneOf(frozenset({"A", "\u00e9", None}))),
+    ("text", NoneOf(frozenset({None}))),
+    ("text", NoneOf(frozenset())),
     ("text", Range(low="a")),
     ("text", Range(high="\ufb01", below=True)),
     ("text", Range(low="A", above=True, or_none=True)),
@@ -37,6 +41,8 @@ TESTS: Final[tuple[tuple[str, Test], ...]] = (
     ("number", Range(low=9, above=True, high=2**63 - 1, below=True)),
     ("number", Range(or_none=True)),
     ("number", Range()),
+    ("number", NoneOf(frozenset({2**53 + 1, 0}))),
+    ("amount", NoneOf(frozenset({1.0}))),
     ("amount", Range(low=0.0)),
     ("amount", OneOf(frozenset({1.0, None}))),
     ("data", OneOf(frozenset({b"a", b"\xff"}))),
@@ -51,6 +57,7 @@ TESTS: Final[tuple[tuple[str, Test], ...]] = (
     ("version", Range(low=20)),
     ("no_such_column", OneOf(frozenset({None}))),
     ("no_such_column", OneOf(frozenset({"a"}))),
+    ("no_such_column", NoneOf(frozenset({"a"}))),
 )
 
 
@@ -131,6 +138,8 @@ class Queries:
         for column, test in (
             ("last_accessed", OneOf(frozenset({None}))),
             ("last_accessed", OneOf(frozenset({None, 5.0}))),
+            ("last_accessed", NoneOf(frozenset({5.0}))),
+            ("last_accessed", NoneOf(frozenset({None, 5.0}))),
             ("last_accessed", Range(high=6.0)),
             ("last_accessed", Range(high=6.0, or_none=True)),
             ("access_count", Range(low=1)),
