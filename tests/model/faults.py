@@ -672,6 +672,13 @@ AFTERWARDS: Final = [
         (WRITE_POLICIES,),
     ),
     Fault(
+        "a victim is copied down however long that takes, and comes back from the dead",
+        "upkeep:Upkeep.put_copy",
+        "self.late(started) or ",
+        "",
+        (TOGETHER,),
+    ),
+    Fault(
         "the reads of a victim that came back are lost",
         "upkeep:Upkeep._evict",
         "self._keep_usage(level, held)",

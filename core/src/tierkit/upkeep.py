@@ -270,18 +270,21 @@ class Upkeep:
     def put_copy(self, level: Level, row: Row, started: float) -> bool:
         """Put a copy of what the authority has into a level above it, unless that holds a write that comes after.
 
+        Given up if it is late, by `started`: a mark that another process has left against it may be forgotten by then.
+
         Returns:
             Whether it was taken.
 
         Raises:
             CacheStorageError: The tier failed.
         """
-        if GOES_BACK_TO not in row.columns:
-            return level.write(level.tier.put, row) is None
-        held = level.call(level.tier.get, row.key)
+        compared = GOES_BACK_TO in row.columns
+        held: Row | None = level.call(level.tier.get, row.key) if compared else None
         if self.late(started) or (held is not None and comes_after(held, row)):
             return False
-        return level.write(level.tier.replace, row, 0 if held is None else held.version)
+        if compared:
+            return level.write(level.tier.replace, row, 0 if held is None else held.version)
+        return level.write(level.tier.put, row) is None
 
     def _current(self, victims: Sequence[Any]) -> list[Row]:
         """What the authority has of `victims`, those that are still what it has.

@@ -358,6 +358,17 @@ def test_a_victim_that_was_written_past_the_level_below_is_not_demoted(
     assert held(cache, "L2", "a") in (None, "new")
 
 
+def test_a_victim_whose_way_down_takes_too_long_is_not_demoted(world: World, clock: FakeClock) -> None:
+    """By then another process may have replaced it, and the mark that this left be forgotten."""
+    cache = world.open_config(DEMOTING, late_seconds=10)
+    cache.put(note("a"))
+    tier(cache, "L3").after("get_many", lambda: clock.advance(10.001))
+    cache.put(note("b"))
+    assert held(cache, "L2", "a") is None
+    cache.put(note("c"))
+    assert held(cache, "L2", "b") is not None
+
+
 def test_a_read_that_makes_a_victim_leaves_room_where_that_goes(world: World) -> None:
     tiers = [DEMOTING[0], {**DEMOTING[1], "max_entries": 1}, DEMOTING[2]]
     cache = world.open_config(tiers)
