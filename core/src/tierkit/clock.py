@@ -111,6 +111,10 @@ class VersionClock:
         One flipped bit would else take every later stamp centuries ahead.
         """
         micros = version // _SEQUENCE
-        if micros > self._last and micros <= self._now() * 1_000_000 + _BELIEVED:
+        if micros > self._last and self.believes(version):
             with self._lock:
                 self._last = max(self._last, micros)
+
+    def believes(self, version: int) -> bool:
+        """Whether a clock of today may have made `version`: it is at most a day ahead."""
+        return version // _SEQUENCE <= self._now() * 1_000_000 + _BELIEVED

@@ -139,10 +139,14 @@ class Writer(Generic[E]):
                 reason="has expired already",
             )
 
-    def stamp(self, entry: E, usage: Usage) -> E:
-        """`entry` with a version, its times and its deadline; what it leaves out is filled in."""
+    def stamp(self, entry: E, usage: Usage, above: int = 0) -> E:
+        """`entry` with a version, its times and its deadline; what it leaves out is filled in.
+
+        The version is above `above` too, which may be from a clock that is far ahead.
+        """
         stack = self.stack
-        return self.ttl.stamp(entry, stack.time.now(), version=stack.versions.next(), _usage=usage)
+        version = stack.versions.above(above) if above else stack.versions.next()
+        return self.ttl.stamp(entry, stack.time.now(), version=version, _usage=usage)
 
     def restamp(self, write: Write[E], version: int) -> Write[E]:
         """`write` at another version."""
