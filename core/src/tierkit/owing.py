@@ -237,6 +237,25 @@ class Owing:
         """
         self._adopt_in([level for level in self._above if level.tier.traits & Trait.SHARED], keys)
 
+    def adopt_shared(self, key: str | None = None) -> None:
+        """Adopt what other processes hold for the authority, of `key` or all, where it may wait: under demote-only.
+
+        To be called before it is asked. Reads the levels that are shared whole; one that fails is passed over.
+        """
+        for level in self._above if self.write_policy == "demote" else ():
+            if level.tier.traits & Trait.SHARED and level.in_service:
+                with suppress(TierkitError):  # then they are found when they are read
+                    if key is None:
+                        self._adopt_all(level)
+                    else:
+                        self._adopt_in([level], [key])
+
+    def _adopt_all(self, level: Level) -> None:
+        for row in level.scan():
+            held = self.intents.get(row.key) if is_owed(row) else None
+            if is_owed(row) and (held is None or held.version < row.version) and self._is_sound(row):
+                self.adopt(level, row)
+
     def _adopt_in(self, levels: Sequence[Level], keys: Sequence[str]) -> None:
         for level in levels if keys else ():
             if level.in_service:
