@@ -77,3 +77,27 @@ def test_what_is_deleted_during_its_load_is_not_put_back(cache: CacheManager[Any
         cache.delete(key)
         assert updating.fill(note(key, "2"), expected, since) is None
         assert text(cache, key) is None
+
+
+@pytest.mark.parametrize("policy", ["behind", "demote"])
+@pytest.mark.parametrize("levels", [("live", "disk", "disk"), ("live", "disk")])
+def test_what_waits_for_the_lowest_level_takes_its_place(
+    world: World, clock: FakeClock, policy: str, levels: tuple[str, ...]
+) -> None:
+    tiers: list[dict[str, Any]] = [{"backend": kind, "max_entries": 4} for kind in levels]
+    tiers[-1] = {"backend": "disk", "write_policy": policy}
+    before = world.open_config(tiers, durability="none")
+    before.put_many([note(key, "1", ttl_seconds=4 * AHEAD) for key in "abcd"])
+    before.flush()
+    before.delete("d")
+    world.close()
+    clock.step_wall(-AHEAD)
+    cache = world.open_config(tiers, durability="none")
+    assert [text(cache, key) for key in "abcd"] == ["1", "1", "1", None]
+    cache.put(note("a", "2"))
+    cache.put_many([note("b", "2"), note("d", "2")])
+    cache.delete("c")
+    for opened in (cache, world.open_config(tiers, durability="none")):
+        assert [text(opened, key) for key in "abcd"] == ["2", "2", None, "2"]
+        cache.flush()
+        assert [text(opened, key) for key in "abcd"] == ["2", "2", None, "2"]
