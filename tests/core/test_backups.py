@@ -156,3 +156,16 @@ def test_a_cache_that_is_turned_off_backs_up_nothing_and_drops_what_is_restored(
         assert off.backup(tmp_path / "off.jsonl").records == 0
         assert off.restore(backup).imported == 3
         assert off.size() == 0
+
+
+@pytest.mark.parametrize("tiers", ["behind", "demote"])
+def test_what_the_lowest_level_is_owed_is_held_too_and_does_not_come_down_after_a_restore(
+    backup: Path, tmp_path: Path, tiers: str
+) -> None:
+    with cache_of(tmp_path / "owing", tiers) as owing:
+        owing.put(entry("d"))
+        with pytest.raises(CacheValidationError, match="holds 1 records"):
+            owing.restore(backup)
+        owing.put(entry("e"))
+        assert owing.restore(backup, held="replace").removed == 2
+        assert sorted(owing.keys()) == ["a", "b", "c"]

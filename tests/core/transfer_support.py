@@ -20,6 +20,8 @@ TIERS: dict[str, list[dict[str, Any]]] = {
     "memory": [{"backend": "memory"}],
     "sqlite": [{"backend": "memory", "max_entries": 3}, {"backend": "sqlite", "path": "l.db"}],
     "jsonl": [{"backend": "jsonl", "path": "l"}],
+    "behind": [{"backend": "jsonl", "path": "l"}, {"backend": "sqlite", "path": "l.db", "write_policy": "behind"}],
+    "demote": [{"backend": "jsonl", "path": "l"}, {"backend": "sqlite", "path": "l.db", "write_policy": "demote"}],
 }
 
 

@@ -151,7 +151,7 @@ WRITING: Final = [
     Fault(
         "a stamp is not above the version that refused",
         "clock:VersionClock.above",
-        "return stamp if stamp > version else (version // _SEQUENCE + 1) * _SEQUENCE + stamp % _SEQUENCE",
+        "return stamp if stamp > version or raised > _HIGHEST else raised",
         "return min(stamp, version - 1)",
     ),
     Fault(
@@ -189,7 +189,7 @@ WRITING: Final = [
     Fault(
         "a deletion leaves the first level as it is",
         "writing:Writer._delete",
-        "self.in_live(key, lambda level: level.call(level.tier.delete, key, version))",
+        "self.in_live(key, lambda level: self._delete_live(level, key, version))",
         "pass",
     ),
     Fault(
@@ -735,15 +735,15 @@ BETWEEN_TWO_STEPS: Final = [
         (
             "a write undoes what this process wrote after it",
             "writing:Writer.came_before",
-            " and not self.stack.owing.intents.made_since(key, newer)",
+            "None if self.stack.owing.intents.made_since(key, newer) else ",
             "",
             BETWEEN,
         ),
         (
             "a copy of a bulk put undoes what this process wrote after it",
             "copies:Copies._outdo",
-            " and not self.stack.owing.intents.made_since(key, owed.version)",
-            "",
+            "is_owed(owed) and self.stack.owing.intents.made_since(key, owed.version)",
+            "False",
             BETWEEN,
         ),
         (
@@ -797,7 +797,7 @@ TOGETHER_WITH_OTHERS: Final = [
         (
             "a bulk put leaves an old copy in a bounded first level",
             "bulk:Bulk.end_in",
-            "self.stack.drop(level, write.entry.key, write.entry.version)",
+            "self.writer.drop_older(level, write.entry.key, write.entry.version)",
             "pass",
             TOGETHER,
         ),

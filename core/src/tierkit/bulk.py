@@ -262,7 +262,7 @@ class Bulk(Generic[E]):
         if waiting is None:
             self.writer.fill_or_drop(level, write.entry, raced, started)
         else:
-            self.stack.drop(level, write.entry.key, write.entry.version)
+            self.writer.drop_older(level, write.entry.key, write.entry.version)
             waiting.add(write, started)
 
     def _fill(self, level: Level, entry: E, started: float) -> None:

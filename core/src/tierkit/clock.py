@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 _BELIEVED: Final = 86_400 * 1_000_000  # microseconds that the clock of another machine may be ahead
 _LOOKS: Final = 5  # at both clocks, the quickest of which counts: a process may be held up between the two
+_HIGHEST: Final = 2**63 - 1
 _SEQUENCE: Final = 1024  # ten random bits per process below the microseconds
 
 
@@ -100,10 +101,14 @@ class VersionClock:
             return micros * _SEQUENCE + self._tag
 
     def above(self, version: int) -> int:
-        """A stamp above `version`, even where that is the version of a damaged record, which no clock follows."""
+        """A stamp above `version`, even where that is the version of a damaged record, which no clock follows.
+
+        Only where there is none above it the stamp is one of now.
+        """
         self.observe(version)
         stamp = self.next()
-        return stamp if stamp > version else (version // _SEQUENCE + 1) * _SEQUENCE + stamp % _SEQUENCE
+        raised = (version // _SEQUENCE + 1) * _SEQUENCE + stamp % _SEQUENCE
+        return stamp if stamp > version or raised > _HIGHEST else raised
 
     def observe(self, version: int) -> None:
         """Make every later stamp larger than `version`, unless that is more than a day ahead: then it is damage.
@@ -111,6 +116,10 @@ class VersionClock:
         One flipped bit would else take every later stamp centuries ahead.
         """
         micros = version // _SEQUENCE
-        if micros > self._last and micros <= self._now() * 1_000_000 + _BELIEVED:
+        if micros > self._last and self.believes(version):
             with self._lock:
                 self._last = max(self._last, micros)
+
+    def believes(self, version: int) -> bool:
+        """Whether a clock of today may have made `version`: it is at most a day ahead."""
+        return version // _SEQUENCE <= self._now() * 1_000_000 + _BELIEVED

@@ -13,6 +13,7 @@ from tierkit.errors import CacheCorruptionError, TierUnavailable
 from tierkit.level import Level
 from tierkit.row import GOES_BACK_TO, ColumnValue, Row, goes_back_to
 from tierkit.stack import Stack
+from tierkit.tier import known_version
 from tierkit.writing import ATTEMPTS, Write, Writer
 
 E = TypeVar("E", bound=CacheEntry)
@@ -74,24 +75,26 @@ class Comparing(Generic[E]):
             return self._upsert(authority, key, made)
 
     def _upsert(self, authority: Level, key: str, made: Callable[[E | None], E]) -> Write[E]:
+        marked = 0
         for _ in range(ATTEMPTS):
             held = self.held(authority, key)
             entry = None if held is None else self.stack.fresh(authority, held)
-            write = self.prepare(made(entry), held, same_secrets=False)
+            write = self.prepare(made(entry), held, same_secrets=False, marked=marked)
             if authority.write(authority.tier.replace, write.row or write.entry, held.version if held else 0):
                 authority.note("written", key, until=write.entry._deadline)
                 return write
-            if held is None:  # a mark, by a clock that is ahead of ours
-                self.stack.versions.observe(authority.call(authority.tier.highest_version))
+            if held is None:  # by a mark of a clock that is ahead of ours
+                marked = authority.mark(known_version, authority.tier, key)
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first")
 
-    def prepare(self, entry: E, held: Any, *, same_secrets: bool = True) -> Write[E]:
+    def prepare(self, entry: E, held: Any, *, same_secrets: bool = True, marked: int = 0) -> Write[E]:
         """`entry` stamped, with the usage of the record `held`, in whose place it is to be put; None for none.
 
-        With `same_secrets` it keeps the ciphertext too, and columns that the class does not declare.
+        With `same_secrets` it keeps the ciphertext too, and columns that the class does not declare. Where none is held
+        its version is above `marked`.
         """
         stack = self.stack
-        stamped = self.writer.stamp(entry, self._usage_of(held))
+        stamped = self.writer.stamp(entry, self._usage_of(held), marked if held is None else held.version)
         if not stack.stored:
             stack.sealer.schema.encode(stamped)  # refuses what no tier could hold
             return Write(stamped, None)
@@ -100,7 +103,6 @@ class Comparing(Generic[E]):
     def _usage_of(self, held: Any) -> Usage:
         if held is None:
             return Usage()
-        self.stack.versions.observe(held.version)
         return Usage(held.access_count, held.last_accessed) if self.stack.stored else held._usage
 
     def replace(self, write: Write[E], expected_version: int) -> E | None:

@@ -88,10 +88,11 @@ class Copies(Generic[E]):
         self._outdo(level, refused)
 
     def _outdo(self, level: Level, refused: Mapping[str, Row]) -> None:
-        """Write again, above it, what `level` refused since it holds a newer write of another that is owed."""
+        """Write again, above it, what `level` refused since it holds what `Writer.came_before` is about."""
         held = level.call(level.tier.get_many, list(refused)) if refused else {}
         for key, owed in held.items():
-            if is_owed(owed) and not self.stack.owing.intents.made_since(key, owed.version):
+            ours = is_owed(owed) and self.stack.owing.intents.made_since(key, owed.version)
+            if not ours and (is_owed(owed) or self.writer.is_of_no_order(owed)):
                 entry = cast("E", self.stack.sealer.open(refused[key]))
                 again = self.writer.restamp(Write(entry, refused[key]), self.stack.versions.above(owed.version))
                 self.writer.store(again, self.stack.time.monotonic())

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import count
+from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 
 LONGEST_REASON: Final = 300
@@ -134,14 +135,14 @@ def _snapshot(notes: deque[T]) -> list[T]:
             return list(notes)
 
 
-def last_of_each(notes: Collection[Note]) -> list[Note]:
-    """The last of each sort, in order of time."""
-    kept = {note.sort: note for note in sorted(notes, key=_order)}
-    return sorted(kept.values(), key=_order)
+def last_of_each(notes: Collection[Note], latest: float = inf) -> list[Note]:
+    """The last of each sort, in order of time; first those after `latest`, of a clock that has been set back since."""
 
+    def order(note: Note) -> tuple[bool, float, int]:
+        return note.at <= latest, note.at, note.number
 
-def _order(note: Note) -> tuple[float, int]:
-    return note.at, note.number
+    kept = {note.sort: note for note in sorted(notes, key=order)}
+    return sorted(kept.values(), key=order)
 
 
 NONE: Final = Decisions(0, float)

@@ -12,6 +12,7 @@ from math import inf, isfinite
 from typing import Any, Final
 
 from tierkit.clock import written_at
+from tierkit.config import CLOCK_DIFFERENCE_SECONDS
 from tierkit.decision_log import DecisionLog
 from tierkit.decisions import LONGEST_REASON, Note, last_of_each
 from tierkit.entry import CacheEntry
@@ -200,7 +201,7 @@ def _decided(stack: Stack[Any], key: str) -> list[Note]:
     if stack.stored:
         with suppress(Exception), stack.sides.reading() as sides:  # else what this process has decided is told
             notes += DecisionLog(stack.decisions, stack.stored[-1], sides, stack.versions).of(key)
-    return last_of_each(notes)[-DECISIONS_SHOWN:]
+    return last_of_each(notes, stack.time.now() + CLOCK_DIFFERENCE_SECONDS)[-DECISIONS_SHOWN:]
 
 
 def _lease(stack: Stack[Any], key: str) -> Lease | None:

@@ -87,6 +87,13 @@ class Intents:
                 self._on_first()
             return None
 
+    def replace(self, key: str, old: Intent, new: Intent) -> None:
+        """Note `new` in the place of `old`, unless something else is there by now."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.version == old.version:
+                self._held[key] = new
+
     def land(self, key: str, version: int) -> None:
         """The level was asked to hold `version` of `key`, which was noted before, and may have it."""
         with self._lock:

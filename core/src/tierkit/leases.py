@@ -79,14 +79,17 @@ class LeaseStore:
             CacheStorageError: The storage failed. If it took the lease all the same, that runs out.
         """
         check_lease_seconds(ttl_seconds)
+        marked = 0
         for _ in range(ATTEMPTS):
             held = self._side.get(key)
             if held is not None and self._runs(held):
                 return None
             version = held.version if held else 0
-            lease = self._stamped(Lease(key=key, holder=_me()), ttl_seconds, version)
+            lease = self._stamped(Lease(key=key, holder=_me()), ttl_seconds, max(version, marked))
             if self._side.replace(lease, version):
                 return lease
+            if held is None:  # by another, or by the mark of a clock that is ahead of ours
+                marked = self._side.known_version(key)
         raise TierUnavailable(f"{ATTEMPTS} others took and returned the lease of one key first")
 
     def release(self, lease: Lease) -> bool:

@@ -13,7 +13,7 @@ two processes, or again after a crash. If the authority refuses, it has somethin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from math import inf
@@ -237,6 +237,25 @@ class Owing:
         """
         self._adopt_in([level for level in self._above if level.tier.traits & Trait.SHARED], keys)
 
+    def adopt_shared(self, key: str | None = None) -> None:
+        """Adopt what other processes hold for the authority, of `key` or all, where it may wait: under demote-only.
+
+        To be called before it is asked. Reads the levels that are shared whole; one that fails is passed over.
+        """
+        for level in self._above if self.write_policy == "demote" else ():
+            if level.tier.traits & Trait.SHARED and level.in_service:
+                with suppress(TierkitError):  # then they are found when they are read
+                    if key is None:
+                        self._adopt_all(level)
+                    else:
+                        self._adopt_in([level], [key])
+
+    def _adopt_all(self, level: Level) -> None:
+        for row in level.scan():
+            held = self.intents.get(row.key) if is_owed(row) else None
+            if is_owed(row) and (held is None or held.version < row.version) and self._is_sound(row):
+                self.adopt(level, row)
+
     def _adopt_in(self, levels: Sequence[Level], keys: Sequence[str]) -> None:
         for level in levels if keys else ():
             if level.in_service:
@@ -354,9 +373,10 @@ class Owing:
             paid = [row if intent.level is None else self.paid(row) for intent, row in puts]
             refusals = authority.write(authority.tier.put_many, paid) if paid else []
             refused = authority.mark(authority.tier.delete_many, deletions) if deletions else {}
-            taken = {row.key: row for row, refused in zip(paid, refusals, strict=True) if refused is None}
-            missing = {row.key for row in paid} - taken.keys() | refused.keys()
-            again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing])
+            taken = {row.key: row for row, newer in zip(paid, refusals, strict=True) if newer is None}
+            refused |= {row.key: newer for row, newer in zip(paid, refusals, strict=True) if newer is not None}
+            missing = refused.keys()
+            again = self._let_come_after(authority, [owed for owed in found if owed[0] in missing], refused)
         except TierkitError as error:
             logger.debug("what %s is owed could not be replayed: %s", authority.name, str(error))
             return None
@@ -405,14 +425,20 @@ class Owing:
     def _late(self, started: float) -> bool:
         return self._time.monotonic() - started > self._late_seconds
 
-    def _let_come_after(self, authority: Level, refused: Sequence[tuple[str, Intent, Row | None]]) -> list[str]:
-        """Stamp anew what was refused by a record that was compared and set without it. Answers the keys of these."""
+    def _let_come_after(
+        self, authority: Level, refused: Sequence[tuple[str, Intent, Row | None]], versions: Mapping[str, int]
+    ) -> list[str]:
+        """Stamp anew what was refused by a record that was compared and set without it. Answers the keys of these.
+
+        And what was refused by a stamp of a clock so far ahead that it tells no order: else it would be lost.
+        """
         again = []
         held = authority.call(authority.tier.get_many, [key for key, *_ in refused]) if refused else {}
         for key, intent, row in refused:
-            there = held.get(key)
-            if there is not None and row is not None and goes_back_to(there) < row.version < there.version:
-                self._restamp(intent, row, self._versions.above(there.version))
+            there, newer = held.get(key), versions[key]
+            compared = there is not None and row is not None and goes_back_to(there) < row.version < there.version
+            if row is not None and (compared or not self._versions.believes(newer)):
+                self._restamp(intent, row, self._versions.above(max(newer, there.version if there else 0)))
                 self._on_came_after(key)
                 again.append(key)
         return again
@@ -420,9 +446,8 @@ class Owing:
     def _restamp(self, intent: Intent, owed: Row, version: int) -> None:
         row, level = self._sealer.restamp(owed, version), intent.level
         if level is None:
-            self.intents.note(
-                row.key, intent._replace(version=version, row=None if intent.row is None else row, own=False)
-            )
+            again = intent._replace(version=version, row=None if intent.row is None else row, own=False)
+            self.intents.replace(row.key, intent, again)  # unless it was written anew
         elif level.write(level.tier.replace, row, owed.version):  # else another has paid it, or written anew
             self._note(level, row)
 

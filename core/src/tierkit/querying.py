@@ -33,17 +33,19 @@ class Querying(Generic[E]):
         """Ask the levels of `stack`."""
         self.stack = stack
 
-    def select(self, query: Query) -> Iterator[E]:
-        """The entries that match, in order. Blocks on I/O at each step.
+    def select(self, query: Query, level: Level | None = None) -> Iterator[E]:
+        """The entries that match, in order, of `level` or else the lowest in service. Blocks on I/O at each step.
 
         A tier is asked for as many as are wanted, since it may find these faster. Where some of them cannot be returned
         (damaged ones, which are evicted now) it is asked again, for all.
         """
-        level = self.stack.lowest()
+        self.stack.owing.adopt_shared()
+        level = level or self.stack.lowest()
         return iter(()) if level is None else islice(chain.from_iterable(self._found(level, query)), query.limit)
 
     def count(self, query: Query) -> int:
         """How many records match: what the tier itself counts, where nothing else has to be looked at."""
+        self.stack.owing.adopt_shared()
         level = self.stack.lowest()
         if level is not None and level is self.stack.authority and not self.stack.owing.intents:
             return level.call(level.tier.count, query)

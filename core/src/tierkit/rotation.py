@@ -225,8 +225,7 @@ class Resealing(Revision[E]):
         stack, sealer = self.stack, self.stack.sealer
         if not (sealer.is_outdated(row) or sealer.is_of_other_cipher(row)):
             return None
-        stack.versions.observe(row.version)
-        version = stack.versions.next()
+        version = stack.versions.above(row.version)
         try:
             sealed = sealer.resealed(row, version, {GOES_BACK_TO: goes_back_to(row)})
             return Write(msgspec.structs.replace(cast("E", sealer.open(row)), version=version), sealed), row.version

@@ -23,7 +23,7 @@ from tierkit.level import Level
 from tierkit.row import ColumnType, Record, key_digest
 from tierkit.schema import schema_of
 from tierkit.sealing import Sealer
-from tierkit.tier import CacheTier
+from tierkit.tier import CacheTier, known_version
 
 logger = logging.getLogger("tierkit.side")
 
@@ -159,13 +159,14 @@ class SideStore(Generic[S]):
         """Compare and set: hold `entry` if the version held for its key is `expected_version` (0: none). Atomic.
 
         Its version must be above that: see `version_above`. Where nothing is held, the mark of what was dropped may
-        refuse it, if that came from a clock that is ahead of ours; the next `version_above` is above the mark.
+        refuse it, if that came from a clock that is ahead of ours: see `known_version`.
         """
         record = self._record(entry)
-        replaced: bool = self._call(lambda tier: tier.replace(record, expected_version), writing=True)
-        if not replaced and not expected_version:
-            self._versions.observe(self._call(lambda tier: tier.highest_version()))
-        return replaced
+        return bool(self._call(lambda tier: tier.replace(record, expected_version), writing=True))
+
+    def known_version(self, key: str) -> int:
+        """The newest version that is known of `key`, held or dropped, or 0."""
+        return int(self._call(lambda tier: known_version(tier, key)))
 
     def discard(self, entry: S) -> bool:
         """Drop what is held for the key of `entry` if it still has this version. Answers whether it had."""

@@ -363,6 +363,7 @@ class Stack(Upkeep, Generic[E]):
     def peek(self, key: str) -> E | None:
         """The entry that `scan` would find for `key`, if it is fresh, without touching usage or statistics."""
         level = self.lowest()
+        self.owing.adopt_shared(key)
         record, owed = (None, None) if level is None else self._read(level, key)
         record = record if owed is None else owed.row
         return None if level is None or record is None else self.fresh(level, record)
@@ -372,6 +373,7 @@ class Stack(Upkeep, Generic[E]):
 
         Where writes are owed to the authority they count, and not what it holds.
         """
+        self.owing.adopt_shared()
         level = self.lowest()
         owed = set(self.owing.intents)
         if level is not None:

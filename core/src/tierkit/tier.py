@@ -457,6 +457,11 @@ def delete_refusal(version: int, held: Record | None, mark: int) -> int | None:
     return mark - 1 if mark > version + 1 else None
 
 
+def known_version(tier: CacheTier[Any], key: str) -> int:
+    """The newest version that `tier` knows of `key`, by a record or a mark, or 0. Removes nothing; blocks on I/O."""
+    return tier.delete(key, 0) or 0
+
+
 def purge_steps(tier: CacheTier[Any], now: float) -> Iterator[int]:
     """The steps of a purge of `tier`: its own, or a single one if its class overrides `purge` and not the steps."""
     own = next(vars(base) for base in type(tier).__mro__ if {"purge", "purge_in_steps"} & vars(base).keys())

@@ -16,6 +16,7 @@ from tierkit.entry import CacheEntry
 from tierkit.errors import TierUnavailable
 from tierkit.level import Level
 from tierkit.stack import Stack
+from tierkit.tier import known_version
 from tierkit.writing import ATTEMPTS, Write
 
 E = TypeVar("E", bound=CacheEntry)
@@ -44,15 +45,17 @@ class Updating(Generic[E]):
             return self._update(key, made)
 
     def _update(self, key: str, made: Callable[[E | None], E | None]) -> E | None:
+        marked = 0
         for _ in range(ATTEMPTS):
             held, entry, authority = self._held(key)
             new = made(entry)
             if new is None or new is entry:
                 return entry
-            done = self._comparing.replace(self._prepared(new, held, entry), _version(held))
+            done = self._comparing.replace(self._prepared(new, held, entry, marked), _version(held))
             if done is not None:
                 return done
-            self._heed_marks(authority, held)
+            if held is None:  # by a mark of a clock that is ahead of ours
+                marked = authority.mark(known_version, authority.tier, key)
         raise TierUnavailable(f"{authority.name}: {ATTEMPTS} other writers of one record came first: try again")
 
     def pop(self, key: str) -> E | None:
@@ -84,10 +87,11 @@ class Updating(Generic[E]):
             The entry that may be returned, or None; the version of what is held, expired or not, or 0; and a stamp of
             this moment.
         """
-        held, entry, _ = self._held(key)
-        if held is not None:
-            self._stack.versions.observe(held.version)
-        return entry, _version(held), self._stack.versions.next()
+        held, entry, authority = self._held(key)
+        if held is not None and entry is None:  # it may be gone: what has expired is dropped by who finds it
+            held = self._comparing.held(authority, key)
+        version = _version(held)
+        return entry, version, self._stack.versions.above(version)
 
     def fill(self, entry: E, expected: int, since: int) -> E | None:
         """Put `entry`, unless someone wrote or deleted its record since `begin`.
@@ -104,7 +108,16 @@ class Updating(Generic[E]):
         write = self._prepared(entry, held, None)
         if self._stack.time.now() - written_at(since) < self._stack.settings.marks_seconds:
             write = self._comparing.writer.restamp(write, since)
-        return self._comparing.replace(write, expected)
+        done = self._comparing.replace(write, expected)
+        return self._over_mark(write) if done is None and not expected else done
+
+    def _over_mark(self, write: Write[E]) -> E | None:
+        """Put what was refused though nothing was held, if by the mark of a clock too far ahead to tell an order."""
+        versions, (authority, key) = self._stack.versions, (self._stack.levels[-1], write.entry.key)
+        marked = authority.mark(known_version, authority.tier, key)
+        if versions.believes(marked):
+            return None
+        return self._comparing.replace(self._comparing.writer.restamp(write, versions.above(marked)), 0)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -113,9 +126,9 @@ class Updating(Generic[E]):
         held = self._comparing.held(authority, key)
         return held, None if held is None else self._stack.fresh(authority, held), authority
 
-    def _prepared(self, new: E, held: Any, entry: E | None) -> Write[E]:
+    def _prepared(self, new: E, held: Any, entry: E | None, marked: int = 0) -> Write[E]:
         same = entry is not None and self._same_secrets(new, entry)
-        write = self._comparing.prepare(new, held, same_secrets=same)
+        write = self._comparing.prepare(new, held, same_secrets=same, marked=marked)
         self._comparing.writer.refuse_expired(write.entry)
         return write
 
@@ -123,11 +136,6 @@ class Updating(Generic[E]):
         """Whether the ciphertext of `entry` is that of `new` too."""
         schema = self._stack.sealer.schema
         return all(getattr(new, field.name) == getattr(entry, field.name) for field in schema.secrets + schema.bound)
-
-    def _heed_marks(self, authority: Level, held: Any) -> None:
-        """Where there is nothing, and a write was refused all the same, it was by a mark of a clock ahead of ours."""
-        if held is None:
-            self._stack.versions.observe(authority.call(authority.tier.highest_version))
 
 
 def _version(held: Any) -> int:

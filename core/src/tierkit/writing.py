@@ -89,13 +89,18 @@ class Writer(Generic[E]):
         try:
             version, holder = self._delete_truth(key, version)
             refused = self._delete_above(key, version, holder)
-            self.in_live(key, lambda level: level.call(level.tier.delete, key, version))
+            self.in_live(key, lambda level: self._delete_live(level, key, version))
         except BaseException:
             self.doubt(key)
             raise
         self.note_truth("deleted", key, holder)
         stack.ledger.pop(key)
         return version, refused
+
+    def _delete_live(self, level: Level, key: str, version: int) -> None:
+        refused = level.call(level.tier.delete, key, version)
+        if refused is not None and level is not self._authority:
+            self.drop_older(level, key, version)
 
     def _delete_truth(self, key: str, version: int) -> tuple[int, Level | None]:
         def attempt(place: Level | None, version: int) -> int | None:
@@ -139,10 +144,14 @@ class Writer(Generic[E]):
                 reason="has expired already",
             )
 
-    def stamp(self, entry: E, usage: Usage) -> E:
-        """`entry` with a version, its times and its deadline; what it leaves out is filled in."""
+    def stamp(self, entry: E, usage: Usage, above: int = 0) -> E:
+        """`entry` with a version, its times and its deadline; what it leaves out is filled in.
+
+        The version is above `above` too, which may be from a clock that is far ahead.
+        """
         stack = self.stack
-        return self.ttl.stamp(entry, stack.time.now(), version=stack.versions.next(), _usage=usage)
+        version = stack.versions.above(above) if above else stack.versions.next()
+        return self.ttl.stamp(entry, stack.time.now(), version=version, _usage=usage)
 
     def restamp(self, write: Write[E], version: int) -> Write[E]:
         """`write` at another version."""
@@ -319,14 +328,20 @@ class Writer(Generic[E]):
         """Whether a write that `level` refused at `newer` is to be made again, stamped above what the level holds.
 
         That is a write that the authority is owed. If it is another process's, whose clock may be ahead, it may have
-        been there before. If this process has made it, it was stamped later: it comes after, and stays.
+        been there before. If this process has made it, it was stamped later: it comes after, and stays. Or it is any
+        that was stamped by a clock so far ahead that it tells no order.
         """
-        return self.is_owed(level, key) and not self.stack.owing.intents.made_since(key, newer)
+        held = None if self.stack.owing.intents.made_since(key, newer) else self.stack.fetch(level, key)
+        return held is not None and (is_owed(held) or self.is_of_no_order(held))
 
-    def is_owed(self, level: Level, key: str) -> bool:
-        """Whether what `level` holds for `key` is a write that the authority is owed."""
-        held = self.stack.fetch(level, key)
-        return held is not None and is_owed(held)
+    def is_of_no_order(self, row: Row) -> bool:
+        """Whether `row` was stamped by a clock too far ahead for its version to tell an order, and is sound."""
+        if self.stack.versions.believes(row.version):
+            return False
+        with suppress(TierkitError):  # else it is found, counted and evicted when it is read
+            self.stack.sealer.verify(row)
+            return True
+        return False
 
     def guarded(
         self, level: Level, key: str, version: int, operation: Callable[..., int | None], *args: Any
@@ -375,9 +390,15 @@ class Writer(Generic[E]):
             level.note("written", entry.key, until=entry._deadline)
         elif against := self._against_filling(level, entry.key, raced, started):
             level.note("refused", entry.key, against)
-            stack.drop(level, entry.key, entry.version)
-        else:
-            _noted(level, entry.key, None if stack.fill(level, entry, started) else entry.version)
+            self.drop_older(level, entry.key, entry.version)
+        elif _noted(level, entry.key, None if stack.fill(level, entry, started) else entry.version) is not None:
+            self.drop_older(level, entry.key, entry.version)
+
+    def drop_older(self, level: Level, key: str, version: int) -> None:
+        """Drop from a live level what is not newer than `version`, or is so by a clock that has been set back since."""
+        held = level.call(level.tier.get, key)
+        tells_order = held is None or self.stack.versions.believes(held.version)
+        self.stack.drop(level, key, version if tells_order else ANY_VERSION)
 
     def _against_filling(self, level: Level, key: str, raced: bool, started: float) -> str:
         if raced:

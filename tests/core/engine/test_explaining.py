@@ -294,6 +294,18 @@ def test_another_process_is_told_what_was_decided_after_a_flush(world: World, cl
     assert ("L2", "written") in decided(world.reopen("live", "disk"), "a")
 
 
+def test_what_was_decided_before_the_clock_was_set_back_came_before(world: World, clock: FakeClock) -> None:
+    world.open("disk").put_many([note("a", ttl_seconds=600), note("b")])
+    world.close()
+    clock.step_wall(-3600)
+    cache = world.open("disk")
+    cache.delete("a")
+    cache.put(note("b", ttl_seconds=60))
+    assert decided(cache, "a") == [("L1", "written"), ("L1", "deleted")]
+    (written,) = cache.explain("b").decisions
+    assert written.at.timestamp() == clock.wall()
+
+
 def test_decisions_are_kept_for_a_day_and_each_process_keeps_few_rows(world: World, clock: FakeClock) -> None:
     cache = world.open("disk")
     for n in range(ROWS_KEPT + 3):

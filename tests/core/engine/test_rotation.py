@@ -603,3 +603,13 @@ def test_a_row_that_says_it_is_owed_and_lies_in_the_authority_is_left(opened: Ca
     cache = opened("disk", key=BOTH)
     assert cache.rotate().resealed == 0
     assert cache.key_status().levels[0].others == {OLD_ID: 1}
+
+
+def test_what_a_clock_has_stamped_that_was_days_ahead_is_sealed_anew(
+    opened: Callable[..., Cache], clock: FakeClock
+) -> None:
+    filled(opened("disk", key=OLD))
+    clock.step_wall(-10 * 86400)
+    cache = opened("disk", key=f"{NEW},{OLD}")
+    assert cache.rotate().complete
+    assert contents(cache) == expected()

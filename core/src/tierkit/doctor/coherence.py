@@ -10,7 +10,7 @@ from tierkit.doctor import kinds
 from tierkit.errors import TierkitError
 from tierkit.findings import Finding, FindingKind
 from tierkit.level import Level
-from tierkit.row import Row, is_owed, key_digest
+from tierkit.row import Row, is_owed, is_owed_deletion, key_digest
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
 
@@ -27,6 +27,7 @@ class Comparison:
     def __init__(self, stack: Stack[Any], level: Level) -> None:
         """Compare nothing yet; the authority itself, and a level that holds nothing for long, are not compared."""
         authority = stack.authority
+        self._stack = stack
         reads = authority is not None and authority is not level and authority.in_service and level.persistent
         self._authority = authority if reads else None
         self._level = level
@@ -63,14 +64,25 @@ class Comparison:
 
     def _differing(self, authority: Level, copies: dict[str, Row]) -> Iterator[tuple[str, _Versions, FindingKind]]:
         held = authority.call(authority.tier.get_many, list(copies))
+        held |= self._owed([key for key, copy in copies.items() if self._judged(copy, held.get(key)) is not None])
         for key, copy in copies.items():
             there = held.get(key)
-            kind = self._judged(copy, there, bounded=authority.max_entries is not None)
+            kind = self._judged(copy, there)
             if kind is not None and self._is_sound(copy) and (there is None or self._is_sound(there)):
                 yield key, (copy.version, there.version if there else 0), kind
 
-    def _judged(self, copy: Row, there: Row | None, *, bounded: bool) -> FindingKind | None:
+    def _owed(self, keys: Sequence[str]) -> dict[str, Row]:
+        """What the authority is to get for `keys`, which another level holds for it."""
+        found: dict[str, Row] = {}
+        for level in self._stack.stored[:-1] if keys else ():
+            rows = level.call(level.tier.get_many, keys).values() if level.in_service else ()
+            puts = (row for row in rows if is_owed(row) and not is_owed_deletion(row) and self._is_sound(row))
+            found |= {row.key: self._stack.owing.paid(row) for row in puts}
+        return found
+
+    def _judged(self, copy: Row, there: Row | None) -> FindingKind | None:
         if there is None:
+            bounded = self._authority is not None and self._authority.max_entries is not None
             return None if bounded else kinds.COPY_ALONE  # one with a bound has evicted it
         if copy.version == there.version:
             return None if copy.same_content(there) else kinds.COPY_DIFFERS

@@ -73,11 +73,12 @@ class FilterMethods(HealthMethods[E]):
             raise CacheValidationError(f"{method} without a filter would mean every record: {instead}")
         query = self._query(where, filters, include_expired)
         if self._stack.levels:
-            self._writer.authority()
+            self._stack.owing.adopt_shared()
             self._stack.owing.replay_all()  # it is found, and compared, where it is
         return query
 
     def _batches(self, query: Query) -> Iterator[list[E]]:
-        found = Querying(self._stack).select(query)
+        level = self._writer.authority() if self._stack.levels else None  # a level above it would find a part
+        found = Querying(self._stack).select(query, level)
         while batch := list(islice(found, BATCH)):
             yield batch

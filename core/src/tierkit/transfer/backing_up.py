@@ -16,6 +16,7 @@ import msgspec
 from tierkit.errors import CacheValidationError, TierFull
 from tierkit.export_format import EXPORT_FORMATS, Unreadable
 from tierkit.progress import Meter, OnProgress
+from tierkit.reconciling import adopt_all
 from tierkit.row import Row, key_digest
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
@@ -109,6 +110,7 @@ class Backups:
         """
         incoming = self._verified(path, on_progress)
         if self._stack.levels:
+            self._bring_down()
             _check_room(incoming.seen, held, writer)
         placing = Placing(writer, replace=held == "replace")
         meter = Meter(f"restoring {shown(path)}", incoming.seen.records, on_progress=on_progress, log=logger)
@@ -120,6 +122,11 @@ class Backups:
         result = RestoreResult(backup=_info(path, incoming.seen), expired=incoming.expired, removed=removed, **counts)
         logger.info("restored: %s", result)
         return result
+
+    def _bring_down(self) -> None:
+        """Let the authority have what waits for it: that is held too, and may not come down when all is restored."""
+        adopt_all(self._stack)
+        self._stack.owing.replay_all()
 
     def _remove_others(self, incoming: Incoming, writer: Writer[Any]) -> int:
         """Delete what the cache holds and the backup does not."""
