@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
+from math import inf
 from typing import Any, Final, cast
 
 import msgspec
@@ -109,6 +110,7 @@ class EntrySchema:
         secrets: Mapping[str, SecretStr],
         usage: Usage,
         *,
+        purge_at: float | None = None,
         shape: Shape | None = None,
     ) -> CacheEntry:
         """The entry whose normalised columns and opened secrets (by field name) are given.
@@ -119,6 +121,7 @@ class EntrySchema:
             columns: What `normalise` answered.
             secrets: Opened, by field name.
             usage: Its usage.
+            purge_at: When it may be dropped, in POSIX seconds; by default with its deadline.
             shape: Of the columns, or of what they were before; found if it is not given.
 
         Raises:
@@ -127,7 +130,15 @@ class EntrySchema:
         shape = shape or self.shapes.of(columns)
         names = self._public  # a column that is no secret has the name of its field
         known = columns if shape.public else {name: columns[name] for name in columns.keys() & names}
-        values: dict[str, Any] = {**known, **secrets, "key": key, "version": version, "_usage": usage}
+        values: dict[str, Any] = {
+            **known,
+            **secrets,
+            "key": key,
+            "version": version,
+            "_usage": usage,
+            "_fresh_until": columns.get("expires_at", inf),
+            "_purge_at": purge_at,
+        }
         name = ""
         try:
             for name, decode in shape.decoding:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from hmac import compare_digest
-from math import inf
 from typing import Any, Final
 from zlib import crc32
 
@@ -35,8 +34,6 @@ from tierkit.tokens import SCHEMA_VERSION, encode, held_key, maker_of, mark_of, 
 _HEAD: Final = re.compile(rb"[a-z]1\.([0-9a-f]{8})\.")  # of a token of any cipher
 _KEYED: Final = re.compile(r"k1\.([0-9a-f]{8})\.[0-9a-f]{32}")
 _EXACT: Final = 2.0**53
-
-_force: Final = msgspec.structs.force_setattr
 
 
 def needs_key(schema: EntrySchema) -> bool:
@@ -176,10 +173,7 @@ class Sealer(HoldsKeys):
         columns = self._verified(row, shape)
         secrets = self._open_secrets(row, columns) if self._secrets else {}
         usage = Usage(row.access_count, row.last_accessed)
-        entry = self.schema.decode(row.key, row.version, columns, secrets, usage, shape=shape)
-        _force(entry, "_fresh_until", columns.get("expires_at", inf))
-        _force(entry, "_purge_at", row.purge_at)
-        return entry
+        return self.schema.decode(row.key, row.version, columns, secrets, usage, purge_at=row.purge_at, shape=shape)
 
     # -- to files and from files ---------------------------------------------------------------------------------------
 
@@ -356,14 +350,14 @@ class Sealer(HoldsKeys):
 
     def _checking_key(self, row: Row) -> Key | None:
         check = _text(row.check)
+        if check.startswith("c1."):
+            if self._secrets:
+                raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
+            return None
         keyed = _KEYED.fullmatch(check)
-        if keyed is not None:
-            return held_key(self._ring, keyed[1], row)
-        if not check.startswith("c1."):
+        if keyed is None:
             raise CacheCorruptionError(f"{name_of(row)} has no check that can be read")
-        if self._secrets:
-            raise TamperedError(f"{name_of(row)} has secrets, and a check that anyone could have made")
-        return None
+        return held_key(self._ring, keyed[1], row)
 
 
 def _present(columns: Mapping[str, Any]) -> dict[str, Any]:

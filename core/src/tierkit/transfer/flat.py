@@ -255,10 +255,9 @@ class Rebuilding:
 
     def _entry(self, row: Row, columns: FlatRecord, secrets: Mapping[str, SecretStr]) -> CacheEntry:
         schema, usage = self._sealer.schema, Usage(row.access_count, row.last_accessed)
-        entry: CacheEntry = check_entry(schema.decode(row.key, row.version, columns, secrets, usage), schema.entry_type)
-        msgspec.structs.force_setattr(entry, "_fresh_until", columns.get("expires_at", inf))
-        msgspec.structs.force_setattr(entry, "_purge_at", row.purge_at)
-        return entry
+        entry = schema.decode(row.key, row.version, columns, secrets, usage, purge_at=row.purge_at)
+        checked: CacheEntry = check_entry(entry, schema.entry_type)
+        return checked
 
 
 def _row_of(flat: FlatRecord) -> Row:
