@@ -27,13 +27,14 @@ from tierkit.errors import (
 from tierkit.key_sources import KeySources
 from tierkit.keys import Environment, KeyRing
 from tierkit.level import Level, Missed
+from tierkit.levels import StackSettings
 from tierkit.plugins import PluginRegistry
 from tierkit.reconciling import adopt_all, align, reconcile
 from tierkit.row import ColumnType
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
 from tierkit.side import SideTiers, side_namespace
-from tierkit.stack import Stack, StackSettings
+from tierkit.stack import Stack
 from tierkit.tier import CacheTier, TierContext, Trait
 from tierkit.workers import Workers
 

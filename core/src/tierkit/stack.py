@@ -54,14 +54,15 @@ from tierkit.errors import (
 )
 from tierkit.filling import Filling, Flight
 from tierkit.level import Level
+from tierkit.levels import StackSettings
 from tierkit.owing import Owed
 from tierkit.row import Row, is_owed, key_digest, with_usage
 from tierkit.sealing import Sealer
 from tierkit.statistics import new_counters
-from tierkit.upkeep import StackSettings, Upkeep
+from tierkit.upkeep import Upkeep
 from tierkit.usage import merge_usage
 
-__all__ = ["Found", "Stack", "StackSettings"]
+__all__ = ["Found", "Stack"]
 
 logger: Final = logging.getLogger("tierkit.stack")
 

@@ -6,8 +6,8 @@ import pytest
 from tests.core.engine.support import World, note, tier
 
 from tierkit import Row
+from tierkit.room import LEDGER_KEYS
 from tierkit.testing import FakeClock
-from tierkit.upkeep import LEDGER_KEYS
 
 pytestmark = pytest.mark.req("US4-4")
 
