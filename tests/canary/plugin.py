@@ -3,7 +3,7 @@
 Whatever a test wraps in a `SecretStr` is collected, if it has at least eight characters and could not be a word of
 ours. After the test its log at DEBUG and the files in its `tmp_path` are searched; a hit is an error of the test.
 Warnings need no search: none but those that a test expects gets past pytest. This takes about twice the time, so it is
-run by hand. A test that counts the lines of its log at DEBUG may fail by it.
+run by hand. A test that counts the lines of its log, which are more at DEBUG, is marked `no_canary`.
 """
 
 from __future__ import annotations

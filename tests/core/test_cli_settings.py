@@ -144,6 +144,7 @@ def test_plugins_tells_what_is_installed(run: Run) -> None:
     assert "tierkit-sqlite" in run("plugins").stdout
 
 
+@pytest.mark.no_canary("it counts the lines of its log, which are more at DEBUG")
 def test_plugins_tells_what_cannot_be_used_and_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("pigeon", "no_such_module_of_pigeons", "tierkit")
     monkeypatch.setattr(plugins, "_installed", lambda: (plugins._of_entry_point(broken),))

@@ -312,6 +312,7 @@ def test_a_reader_follows_and_one_of_a_store_that_is_made_later_finds_it(tmp_pat
 # -- where it cannot be done -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.no_canary("it counts the lines of its log, which are more at DEBUG")
 @pytest.mark.parametrize("name", ["meta.lock", "01.lock"])
 def test_a_store_whose_lock_is_held_keeps_its_number_until_the_next_opening(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
