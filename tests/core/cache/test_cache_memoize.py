@@ -186,7 +186,8 @@ def test_of_a_method_that_is_memoized_the_instance_is_given_by_itself(
     assert (page(), one.calls) == (0, 2)
     assert (page.refresh(5), one.calls) == (5, 3)
     assert page.invalidate_all() == 2
-    assert page == one.page and len({page, one.page, Counter().page}) == 2
+    assert page == one.page
+    assert len({page, one.page, Counter().page}) == 2
     assert list(inspect.signature(page).parameters) == ["number"]
     assert pickle.loads(pickle.dumps(page))(5) == 5  # noqa: S301 - made here
 

@@ -116,7 +116,8 @@ class BoundMemoized:
 
     def __init__(self, memoized: Memoized[Any, Any], instance: object) -> None:
         """Bind `memoized` to `instance`."""
-        self.__func__, self.__self__ = memoized, instance
+        self.__func__: Any = memoized
+        self.__self__ = instance
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As of `Memoized`."""
@@ -124,11 +125,11 @@ class BoundMemoized:
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         """As of `Memoized`."""
-        return self.__func__.cache_key(self.__self__, *args, **kwargs)
+        return str(self.__func__.cache_key(self.__self__, *args, **kwargs))
 
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """As of `Memoized`."""
-        return self.__func__.invalidate(self.__self__, *args, **kwargs)
+        return bool(self.__func__.invalidate(self.__self__, *args, **kwargs))
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """As of `Memoized`."""
