@@ -191,6 +191,13 @@ def test_a_level_that_cannot_be_read_is_named_and_the_others_answer(run: Run, st
     assert "192.0.2.3" in run("get", "http://ada@192.0.2.3:8080").stdout
 
 
+@pytest.mark.parametrize("command", ["get", "explain"])
+def test_who_names_a_proxy_without_its_user_name_is_told_to_give_it(run: Run, store: Path, command: str) -> None:
+    assert "write SCHEME://NAME@HOST:PORT" in run(command, "http://192.0.2.3:8080", code=1).stderr
+    assert "NAME@HOST" not in run(command, "http://eve@192.0.2.3:8080", code=1).stderr
+    assert "NAME@HOST" not in run(command, "unknown", code=1).stderr
+
+
 @pytest.mark.req("E-3")
 def test_a_record_that_an_unreadable_authority_may_hold_is_not_said_to_be_missing(run: Run, store: Path) -> None:
     database = store / "data" / "l3" / "tierkit.db"

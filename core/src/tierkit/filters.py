@@ -93,6 +93,8 @@ class Filters:
         conditions = (*[self._condition(name, given) for name, given in filters.items()], *also)
         if order_by is None:
             return Query(conditions=conditions, limit=limit)
+        if not isinstance(order_by, str):
+            raise CacheValidationError(f"order_by names one field, as a text such as '-score', not {order_by!r}")
         name = str(order_by)
         ordered = self._ordered(name.removeprefix("-"))
         descending = descending or name.startswith("-")

@@ -239,6 +239,12 @@ class LeasedEntry(Generic[E]):
         held = self._in_hand()
         return self._lost or (held is not None and held[0].has_run_out(held[1]))
 
+    def __repr__(self) -> str:
+        """The record by its digest, who has it and until when; no field of it."""
+        if self._lease is None:
+            return f"<{type(self).__name__}: nothing was free>"
+        return f"<{type(self).__name__} {self.name}: {self._lease.holder}, until {self._lease.until.isoformat()}>"
+
     @property
     def name(self) -> str:
         """The digest of the record's key, for a log."""

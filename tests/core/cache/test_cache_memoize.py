@@ -1,5 +1,7 @@
 """Functions whose results are kept."""
 
+import inspect
+import pickle
 import subprocess
 import sys
 from decimal import Decimal
@@ -161,6 +163,33 @@ def test_a_method_can_be_memoized(cache: Cache[Any]) -> None:
     assert Client.page(one, 1) == "one 1"
     with pytest.raises(CacheValidationError, match="'self'"):
         one.without()
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def page(self, number: int = 0) -> int:
+        self.calls += 1
+        return number
+
+
+def test_of_a_method_that_is_memoized_the_instance_is_given_by_itself(
+    cache: Cache[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counter, "page", cache.memoize(ignore=["self"])(Counter.page))
+    one = Counter()
+    page: Any = one.page
+    assert (page(), page(5), one.calls) == (0, 5, 2)
+    assert page.cache_key(5) == Counter.page.cache_key(one, 5)  # type: ignore[attr-defined]
+    assert page.invalidate(5)  # not the result of page(), with 5 for the instance
+    assert (page(), one.calls) == (0, 2)
+    assert (page.refresh(5), one.calls) == (5, 3)
+    assert page.invalidate_all() == 2
+    assert page == one.page
+    assert len({page, one.page, Counter().page}) == 2
+    assert list(inspect.signature(page).parameters) == ["number"]
+    assert pickle.loads(pickle.dumps(page))(5) == 5  # noqa: S301 - made here
 
 
 def test_none_is_a_result_and_an_exception_is_none(cache: Cache[Any]) -> None:

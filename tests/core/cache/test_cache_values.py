@@ -168,6 +168,8 @@ def test_tags_list_and_remove(cache: Cache[Any]) -> None:
     assert cache.invalidate_tag("hot", "cold") == 2
     assert sorted(cache) == ["b", "d"]
     assert cache.invalidate_tag("hot") == 0
+    with pytest.raises(CacheValidationError, match="a tag must be a word, not"):
+        cache.invalidate_tag(["red"])  # type: ignore[arg-type]
     cache["b"] = 5
     assert list(cache.tagged("red")) == []
 

@@ -70,6 +70,13 @@ def test_nobody_gets_what_another_holds(cache: CacheManager[Any]) -> None:
     assert next_key(cache) == hands[1].entry.key
 
 
+def test_what_is_in_hand_shows_who_has_it_and_no_field(cache: CacheManager[Any]) -> None:
+    hand = cache.lease(key="a")
+    assert repr(hand).startswith(f"<LeasedEntry {hand.name}: ")
+    assert ", until 20" in repr(hand)
+    assert repr(cache.lease(key="a")) == "<LeasedEntry: nothing was free>"
+
+
 def test_workers_go_round(cache: CacheManager[Any], clock: FakeClock) -> None:
     keys = []
     for _ in range(7):

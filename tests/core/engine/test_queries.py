@@ -232,6 +232,7 @@ def test_a_closed_cache_refuses_at_once(world: World) -> None:
         ({"text": other_than(contains("a"))}, "the filter on Found.text must be str, not Contains"),
         ({"order_by": "places"}, "Found.places holds JSON, which has no order"),
         ({"order_by": "-txet"}, "did you mean 'text'"),
+        ({"order_by": ["score", "key"]}, "order_by names one field, as a text such as '-score', not"),
         ({"limit": -1}, "limit must be a whole number from 0 on, or None for all, not -1"),
         ({"limit": True}, "not True"),
     ],

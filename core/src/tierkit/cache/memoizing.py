@@ -96,7 +96,7 @@ class Memoized(Generic[P, R]):
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """As a method: the instance is the first argument."""
-        return self if instance is None else types.MethodType(self, instance)
+        return self if instance is None else BoundMemoized(self, instance)
 
     def _fixed(self, name: str, value: Any) -> bytes:
         try:
@@ -106,6 +106,59 @@ class Memoized(Generic[P, R]):
             raise CacheValidationError(
                 f"the argument {name!r} of {self.tag} cannot be part of a key: {error}; {advice}"
             ) from None
+
+
+class BoundMemoized:
+    """A memoized function as a method: of all that takes its arguments the instance is the first.
+
+    What else is asked of it the function answers.
+    """
+
+    def __init__(self, memoized: Memoized[Any, Any], instance: object) -> None:
+        """Bind `memoized` to `instance`."""
+        self.__func__: Any = memoized
+        self.__self__ = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As of `Memoized`."""
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def cache_key(self, *args: Any, **kwargs: Any) -> str:
+        """As of `Memoized`."""
+        return str(self.__func__.cache_key(self.__self__, *args, **kwargs))
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """As of `Memoized`."""
+        return bool(self.__func__.invalidate(self.__self__, *args, **kwargs))
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """As of `Memoized`."""
+        return self.__func__.refresh(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the function has."""
+        if name == "__func__":  # of one that is being made
+            raise AttributeError(name)
+        return getattr(self.__func__, name)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(types.MethodType(self.__func__, self.__self__))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as methods are: the instance, and the name."""
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __eq__(self, other: object) -> bool:
+        """As of methods: the same function, of the same instance."""
+        return isinstance(other, BoundMemoized) and self._both() == other._both()
+
+    def __hash__(self) -> int:
+        """Fits `==`."""
+        return hash(self._both())
+
+    def _both(self) -> tuple[int, int]:
+        return id(self.__func__), id(self.__self__)
 
 
 def _signature_of(function: Any, *, named_by_key: bool) -> inspect.Signature:

@@ -118,11 +118,11 @@ def tags_of(tags: Any) -> tuple[str, ...]:
     """
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise CacheValidationError(f"tags must be several words, such as ['red'], not {type(tags).__name__}")
-    unique = tuple(dict.fromkeys(tags))
-    for tag in unique:
+    words = tuple(tags)
+    for tag in words:
         if not isinstance(tag, str) or not tag:
             raise CacheValidationError(f"a tag must be a word, not {tag!r}")
-    return unique
+    return tuple(dict.fromkeys(words))
 
 
 def _share(early: Any) -> float | None:

@@ -33,6 +33,13 @@ def key_of(settings: Settings, given: str, username: str | None) -> str:
     return given
 
 
+def other_proxy(settings: Settings, given: str, username: str | None) -> str:
+    """What else may be meant, where there is nothing of a proxy that was named by a URL without a user name."""
+    if username is not None or "@" in given or "://" not in given or not issubclass(settings.entry_type(), ProxyEntry):
+        return ""
+    return "; a proxy with a user name is another record: write SCHEME://NAME@HOST:PORT"
+
+
 def shown_key(key: str) -> str:
     """`key` as an error may show it."""
     if any(mark in key for mark in ":@/"):  # it may be a proxy as a list has it, with a password

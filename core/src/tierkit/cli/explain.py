@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierkit.cli.arguments import key_of, shown_key
+from tierkit.cli.arguments import key_of, other_proxy, shown_key
 from tierkit.cli.exits import NOT_FOUND
 from tierkit.cli.output import cell, json_option, note, show, table, write_json, write_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
@@ -30,7 +30,7 @@ def explain(context: click.Context, settings: Settings, *, key: str, username: s
 
     Nothing is changed. The record is named by its key or, if it is a proxy, by its URL.
     """
-    key = key_of(settings, key, username)
+    given, key = key, key_of(settings, key, username)
     with settings.open(read_only=True) as cache:
         found, persisted = cache.explain(key), cache.config.decisions_persisted
     if as_json:
@@ -38,7 +38,8 @@ def explain(context: click.Context, settings: Settings, *, key: str, username: s
     elif found.known:
         _print(found, persisted=persisted)
     if not found.known:
-        note(f"tierkit: no level holds {shown_key(key)}, and no decision about it is kept")
+        other = other_proxy(settings, given, username)
+        note(f"tierkit: no level holds {shown_key(key)}, and no decision about it is kept{other}")
         context.exit(NOT_FOUND.code)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tierkit.cli.arguments import key_of, shown_key
+from tierkit.cli.arguments import key_of, other_proxy, shown_key
 from tierkit.cli.exits import NOT_FOUND, STORAGE
 from tierkit.cli.output import json_option, note, write_json, write_line
 from tierkit.cli.settings import Settings, global_options, pass_settings
@@ -83,7 +83,7 @@ def _delete_keys(settings: Settings, named: dict[str, str], *, dry_run: bool, as
         there = {given for given, key in named.items() if (key in cache if dry_run else cache.delete(key))}
     for given in named:
         if given not in there:
-            note(f"tierkit: no record {shown_key(given)}")
+            note(f"tierkit: no record {shown_key(given)}{other_proxy(settings, given, None)}")
     _tell("would be deleted" if dry_run else "deleted", len(there), as_json=as_json)
     return 0 if there else NOT_FOUND.code
 

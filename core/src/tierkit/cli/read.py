@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tierkit.cli.arguments import key_of, shown_key
+from tierkit.cli.arguments import key_of, other_proxy, shown_key
 from tierkit.cli.exits import NOT_FOUND, Unreadable
 from tierkit.cli.keys import held_key_ids, key_sources
 from tierkit.cli.output import cell, console, json_option, note, show, table, write_json, write_json_line
@@ -67,12 +67,12 @@ def get(
     as_json: bool,
 ) -> None:
     """Show one record, by its key or, if it is a proxy, by its URL."""
-    key = key_of(settings, key, username)
+    given, key = key, key_of(settings, key, username)
     with settings.open(read_only=True) as cache:
         entry, level = cache.get_with_level(key, allow_stale=allow_stale)
         if entry is None:
             _raise_trouble(cache, key)
-            note(f"tierkit: no record {shown_key(key)}, or it has expired")
+            note(f"tierkit: no record {shown_key(key)}, or it has expired{other_proxy(settings, given, username)}")
             context.exit(NOT_FOUND.code)
         fields = {"level": level, "stale": entry.is_stale, **fields_of(entry, reveal=reveal)}
     if as_json:

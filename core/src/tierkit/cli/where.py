@@ -62,10 +62,18 @@ def filters_given(
     """
     filters: dict[str, Any] = {}
     named = [("source", source), ("health_status", health)]
+    conditions = [_with_one_sign(condition) for condition in conditions]
     for condition in (*(f"{name}={value}" for name, value in named if value is not None), *conditions):
         name, test = _read(entry_type, condition)
         filters[name] = _both(name, filters[name], test) if name in filters else test
     return filters
+
+
+def _with_one_sign(condition: str) -> str:
+    found = _FORM.fullmatch(condition)
+    if found and found[2] in ("=", "!=") and found[3].startswith("="):  # `==` looked for texts that begin with `=`
+        raise click.UsageError(f"--where {found[1]}: write {found[2]} for {found[2]}=")
+    return condition
 
 
 def _read(entry_type: type[CacheEntry], condition: str) -> tuple[str, Any]:
