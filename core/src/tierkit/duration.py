@@ -40,12 +40,20 @@ def seconds_of(name: str, value: Duration) -> float:
     Raises:
         CacheValidationError: It is none, or not within these bounds.
     """
-    given: Any = value
+    return rule_seconds(name, in_seconds(name, value))
+
+
+def in_seconds(name: str, value: Any) -> Any:
+    """`value` in seconds if it is text or a timedelta, else as it is: for whoever checks the number.
+
+    Raises:
+        CacheValidationError: It is text that is no duration.
+    """
     if isinstance(value, timedelta):
-        given = value.total_seconds()
-    elif isinstance(value, str):
-        try:
-            given = parse_duration(value)
-        except ValueError as error:
-            raise CacheValidationError(f"{name}: {error}") from None
-    return rule_seconds(name, given)
+        return value.total_seconds()
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise CacheValidationError(f"{name}: {error}") from None

@@ -19,6 +19,7 @@ from itertools import chain, repeat
 from types import TracebackType
 from typing import Final, Generic, TypeVar
 
+from tierkit.duration import Duration, in_seconds
 from tierkit.entry import CacheEntry
 from tierkit.errors import TierkitError
 from tierkit.filters import fresh_at
@@ -250,8 +251,10 @@ class LeasedEntry(Generic[E]):
         """The digest of the record's key, for a log."""
         return key_digest(self._lease.key) if self._lease else ""
 
-    def renew(self, ttl: float | None = None) -> bool:
-        """Let it run for `ttl` seconds from now on, by default for as many as it was taken for. Blocks on I/O.
+    def renew(self, ttl: Duration | None = None) -> bool:
+        """Let it run for `ttl` from now on, in seconds or as "5m"; by default as long as it was taken for.
+
+        Blocks on I/O.
 
         Returns:
             Whether it is still held. If not it is lost: another may have the record.
@@ -260,7 +263,7 @@ class LeasedEntry(Generic[E]):
             CacheValidationError: `ttl` is out of its bounds.
             CacheStorageError: The storage failed. It may or may not be renewed.
         """
-        seconds = self._ttl_seconds if ttl is None else ttl
+        seconds: float = self._ttl_seconds if ttl is None else in_seconds("ttl", ttl)
         with self._lock:
             held = self._in_hand()
             if held is None or self._lost:

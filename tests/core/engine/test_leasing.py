@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -394,6 +395,19 @@ def test_one_who_waits_gets_a_record_whose_lease_runs_out(
     assert first.lost
 
 
+@pytest.mark.parametrize("ttl", ["5s", "5", timedelta(seconds=5), 5])
+def test_times_are_given_in_any_form(world: World, clock: FakeClock, ttl: Any) -> None:
+    cache = world.open("disk")
+    cache.put(note("a"))
+    hand = cache.lease(ttl=ttl, timeout="0s")
+    clock.advance(4.0)
+    assert hand.renew(ttl)
+    clock.advance(4.5)
+    assert not hand.lost
+    clock.advance(1.0)
+    assert hand.lost
+
+
 def test_closing_ends_the_waiting(world: World) -> None:
     cache, errors = world.open("disk"), list[BaseException]()
 
@@ -518,7 +532,9 @@ def test_a_lease_is_returned_if_its_record_cannot_be_read(world: World) -> None:
         ({"ttl": 86_401}, "renew it"),
         ({"timeout": -1}, "timeout = -1"),
         ({"timeout": float("nan")}, "timeout = nan"),
-        ({"timeout": "1"}, "timeout = '1'"),
+        ({"timeout": [1]}, r"timeout = \[1\]"),
+        ({"timeout": "soon"}, "timeout: 'soon' is neither seconds nor a duration"),
+        ({"ttl": "2d"}, "ttl = 172800.0: a lease lasts more than 0"),
         ({"colour": "red"}, "no field 'colour'"),
         ({"order_by": "colour"}, "no field 'colour'"),
     ],

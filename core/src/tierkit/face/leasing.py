@@ -14,6 +14,7 @@ from tierkit.filters import filters_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tierkit.duration import Duration
     from tierkit.leases import Lease
     from tierkit.leasing import LeasedEntry, Leasing
 
@@ -29,8 +30,8 @@ class LeaseMethods(Face[E]):
         self,
         *,
         order_by: str | None = "last_accessed",
-        ttl: float = 60.0,
-        timeout: float | None = 0.0,
+        ttl: Duration = 60.0,
+        timeout: Duration | None = 0.0,
         where: Mapping[str, Any] | None = None,
         **filters: Any,
     ) -> LeasedEntry[E]:
@@ -44,10 +45,10 @@ class LeaseMethods(Face[E]):
 
         Args:
             order_by: The first in this order is taken, as for `select`; by default what was used longest ago.
-            ttl: Seconds after which it is taken to be lost, since its holder may have been killed; renew it to hold it
-                for longer. At most a day.
-            timeout: Seconds to wait for a record if none is free; None to wait for ever. A return in this process is
-                noticed at once, others within a quarter of a second.
+            ttl: After which time, in seconds or as "5m", it is taken to be lost, since its holder may have been killed;
+                renew it to hold it for longer. At most a day.
+            timeout: How long to wait for a record if none is free, in seconds or as "5m"; None to wait for ever. A
+                return in this process is noticed at once, others within a quarter of a second.
             where: Filters by name, for fields that are called like an argument.
             filters: As for `select`. Without one of `health_status`, UNHEALTHY records are left out.
 
@@ -59,17 +60,19 @@ class LeaseMethods(Face[E]):
             TierUnavailable: The authority is out of service.
             CacheStorageError: It failed. If a lease was taken, it runs out.
         """
+        from tierkit.duration import in_seconds
         from tierkit.leases import check_lease_seconds
         from tierkit.leasing import LeasedEntry
 
         self._check_writable()
-        check_lease_seconds(ttl)
-        _check_timeout(timeout)
+        seconds, patience = in_seconds("ttl", ttl), in_seconds("timeout", timeout)
+        check_lease_seconds(seconds)
+        _check_timeout(patience)
         wanted = {"health_status": _USABLE, **(where or {}), **filters}
         query = filters_of(self._stack.sealer.schema).query(wanted, order_by=order_by)
         if not self._stack.levels:
             return LeasedEntry()
-        return self._leases().lease(query, ttl, timeout, self._check_open)
+        return self._leases().lease(query, seconds, patience, self._check_open)
 
     def leased(self) -> list[Lease]:
         """The leases that run now, of all workers, by key: who holds what, since when, until when. Blocks on I/O.
@@ -113,4 +116,6 @@ class LeaseMethods(Face[E]):
 def _check_timeout(timeout: Any) -> None:
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and not isnan(timeout)
     if timeout is not None and not (number and timeout >= 0):
-        raise CacheValidationError(f"timeout = {timeout!r}: must be seconds from 0 on, or None to wait for ever")
+        raise CacheValidationError(
+            f"timeout = {timeout!r}: must be seconds from 0 on, or as '5m'; or None to wait for ever"
+        )
