@@ -181,7 +181,7 @@ def test_of_a_method_that_is_memoized_the_instance_is_given_by_itself(
     one = Counter()
     page: Any = one.page
     assert (page(), page(5), one.calls) == (0, 5, 2)
-    assert page.cache_key(5) == Counter.page.cache_key(one, 5)  # type: ignore[attr-defined]
+    assert page.cache_key(5) == Counter.page.cache_key(one, 5)  # type: ignore[attr-defined]  # put there by name
     assert page.invalidate(5)  # not the result of page(), with 5 for the instance
     assert (page(), one.calls) == (0, 2)
     assert (page.refresh(5), one.calls) == (5, 3)

@@ -169,7 +169,7 @@ def test_tags_list_and_remove(cache: Cache[Any]) -> None:
     assert sorted(cache) == ["b", "d"]
     assert cache.invalidate_tag("hot") == 0
     with pytest.raises(CacheValidationError, match="a tag must be a word, not"):
-        cache.invalidate_tag(["red"])  # type: ignore[arg-type]
+        cache.invalidate_tag(["red"])  # type: ignore[arg-type]  # what is refused
     cache["b"] = 5
     assert list(cache.tagged("red")) == []
 
