@@ -283,7 +283,7 @@ def test_no_file_is_put_in_the_place_of_what_the_cache_needs(tmp_path: Path) -> 
                 cache.export_to_file(tmp_path / place, format="jsonl")
             with pytest.raises(TransferError, match="name a file elsewhere"):
                 cache.import_from_file(tmp_path / "all.jsonl", rejects=tmp_path / place)
-        with pytest.raises(TransferError, match="the storage of L1, or within"):
+        with pytest.raises(TransferError, match="the storage of L1, or a part of it"):
             cache.backup(tmp_path / "l2")
     assert key_file.read_text() == KEY
     with CacheManager(config, entry_type=Everything, clock=FakeClock()) as cache:

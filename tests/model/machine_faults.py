@@ -348,7 +348,7 @@ def owed_forgotten_at_replay(patch: pytest.MonkeyPatch) -> None:
 
 @fault("what was owed when the process died is not brought down")
 def owed_not_adopted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(reconciling, "_adopted", lambda *args: is_owed(args[-1]))
+    patch.setattr(Owing, "adopts", lambda *args: is_owed(args[-1]))
 
 
 @fault("what the authority holds is read although a newer write waits for it")

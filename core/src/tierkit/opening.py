@@ -29,7 +29,7 @@ from tierkit.keys import Environment, KeyRing
 from tierkit.level import Level, Missed
 from tierkit.levels import StackSettings
 from tierkit.plugins import PluginRegistry
-from tierkit.reconciling import adopt_all, align, reconcile
+from tierkit.reconciling import align, reconcile
 from tierkit.row import ColumnType
 from tierkit.schema import EntrySchema, schema_of
 from tierkit.sealing import Sealer, needs_key
@@ -90,7 +90,7 @@ def open_stack(
             reader = partial(opener, replace(context, read_only=True))
             stack.sides = SideTiers(partial(opener, context), reader, read_only=read_only)
         if read_only:
-            adopt_all(stack)
+            stack.owing.adopt_all()
         else:
             reconcile(stack)
             stack.settle()

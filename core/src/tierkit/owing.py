@@ -215,9 +215,23 @@ class Owing:
 
     def adopt(self, level: Level, row: Row) -> None:
         """Another process, or one that is gone, left `row` in `level`: see to it that the authority gets it."""
-        held = self.intents.get(row.key)
-        if held is None or held.version < row.version or (held.version == row.version and not held.landed):
+        if self._is_news(row):
             self._note(level, row)
+
+    def adopts(self, level: Level, row: Row) -> bool:
+        """Whether `row`, which `level` holds, is owed to the authority, or damaged where it says so: it is no copy.
+
+        If it is sound the authority gets it.
+        """
+        if not is_owed(row):
+            return False
+        if self._is_news(row) and self._is_sound(row):
+            self._note(level, row)
+        return True
+
+    def _is_news(self, row: Row) -> bool:
+        held = self.intents.get(row.key)
+        return held is None or held.version < row.version or (held.version == row.version and not held.landed)
 
     def pay(self, level: Level, row: Row) -> bool:
         """Bring the authority `row`, which `level` holds for it. Answers whether it has it now."""
@@ -237,6 +251,15 @@ class Owing:
         """
         self._adopt_in([level for level in self._above if level.tier.traits & Trait.SHARED], keys)
 
+    def adopt_all(self) -> None:
+        """Adopt all that is owed, by whoever wrote it. Reads the persistent levels above the authority whole."""
+        for level in reversed(self._above):
+            if level.persistent and level.in_service:
+                try:
+                    self._adopt_all(level)
+                except TierkitError as error:
+                    logger.warning("%s could not be read: %s", level.name, str(error))
+
     def adopt_shared(self, key: str | None = None) -> None:
         """Adopt what other processes hold for the authority, of `key` or all, where it may wait: under demote-only.
 
@@ -252,16 +275,13 @@ class Owing:
 
     def _adopt_all(self, level: Level) -> None:
         for row in level.scan():
-            held = self.intents.get(row.key) if is_owed(row) else None
-            if is_owed(row) and (held is None or held.version < row.version) and self._is_sound(row):
-                self.adopt(level, row)
+            self.adopts(level, row)
 
     def _adopt_in(self, levels: Sequence[Level], keys: Sequence[str]) -> None:
         for level in levels if keys else ():
             if level.in_service:
                 for row in level.call(level.tier.get_many, keys).values():
-                    if is_owed(row) and self._is_sound(row):
-                        self.adopt(level, row)
+                    self.adopts(level, row)
 
     def _is_sound(self, row: Row) -> bool:
         try:

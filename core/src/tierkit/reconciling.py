@@ -20,7 +20,7 @@ from tierkit.errors import (
     TierUnavailable,
 )
 from tierkit.level import Level, Missed
-from tierkit.row import Row, comes_after, is_owed
+from tierkit.row import Row, comes_after
 from tierkit.stack import Stack
 
 logger = logging.getLogger("tierkit.stack")
@@ -44,7 +44,7 @@ def reconcile(stack: Stack[Any]) -> None:
         _reconcile_above(stack, authority)
     except _AuthorityFailed as error:
         authority.miss(error)  # so that the levels above are compared with it when it is back
-        adopt_all(stack)
+        stack.owing.adopt_all()
 
 
 def align(stack: Stack[Any], level: Level, missed: Missed) -> None:
@@ -76,7 +76,7 @@ def _without_what_comes_after(stack: Stack[Any], level: Level, missed: Missed) -
     """
     keys = list(dict.fromkeys([*missed.versions, *missed.doubtful]))
     held: dict[str, Row] = level.call(level.tier.get_many, keys) if keys else {}
-    adopted = [row for row in held.values() if _adopted(stack, level, row)]
+    adopted = [row for row in held.values() if stack.owing.adopts(level, row)]
     owed = [row for row in adopted if row.key in missed.versions and not _has_newer(stack, row)]
     authority = stack.levels[-1]
     if owed and not authority.in_service:
@@ -139,7 +139,7 @@ def compare(
     started = stack.time.monotonic()
     for rows in _batches(level):
         compared = list(filter(only, rows))
-        copies = [row for row in compared if not _adopted(stack, level, row)]
+        copies = [row for row in compared if not stack.owing.adopts(level, row)]
         owed += len(compared) - len(copies)
         held = _held_by(authority, [row.key for row in copies])
         for row in copies:
@@ -170,28 +170,6 @@ def _held_by(authority: Level, keys: list[str]) -> dict[str, Row]:
         return authority.call(authority.tier.get_many, keys)
     except TierkitError as error:
         raise _AuthorityFailed(str(error)) from error
-
-
-def adopt_all(stack: Stack[Any]) -> None:
-    """Take note of what the authority is owed, by whoever wrote it. Reads the levels above it whole."""
-    for level in stack.stored[:-1]:
-        try:
-            for row in level.scan() if level.persistent and level.in_service else ():
-                _adopted(stack, level, row)
-        except TierkitError as error:
-            logger.warning("%s could not be read: %s", level.name, str(error))
-
-
-def _adopted(stack: Stack[Any], level: Level, row: Row) -> bool:
-    """Whether `row` is owed to the authority, or damaged where it says so; then it is no copy."""
-    if not is_owed(row):
-        return False
-    try:
-        stack.sealer.verify(row)
-    except TierkitError:
-        return True  # found, counted and evicted when it is read
-    stack.owing.adopt(level, row)
-    return True
 
 
 def put_down_again(stack: Stack[Any], row: Row) -> bool:

@@ -247,7 +247,7 @@ class FileMethods(Face[E]):
         file = _real(path)
         for what, place in self._places():
             if _belongs_to(file, _real(place)):
-                raise TransferError(f"{file} is {what}, or within: name a file elsewhere")
+                raise TransferError(f"{file} is {what}, or a part of it: name a file elsewhere")
 
     def _places(self) -> Iterator[tuple[str, Path]]:
         """What the cache needs, and where that is: the storage of each level, and the key file."""

@@ -16,7 +16,6 @@ import msgspec
 from tierkit.errors import CacheValidationError, TierFull
 from tierkit.export_format import EXPORT_FORMATS, Unreadable
 from tierkit.progress import Meter, OnProgress
-from tierkit.reconciling import adopt_all
 from tierkit.row import Row, key_digest
 from tierkit.sealing import Sealer
 from tierkit.stack import Stack
@@ -125,7 +124,7 @@ class Backups:
 
     def _bring_down(self) -> None:
         """Let the authority have what waits for it: that is held too, and may not come down when all is restored."""
-        adopt_all(self._stack)
+        self._stack.owing.adopt_all()
         self._stack.owing.replay_all()
 
     def _remove_others(self, incoming: Incoming, writer: Writer[Any]) -> int:
